@@ -1,0 +1,1 @@
+"""Text in, logits out; knows no queue and no HTTP."""

@@ -1,0 +1,45 @@
+"""Pairs in, logits out: the seam between the engine and everything that schedules work."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from tamis.engine.collate import collate
+from tamis.engine.heads import Head, Matches, MaxSimHead
+from tamis.engine.pairs import EncodedPair, Logits
+from tamis.engine.runtimes.base import Runtime
+
+
+class Backend(Protocol):
+    """Scores pairs. `forward` is called from one thread at a time."""
+
+    def forward(self, pairs: Sequence[EncodedPair]) -> Logits:
+        """Logits (n_pairs,) of at least one pair, in their order."""
+        ...
+
+    def close(self) -> None:
+        """Give back what it holds; it is not used after it."""
+        ...
+
+
+class LocalBackend:
+    """A runtime and a head in this process."""
+
+    def __init__(self, runtime: Runtime, head: Head) -> None:
+        self.runtime = runtime
+        self.head = head
+
+    def forward(self, pairs: Sequence[EncodedPair]) -> Logits:
+        """See `Backend.forward`."""
+        batch = collate(pairs)
+        return self.head.logits(self.runtime.forward(batch), batch)
+
+    def explain(self, pair: EncodedPair) -> Matches | None:
+        """What each query token found; None where the head reads both texts together."""
+        if not isinstance(self.head, MaxSimHead):
+            return None
+        batch = collate([pair])
+        return self.head.matches(self.runtime.forward(batch), batch, 0)
+
+    def close(self) -> None:
+        """See `Backend.close`."""
+        self.runtime.close()

@@ -1,0 +1,159 @@
+"""safetensors -> a folder that CTranslate2 loads, made with numpy alone."""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ctranslate2.specs import common_spec, transformer_spec
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from tamis.engine.checkpoint import (
+    CONFIG_FILE,
+    TAMIS_FILE,
+    TOKENIZER_FILE,
+    WEIGHTS_FILE,
+    Checkpoint,
+    read_json,
+    weight_files,
+)
+from tamis.engine.manifest import write_manifest
+from tamis.engine.weights import QuantizedRows, Weights
+
+RUNTIME_FOLDER = "ctranslate2"
+FORMAT_VERSION = 1
+"""Raised when converted folders change in a way that old ones must not be used."""
+
+_ACTIVATIONS = {"gelu": common_spec.Activation.GELU, "relu": common_spec.Activation.RELU}
+_STORED_DTYPES = {"float32": "float32", "bfloat16": "float32", "float16": "float16", "int8": "int8"}
+
+
+def stored_dtype(dtype: str) -> str:
+    """The dtype of the file that serves computing in `dtype`."""
+    return _STORED_DTYPES[dtype]
+
+
+def convert(checkpoint: Checkpoint, output: Path, *, dtype: str) -> Path:
+    """Write a converted model: a folder that loads by itself, without its source.
+
+    It holds CTranslate2's files, the tokenizer, the output layer, `config.json`, `tamis.json`
+    and a manifest. int8 weights are symmetric, one scale a row; a checkpoint that stores int8
+    keeps its own values. Nothing is left behind when it fails.
+
+    Args:
+        output: Folder to make; one that stands there is replaced.
+        dtype: What the model will compute in.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    try:
+        _write(checkpoint, partial, stored_dtype(dtype))
+        shutil.rmtree(output, ignore_errors=True)
+        partial.rename(output)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return output
+
+
+def _write(checkpoint: Checkpoint, folder: Path, dtype: str) -> None:
+    (folder / RUNTIME_FOLDER).mkdir()
+    weights = Weights(weight_files(checkpoint.folder))
+    spec = encoder_spec(checkpoint, weights)
+    spec.validate()
+    already_int8 = isinstance(spec_source(checkpoint, weights), QuantizedRows)
+    spec.optimize(quantization=None if already_int8 else dtype)
+    spec.save(str(folder / RUNTIME_FOLDER))
+    for name in (CONFIG_FILE, TOKENIZER_FILE):
+        shutil.copyfile(checkpoint.folder / name, folder / name)
+    if checkpoint.maxsim is None:
+        names = (f"{checkpoint.family.output}.weight", f"{checkpoint.family.output}.bias")
+        save_file({name: weights.array(name) for name in names}, folder / WEIGHTS_FILE)
+    _write_description(checkpoint, folder, "int8" if already_int8 else dtype)
+    write_manifest(folder)
+
+
+def spec_source(checkpoint: Checkpoint, weights: Weights) -> NDArray[np.float32] | QuantizedRows:
+    """The word embedding as it is stored: it tells in which dtype a checkpoint is."""
+    return weights.matrix(f"{checkpoint.family.prefix}embeddings.word_embeddings.weight")
+
+
+def encoder_spec(
+    checkpoint: Checkpoint, weights: Weights
+) -> transformer_spec.TransformerEncoderModelSpec:
+    """CTranslate2's description of the encoder, with its weights in place."""
+    family = checkpoint.family
+    encoder = transformer_spec.TransformerEncoderSpec(
+        checkpoint.n_layers,
+        checkpoint.n_heads,
+        pre_norm=False,
+        activation=_ACTIVATIONS[checkpoint.activation],
+        layernorm_embedding=True,
+        num_source_embeddings=2,
+        embeddings_merge=common_spec.EmbeddingsMerge.ADD,
+    )
+    encoder.scale_embeddings = False
+    pooled = checkpoint.maxsim is None
+    spec = transformer_spec.TransformerEncoderModelSpec(encoder, pooling_layer=pooled)
+    _set_embeddings(encoder, weights, f"{family.prefix}embeddings", family.position_offset)
+    for number, layer in enumerate(encoder.layer):
+        _set_layer(layer, weights, f"{family.prefix}encoder.layer.{number}")
+    if pooled:
+        _set_linear(spec.pooler_dense, weights, family.pooler)
+    n_rows = encoder.embeddings[0].weight.shape[0]
+    spec.register_vocabulary([str(token_id) for token_id in range(n_rows)])
+    spec.config.layer_norm_epsilon = checkpoint.layer_norm_epsilon
+    spec.config.unk_token = "0"  # noqa: S105 - a token of text, no secret
+    return spec
+
+
+def _set_embeddings(encoder: Any, weights: Weights, name: str, position_offset: int) -> None:
+    _set_matrix(encoder.embeddings[0], [weights.matrix(f"{name}.word_embeddings.weight")])
+    encoder.embeddings[1].weight = weights.array(f"{name}.token_type_embeddings.weight")
+    positions = weights.array(f"{name}.position_embeddings.weight")
+    encoder.position_encodings.encodings = np.ascontiguousarray(positions[position_offset:])
+    _set_norm(encoder.layernorm_embedding, weights, f"{name}.LayerNorm")
+
+
+def _set_layer(layer: Any, weights: Weights, name: str) -> None:
+    parts = [f"{name}.attention.self.{part}" for part in ("query", "key", "value")]
+    _set_linear(layer.self_attention.linear[0], weights, *parts)
+    _set_linear(layer.self_attention.linear[1], weights, f"{name}.attention.output.dense")
+    _set_norm(layer.self_attention.layer_norm, weights, f"{name}.attention.output.LayerNorm")
+    _set_linear(layer.ffn.linear_0, weights, f"{name}.intermediate.dense")
+    _set_linear(layer.ffn.linear_1, weights, f"{name}.output.dense")
+    _set_norm(layer.ffn.layer_norm, weights, f"{name}.output.LayerNorm")
+
+
+def _set_linear(spec: Any, weights: Weights, *names: str) -> None:
+    """One linear layer; several names are put one below the other (fused QKV)."""
+    _set_matrix(spec, [weights.matrix(f"{name}.weight") for name in names])
+    spec.bias = np.concatenate([weights.array(f"{name}.bias") for name in names])
+
+
+def _set_matrix(spec: Any, matrices: list[NDArray[np.float32] | QuantizedRows]) -> None:
+    quantized = [matrix for matrix in matrices if isinstance(matrix, QuantizedRows)]
+    if len(quantized) == len(matrices):
+        spec.weight = np.concatenate([matrix.rows for matrix in quantized])
+        scales = np.concatenate([matrix.scales for matrix in quantized])
+        spec.weight_scale = np.float32(1) / scales  # CTranslate2 divides by its scale
+        return
+    spec.weight = np.concatenate(
+        [m.dequantized() if isinstance(m, QuantizedRows) else m for m in matrices]
+    )
+
+
+def _set_norm(spec: Any, weights: Weights, name: str) -> None:
+    spec.gamma = weights.array(f"{name}.weight")
+    spec.beta = weights.array(f"{name}.bias")
+
+
+def _write_description(checkpoint: Checkpoint, folder: Path, dtype: str) -> None:
+    source = checkpoint.folder / TAMIS_FILE
+    own = read_json(source) if source.exists() else {}
+    own["name"] = checkpoint.name
+    own.setdefault("dtype", {"cpu": dtype})
+    own["converted"] = {"dtype": dtype, "format": FORMAT_VERSION}
+    (folder / TAMIS_FILE).write_text(json.dumps(own, indent=2) + "\n", encoding="utf-8")

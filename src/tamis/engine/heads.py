@@ -1,0 +1,190 @@
+"""Encoder outputs -> logits. Two heads, in numpy, the same for every runtime."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tamis.engine.checkpoint import Checkpoint, MaxSimOptions, weight_files
+from tamis.engine.collate import PackedBatch
+from tamis.engine.pairs import Logits
+from tamis.engine.tokenization import SeparateTemplate, read_unigram_scores
+from tamis.engine.weights import Weights
+from tamis.errors import UnsupportedModelError
+
+Matrix = NDArray[np.float32]
+
+
+class Head(Protocol):
+    """What stands on an encoder."""
+
+    @property
+    def reads_tokens(self) -> bool:
+        """True: it reads every token's state. False: the pooled first token's."""
+        ...
+
+    def logits(self, outputs: Matrix, batch: PackedBatch) -> Logits:
+        """One logit for each pair of the batch."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClassificationHead:
+    """Query and document read together: one linear layer on the pooled first token.
+
+    The layer before it (dense and tanh) belongs to the runtime, which pools.
+    """
+
+    weight: Matrix
+    bias: float
+    reads_tokens: bool = False
+
+    @classmethod
+    def read(cls, checkpoint: Checkpoint) -> Self:
+        """The output layer of a checkpoint.
+
+        Raises:
+            UnsupportedModelError: it makes another number of logits than one.
+        """
+        weights = Weights(weight_files(checkpoint.folder))
+        weight = weights.array(f"{checkpoint.family.output}.weight")  # (n_labels, hidden)
+        bias = weights.array(f"{checkpoint.family.output}.bias")
+        if weight.shape != (1, checkpoint.hidden_size):
+            raise UnsupportedModelError(
+                f"{checkpoint.folder} has {weight.shape[0]} labels; "
+                "a reranker has one (the relevance logit)"
+            )
+        return cls(weight[0], float(bias[0]))
+
+    def logits(self, outputs: Matrix, batch: PackedBatch) -> Logits:
+        """Logits of pooled states (n_pairs, hidden)."""
+        return (outputs @ self.weight + np.float32(self.bias)).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """For one pair: each query token's nearest document token.
+
+    Attributes:
+        nearest: Position of that token among the document's text tokens, (n_query_tokens,).
+        similarities: Their cosines, (n_query_tokens,).
+        shares: Weights of the query tokens, summing to 1, (n_query_tokens,).
+    """
+
+    nearest: NDArray[np.intp]
+    similarities: Matrix
+    shares: Matrix
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MaxSimHead:
+    """Query and document read apart: late interaction (ColBERT, arXiv:2004.12832).
+
+    Each query token takes its best cosine among the document's tokens; their mean, weighted
+    by how rare the vocabulary says the tokens are, is blended with the cosine of the two
+    mean-pooled sequences: logit = scale * ((maxsim + w * cosine) / (1 + w) - offset).
+
+    Attributes:
+        token_weights: Minus each piece's unigram log-probability, (vocabulary,).
+        query_skip: Tokens before the query's text (start token and prefix).
+        document_skip: Tokens before the document's text.
+        suffix: Tokens after the text, of either.
+        pooled_weight: w above.
+    """
+
+    token_weights: Matrix
+    query_skip: int
+    document_skip: int
+    suffix: int
+    pooled_weight: float
+    scale: float
+    offset: float
+    reads_tokens: bool = True
+
+    @classmethod
+    def read(
+        cls, options: MaxSimOptions, template: SeparateTemplate, definition: dict[str, Any]
+    ) -> Self:
+        """A head from its options, its tokenizer's template and the contents of tokenizer.json.
+
+        Raises:
+            UnsupportedModelError: the vocabulary has no unigram scores.
+        """
+        return cls(
+            token_weights=-read_unigram_scores(definition),
+            query_skip=len(template.query_prefix.token_ids),
+            document_skip=len(template.document_prefix.token_ids),
+            suffix=len(template.suffix.token_ids),
+            pooled_weight=options.pooled_weight,
+            scale=options.scale,
+            offset=options.offset,
+        )
+
+    def logits(self, outputs: Matrix, batch: PackedBatch) -> Logits:
+        """Logits of token states (n_tokens, hidden)."""
+        states = _normalized(outputs)  # (n_tokens, hidden)
+        pooled = _normalized(_mean_states(outputs, batch))  # (n_sequences, hidden)
+        queries, documents = batch.pair_sequences.T  # (n_pairs,) each
+        cosine = np.einsum("ph,ph->p", pooled[queries], pooled[documents])
+        maxsim = np.empty(len(queries), dtype=np.float32)
+        for query in np.unique(queries):
+            pairs = np.flatnonzero(queries == query)
+            maxsim[pairs] = self._maxsim(states, batch, int(query), documents[pairs])
+        blend = (maxsim + self.pooled_weight * cosine) / (1 + self.pooled_weight)
+        return (self.scale * (blend - self.offset)).astype(np.float32)
+
+    def matches(self, outputs: Matrix, batch: PackedBatch, pair: int) -> Matches | None:
+        """What each query token of one pair found; None where either has no text."""
+        states = _normalized(outputs)
+        query, document = batch.pair_sequences[pair]
+        query_text = self._query_text(batch, query)
+        document_text = self._document_text(batch, document)
+        if query_text.start == query_text.stop or document_text.start == document_text.stop:
+            return None
+        similarities = states[query_text] @ states[document_text].T  # (n_query, n_document)
+        return Matches(
+            nearest=similarities.argmax(axis=1),
+            similarities=similarities.max(axis=1),
+            shares=self._shares(batch, query),
+        )
+
+    def _maxsim(
+        self, states: Matrix, batch: PackedBatch, query: int, documents: NDArray[np.intp]
+    ) -> Matrix:
+        """Late interaction of one query with some documents; 0 where either has no text."""
+        texts = [self._document_text(batch, document) for document in documents]
+        filled = [row for row, text in enumerate(texts) if text.stop > text.start]
+        result = np.zeros(len(documents), dtype=np.float32)
+        shares = self._shares(batch, query)
+        if not filled or not len(shares):
+            return result
+        tokens = np.concatenate([states[texts[row]] for row in filled])  # (n_text_tokens, hidden)
+        starts = np.cumsum([0] + [texts[row].stop - texts[row].start for row in filled[:-1]])
+        similarities = states[self._query_text(batch, query)] @ tokens.T
+        best = np.maximum.reduceat(similarities, starts, axis=1)  # (n_query_tokens, n_filled)
+        result[filled] = shares @ best
+        return result
+
+    def _shares(self, batch: PackedBatch, query: int) -> Matrix:
+        weights = self.token_weights[batch.token_ids[self._query_text(batch, query)]]
+        return weights / weights.sum() if len(weights) else weights
+
+    def _query_text(self, batch: PackedBatch, sequence: int) -> slice:
+        return self._text(batch, sequence, self.query_skip)
+
+    def _document_text(self, batch: PackedBatch, sequence: int) -> slice:
+        return self._text(batch, sequence, self.document_skip)
+
+    def _text(self, batch: PackedBatch, sequence: int, skip: int) -> slice:
+        start, end = batch.cu_seqlens[sequence], batch.cu_seqlens[sequence + 1]
+        return slice(int(start) + skip, int(end) - self.suffix)
+
+
+def _mean_states(outputs: Matrix, batch: PackedBatch) -> Matrix:
+    sums = np.add.reduceat(outputs, batch.cu_seqlens[:-1], axis=0)
+    return sums / batch.lengths[:, None].astype(np.float32)
+
+
+def _normalized(states: Matrix) -> Matrix:
+    return states / np.linalg.norm(states, axis=-1, keepdims=True)

@@ -1,0 +1,124 @@
+"""A model's settings -> tokenizer and backend, warmed up."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tamis.engine.backend import LocalBackend
+from tamis.engine.checkpoint import TOKENIZER_FILE, Checkpoint, read_checkpoint, read_json
+from tamis.engine.heads import ClassificationHead, Head, MaxSimHead
+from tamis.engine.hub import locate
+from tamis.engine.manifest import verify_manifest
+from tamis.engine.runtimes.opening import open_runtime
+from tamis.engine.tokenization import (
+    PairTokenizer,
+    read_full_tokenizer,
+    read_joint_template,
+    read_separate_template,
+    read_text_tokenizer,
+)
+from tamis.errors import InferenceError, SettingsError
+from tamis.settings import ModelSettings
+
+logger = logging.getLogger(__name__)
+
+WARM_UP_QUERY = "What is a tamis?"
+WARM_UP_DOCUMENTS = ("A tamis is a fine sieve.", "鼓筛是一种细筛。", "sieve " * 200)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model that is ready to score.
+
+    Attributes:
+        runtime: The inference library it runs on.
+        max_length: Tokens a pair may have here.
+    """
+
+    name: str
+    tokenizer: PairTokenizer
+    backend: LocalBackend
+    runtime: str
+    max_length: int
+
+    @property
+    def device(self) -> str:
+        """Where it runs: `cpu` or `cuda`."""
+        return self.backend.runtime.device
+
+    @property
+    def dtype(self) -> str:
+        """What it computes in."""
+        return self.backend.runtime.dtype
+
+
+def load_model(settings: ModelSettings) -> LoadedModel:
+    """Find, verify, convert where needed, load and warm up a model.
+
+    Raises:
+        ModelError: it is not there, not safe, not whole, or not what tamis runs.
+        HubUnreachableError: it is not here, and the hub does not answer.
+        SettingsError: an option asks for what this model does not have.
+    """
+    folder = locate(settings.name, revision=settings.revision, offline=settings.offline)
+    checkpoint = read_checkpoint(folder)
+    verify_manifest(folder)
+    max_length = _max_length(settings, checkpoint)
+    tokenizer, head = _read_tokenizer_and_head(checkpoint, max_length)
+    model = LoadedModel(
+        name=checkpoint.name if Path(settings.name).is_dir() else settings.name,
+        tokenizer=tokenizer,
+        backend=LocalBackend(
+            open_runtime(settings, checkpoint, reads_tokens=head.reads_tokens), head
+        ),
+        runtime="ctranslate2" if settings.runtime == "auto" else settings.runtime,
+        max_length=max_length,
+    )
+    warm_up(model)
+    logger.info(
+        "model %s is ready: %s on %s in %s, at most %d tokens a pair",
+        *(model.name, model.runtime, model.device, model.dtype, model.max_length),
+    )
+    return model
+
+
+def warm_up(model: LoadedModel) -> None:
+    """Score a few texts, short and long, so that the first request finds everything in place.
+
+    Raises:
+        InferenceError: the logits are not finite.
+    """
+    pairs = model.tokenizer.encode(WARM_UP_QUERY, WARM_UP_DOCUMENTS)
+    if not np.isfinite(model.backend.forward(pairs)).all():
+        raise InferenceError(f"{model.name} gives logits that are not finite on {model.device}")
+
+
+def _max_length(settings: ModelSettings, checkpoint: Checkpoint) -> int:
+    if settings.max_length <= checkpoint.max_length:
+        return settings.max_length
+    if "max_length" in settings.model_fields_set:
+        raise SettingsError(
+            f"model.max_length is {settings.max_length}, and {checkpoint.name} reads at most "
+            f"{checkpoint.max_length} tokens"
+        )
+    return checkpoint.max_length
+
+
+def _read_tokenizer_and_head(
+    checkpoint: Checkpoint, max_length: int
+) -> tuple[PairTokenizer, Head]:
+    definition = read_json(checkpoint.folder / TOKENIZER_FILE)
+    full = read_full_tokenizer(definition)
+    text = read_text_tokenizer(definition)
+    options = checkpoint.maxsim
+    if options is None:
+        joint = read_joint_template(full)
+        head = ClassificationHead.read(checkpoint)
+        return PairTokenizer(text, joint, max_length=max_length), head
+    separate = read_separate_template(
+        full, query_prefix=options.query_prefix, document_prefix=options.document_prefix
+    )
+    tokenizer = PairTokenizer(text, separate, max_length=max_length)
+    return tokenizer, MaxSimHead.read(options, separate, definition)

@@ -1,0 +1,72 @@
+"""sha256 of a model's files: written when they are fetched or made, checked at load."""
+
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import cast
+
+from tamis.engine.checkpoint import read_json
+from tamis.errors import ChecksumMismatchError, IncompleteModelError
+
+MANIFEST_FILE = "tamis-manifest.json"
+
+
+def write_manifest(folder: Path) -> dict[str, str]:
+    """Write the sha256 of every file in a folder; returns them by relative path."""
+    digests = _digests(folder, _files(folder))
+    text = json.dumps({"sha256": digests}, indent=2, sort_keys=True)
+    (folder / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
+    return digests
+
+
+def read_manifest(folder: Path) -> dict[str, str] | None:
+    """Digests by relative path; None where a folder has no manifest."""
+    if not (folder / MANIFEST_FILE).exists():
+        return None
+    return cast("dict[str, str]", read_json(folder / MANIFEST_FILE)["sha256"])
+
+
+def verify_manifest(folder: Path) -> int | None:
+    """Compare every file with the manifest.
+
+    Returns:
+        How many files were compared; None where a folder has no manifest.
+
+    Raises:
+        IncompleteModelError: a listed file is missing.
+        ChecksumMismatchError: a file's bytes are not those of the manifest.
+    """
+    expected = read_manifest(folder)
+    if expected is None:
+        return None
+    missing = sorted(name for name in expected if not (folder / name).is_file())
+    if missing:
+        raise IncompleteModelError(f"{folder} lacks {', '.join(missing)}")
+    found = _digests(folder, sorted(expected))
+    changed = sorted(name for name, digest in expected.items() if found[name] != digest)
+    if changed:
+        raise ChecksumMismatchError(
+            f"{', '.join(changed)} in {folder} is not the file that the manifest describes; "
+            "fetch the model again"
+        )
+    return len(expected)
+
+
+def file_sha256(path: Path) -> str:
+    """Hex sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != MANIFEST_FILE and not path.name.startswith(".")
+    )
+
+
+def _digests(folder: Path, names: list[str]) -> dict[str, str]:
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(names, pool.map(file_sha256, (folder / name for name in names)), strict=True))

@@ -1,0 +1,42 @@
+"""What the tokenizer makes and the model reads."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+TokenIds = NDArray[np.int32]
+Logits = NDArray[np.float32]
+"""Raw model outputs, one a pair, (n_pairs,)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenSequence:
+    """One run of tokens that attend to each other.
+
+    Attributes:
+        token_ids: (n_tokens,).
+        type_ids: Segment of each token (BERT's token types), (n_tokens,).
+    """
+
+    token_ids: TokenIds
+    type_ids: TokenIds
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedPair:
+    """A query and a document, ready for the model.
+
+    Attributes:
+        sequences: One sequence where query and document are read together; two (query,
+            document) where they are read apart. Pairs of one request share the query's.
+        truncated: Whether text of the query or the document was left out.
+    """
+
+    sequences: tuple[TokenSequence, ...]
+    truncated: bool
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of all its sequences."""
+        return sum(len(sequence.token_ids) for sequence in self.sequences)

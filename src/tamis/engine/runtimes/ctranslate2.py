@@ -1,0 +1,77 @@
+"""The default runtime: CTranslate2, which needs no torch and removes padding by itself."""
+
+from pathlib import Path
+
+import ctranslate2
+import numpy as np
+from numpy.typing import NDArray
+
+from tamis.engine.collate import PackedBatch
+
+
+def cuda_available() -> bool:
+    """Whether CTranslate2 sees a CUDA device."""
+    return ctranslate2.get_cuda_device_count() > 0
+
+
+class CTranslate2Runtime:
+    """An encoder converted by `engine/conversion.py`.
+
+    Args:
+        folder: CTranslate2's own files.
+        threads: CPU threads of one forward pass.
+        reads_tokens: Whether token states are wanted rather than the pooled first token.
+    """
+
+    def __init__(
+        self, folder: Path, *, device: str, dtype: str, threads: int, reads_tokens: bool
+    ) -> None:
+        self.device = device
+        self.dtype = dtype
+        self._reads_tokens = reads_tokens
+        self._encoder = ctranslate2.Encoder(
+            str(folder),
+            device=device,
+            compute_type=dtype,
+            inter_threads=1,
+            intra_threads=threads,
+        )
+
+    def forward(self, batch: PackedBatch) -> NDArray[np.float32]:
+        """See `Runtime.forward`."""
+        output = self._run(batch)
+        if not self._reads_tokens:
+            pooled = output.pooler_output
+            assert pooled is not None, "converted without its pooling layer"
+            return _to_numpy(pooled)  # (n_sequences, hidden)
+        states = _to_numpy(output.last_hidden_state)  # (n_sequences, longest, hidden)
+        return states[_filled(batch)]  # (n_tokens, hidden)
+
+    def close(self) -> None:
+        """See `Runtime.close`."""
+        self._encoder.unload_model()
+
+    def _run(self, batch: PackedBatch) -> ctranslate2.EncoderForwardOutput:
+        if batch.type_ids.any():
+            bounds = batch.cu_seqlens[1:-1]
+            return self._encoder.forward_batch(
+                [part.tolist() for part in np.split(batch.token_ids, bounds)],
+                token_type_ids=[part.tolist() for part in np.split(batch.type_ids, bounds)],
+            )
+        padded = np.zeros((len(batch.lengths), int(batch.lengths.max())), dtype=np.int32)
+        padded[_filled(batch)] = batch.token_ids
+        return self._encoder.forward_batch(
+            ctranslate2.StorageView.from_array(padded),
+            ctranslate2.StorageView.from_array(batch.lengths),
+        )
+
+
+def _filled(batch: PackedBatch) -> NDArray[np.bool_]:
+    """Which places of a padded (n_sequences, longest) array hold a token."""
+    lengths = batch.lengths
+    return np.arange(int(lengths.max())) < lengths[:, None]
+
+
+def _to_numpy(view: ctranslate2.StorageView) -> NDArray[np.float32]:
+    on_cpu = view if view.device == "cpu" else view.to_device(ctranslate2.Device.cpu)
+    return np.array(on_cpu.to(ctranslate2.DataType.float32), dtype=np.float32)

@@ -1,0 +1,140 @@
+"""Checkpoint and settings -> a running encoder: which library, device, dtype and files."""
+
+import hashlib
+import json
+import logging
+import tempfile
+from pathlib import Path
+
+from ctranslate2 import __version__ as ctranslate2_version
+
+from tamis.engine import device
+from tamis.engine.checkpoint import Checkpoint, weight_files
+from tamis.engine.conversion import FORMAT_VERSION, RUNTIME_FOLDER, convert, stored_dtype
+from tamis.engine.manifest import read_manifest, verify_manifest
+from tamis.engine.runtimes import ctranslate2
+from tamis.engine.runtimes.base import Runtime
+from tamis.engine.weights import Weights
+from tamis.errors import RuntimeUnavailableError
+from tamis.settings import ModelSettings
+
+logger = logging.getLogger(__name__)
+
+
+def open_runtime(settings: ModelSettings, checkpoint: Checkpoint, *, reads_tokens: bool) -> Runtime:
+    """Put a checkpoint's encoder on the device that was asked for.
+
+    Raises:
+        RuntimeUnavailableError: the library, device or dtype is not to be had here.
+    """
+    threads = settings.threads or device.usable_cores()
+    if settings.runtime == "torch":
+        return _open_torch(settings, checkpoint, threads, reads_tokens=reads_tokens)
+    return _open_ctranslate2(settings, checkpoint, threads, reads_tokens=reads_tokens)
+
+
+def converted_folder(checkpoint: Checkpoint, *, dtype: str, cache_dir: Path) -> Path:
+    """Where the converted form of a checkpoint stands in the cache, or will stand."""
+    name = "".join(c if c.isalnum() or c in "-." else "-" for c in checkpoint.name)
+    key = _fingerprint(checkpoint.folder)[:16]
+    return cache_dir / "converted" / f"{name}-{stored_dtype(dtype)}-{key}"
+
+
+def _open_ctranslate2(
+    settings: ModelSettings, checkpoint: Checkpoint, threads: int, *, reads_tokens: bool
+) -> Runtime:
+    where = device.resolve_device(
+        settings.device, cuda_available=ctranslate2.cuda_available()
+    )
+    dtype = _resolve_dtype(settings, checkpoint, where)
+
+    def opened(folder: Path) -> Runtime:
+        return ctranslate2.CTranslate2Runtime(
+            folder / RUNTIME_FOLDER,
+            device=where,
+            dtype=dtype,
+            threads=threads,
+            reads_tokens=reads_tokens,
+        )
+
+    if checkpoint.converted_dtype is not None:
+        _require_stored(checkpoint, settings.dtype)
+        return opened(checkpoint.folder)
+    folder = converted_folder(checkpoint, dtype=dtype, cache_dir=settings.cache_dir)
+    if _converted(checkpoint, folder, dtype):
+        return opened(folder)
+    with tempfile.TemporaryDirectory() as temporary:
+        return opened(convert(checkpoint, Path(temporary) / "converted", dtype=dtype))
+
+
+def _converted(checkpoint: Checkpoint, folder: Path, dtype: str) -> bool:
+    """Whether the cache holds the converted form, made now if need be, and whole."""
+    if folder.exists():
+        verify_manifest(folder)
+        return True
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        convert(checkpoint, folder, dtype=dtype)
+    except OSError as error:
+        logger.warning("cannot keep the converted model in %s: %s", folder.parent, error)
+        return False
+    return True
+
+
+def _open_torch(
+    settings: ModelSettings, checkpoint: Checkpoint, threads: int, *, reads_tokens: bool
+) -> Runtime:
+    try:
+        from tamis.engine.runtimes import torch
+    except ImportError as error:
+        raise RuntimeUnavailableError(
+            "runtime torch is not installed; `pip install tamis[torch]`"
+        ) from error
+    if checkpoint.converted_dtype is not None:
+        raise RuntimeUnavailableError(
+            f"{checkpoint.folder} is converted for ctranslate2; torch runs its source"
+        )
+    where = device.resolve_device(settings.device, cuda_available=torch.cuda_available())
+    dtype = _resolve_dtype(settings, checkpoint, where)
+    if dtype == "int8":
+        if settings.dtype == "int8":
+            raise RuntimeUnavailableError("runtime torch has no int8; use runtime ctranslate2")
+        dtype = "float32"
+    return torch.TorchRuntime(
+        checkpoint,
+        Weights(weight_files(checkpoint.folder)),
+        device=where,
+        dtype=dtype,
+        threads=threads,
+        reads_tokens=reads_tokens,
+    )
+
+
+def _resolve_dtype(settings: ModelSettings, checkpoint: Checkpoint, where: str) -> str:
+    dtype, note = device.resolve_dtype(
+        settings.dtype, device=where, cpu_dtype=checkpoint.cpu_dtype
+    )
+    if note:
+        logger.warning("%s", note)
+    return dtype
+
+
+def _require_stored(checkpoint: Checkpoint, asked: str) -> None:
+    """Refuse to compute in more precision than a converted folder has kept."""
+    if checkpoint.converted_dtype == checkpoint.cpu_dtype == "int8" and asked not in ("auto", "int8"):
+        raise RuntimeUnavailableError(
+            f"{checkpoint.folder} was converted to int8 and cannot give {asked} back; "
+            "convert its source again"
+        )
+
+
+def _fingerprint(folder: Path) -> str:
+    """Changes whenever a checkpoint's files do: their digests, or their sizes and times."""
+    state: object = read_manifest(folder)
+    if state is None:
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+        state = [str(folder.resolve())] + [
+            [path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files
+        ]
+    content = json.dumps([FORMAT_VERSION, ctranslate2_version, state], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()

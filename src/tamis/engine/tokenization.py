@@ -1,0 +1,322 @@
+"""(query, documents) -> encoded pairs: templates, truncation, token counts."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from tamis.engine.pairs import EncodedPair, TokenIds, TokenSequence
+from tamis.errors import InvalidTextError, TextTooLongError, UnsupportedModelError
+from tamis.types import TruncationSide
+
+CHARACTERS_PER_TOKEN = 32
+"""Characters kept for each token of room before tokenizing: twice XLM-R's longest piece."""
+
+
+class PairTemplate(Protocol):
+    """How query and document become sequences, and how many tokens each may keep."""
+
+    def query_room(self, max_length: int) -> int:
+        """Most text tokens a query may keep."""
+        ...
+
+    def document_room(self, max_length: int, n_query_tokens: int) -> int:
+        """Most text tokens a document may keep beside a query of `n_query_tokens`."""
+        ...
+
+    def start(self, query_ids: TokenIds) -> TokenSequence:
+        """The part that all pairs of one query share."""
+        ...
+
+    def finish(self, start: TokenSequence, document_ids: TokenIds) -> tuple[TokenSequence, ...]:
+        """The sequences of one pair."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class JointTemplate:
+    """Query and document in one sequence: prefix, query, middle, document, suffix.
+
+    XLM-R's is `<s> query </s></s> document </s>`; the token types are the model's own.
+    """
+
+    prefix: TokenSequence
+    middle: TokenSequence
+    suffix: TokenSequence
+    query_type: int
+    document_type: int
+
+    @property
+    def n_special(self) -> int:
+        """Tokens that are not text."""
+        return sum(len(part.token_ids) for part in (self.prefix, self.middle, self.suffix))
+
+    def query_room(self, max_length: int) -> int:
+        """Half of `max_length`: a document always keeps the other half."""
+        return max_length // 2
+
+    def document_room(self, max_length: int, n_query_tokens: int) -> int:
+        """What query and special tokens leave."""
+        return max(0, max_length - self.n_special - n_query_tokens)
+
+    def start(self, query_ids: TokenIds) -> TokenSequence:
+        """Prefix, query and middle."""
+        return _join(self.prefix, _typed(query_ids, self.query_type), self.middle)
+
+    def finish(self, start: TokenSequence, document_ids: TokenIds) -> tuple[TokenSequence, ...]:
+        """One sequence."""
+        return (_join(start, _typed(document_ids, self.document_type), self.suffix),)
+
+
+@dataclass(frozen=True, slots=True)
+class SeparateTemplate:
+    """Query and document in sequences of their own, each behind its prefix.
+
+    multilingual-e5's are `<s> query: … </s>` and `<s> passage: … </s>`.
+    """
+
+    query_prefix: TokenSequence
+    document_prefix: TokenSequence
+    suffix: TokenSequence
+
+    def query_room(self, max_length: int) -> int:
+        """Half of `max_length`, as where both are read together."""
+        return max_length // 2 - len(self.query_prefix.token_ids) - len(self.suffix.token_ids)
+
+    def document_room(self, max_length: int, n_query_tokens: int) -> int:
+        """All of `max_length` but prefix and suffix: the query is elsewhere."""
+        return max_length - len(self.document_prefix.token_ids) - len(self.suffix.token_ids)
+
+    def start(self, query_ids: TokenIds) -> TokenSequence:
+        """The query's whole sequence."""
+        return _join(self.query_prefix, _typed(query_ids, 0), self.suffix)
+
+    def finish(self, start: TokenSequence, document_ids: TokenIds) -> tuple[TokenSequence, ...]:
+        """Query and document."""
+        return start, _join(self.document_prefix, _typed(document_ids, 0), self.suffix)
+
+
+class PairTokenizer:
+    """Turns texts into `EncodedPair`s. Safe to call from any thread.
+
+    Text is text: strings such as `</s>` or `<mask>` inside it become ordinary tokens, never
+    special ones (see `read_text_tokenizer`).
+    """
+
+    def __init__(self, tokenizer: Tokenizer, template: PairTemplate, *, max_length: int) -> None:
+        self._tokenizer = tokenizer
+        self._template = template
+        self._max_length = max_length
+
+    def encode(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        truncate: bool = True,
+        truncation_side: TruncationSide = "right",
+    ) -> list[EncodedPair]:
+        """One pair for each document, in order.
+
+        The document is cut first; the query is kept whole up to half of `max_length`.
+
+        Raises:
+            InvalidTextError: a text is not valid Unicode.
+            TextTooLongError: `truncate` is False and a text does not fit.
+        """
+        room = self._template.query_room(self._max_length)
+        query_ids, query_cut = _cut(self._ids(["query"], [query], room)[0], query, room)
+        start = self._template.start(query_ids)
+        room = self._template.document_room(self._max_length, len(query_ids))
+        names = [f"document {index}" for index in range(len(documents))]
+        all_ids = self._ids(names, documents, room, truncation_side)
+        pairs: list[EncodedPair] = []
+        for text, ids in zip(documents, all_ids, strict=True):
+            document_ids, cut = _cut(ids, text, room, truncation_side)
+            pairs.append(
+                EncodedPair(self._template.finish(start, document_ids), truncated=cut or query_cut)
+            )
+        if not truncate:
+            _refuse_truncated(pairs, self._max_length)
+        return pairs
+
+    def spans(self, text: str, n_tokens: int) -> list[tuple[int, int]]:
+        """Start and end, in characters, of the first `n_tokens` text tokens of a text."""
+        most = (n_tokens + 1) * CHARACTERS_PER_TOKEN
+        encoding = self._tokenizer.encode(text[:most], add_special_tokens=False)
+        return encoding.offsets[:n_tokens]
+
+    def _ids(
+        self,
+        names: Sequence[str],
+        texts: Sequence[str],
+        room: int,
+        side: TruncationSide = "right",
+    ) -> list[list[int]]:
+        most = (room + 1) * CHARACTERS_PER_TOKEN
+        short = [text[:most] if side == "right" else text[-most:] for text in texts]
+        try:
+            encodings = self._tokenizer.encode_batch_fast(short, add_special_tokens=False)
+        except TypeError as error:
+            _refuse_invalid(names, short, error)
+            raise
+        return [encoding.ids for encoding in encodings]
+
+
+def read_full_tokenizer(definition: dict[str, Any]) -> Tokenizer:
+    """The tokenizer as its tokenizer.json describes it, special tokens and template included.
+
+    Raises:
+        UnsupportedModelError: the `tokenizers` library cannot read it.
+    """
+    try:
+        return Tokenizer.from_str(json.dumps(definition | {"truncation": None, "padding": None}))
+    except Exception as error:  # noqa: BLE001 - the library raises bare Exception, nothing finer
+        raise UnsupportedModelError(f"tokenizer.json cannot be read: {error}") from error
+
+
+def read_unigram_scores(definition: dict[str, Any]) -> NDArray[np.float32]:
+    """Log-probability of each piece (vocabulary,); special pieces count as the rarest.
+
+    Raises:
+        UnsupportedModelError: the vocabulary is of another kind than Unigram.
+    """
+    model = cast("dict[str, Any]", definition["model"])
+    if model.get("type") != "Unigram":
+        raise UnsupportedModelError("a maxsim head needs the scores of a Unigram vocabulary")
+    scores = np.array([score for _, score in model["vocab"]], dtype=np.float32)
+    scores[sorted(_special_ids(definition))] = scores.min()
+    return scores
+
+
+def read_text_tokenizer(definition: dict[str, Any]) -> Tokenizer:
+    """A tokenizer for text alone, from the contents of a tokenizer.json.
+
+    Special tokens are taken out of it: out of the added tokens, so that they are not looked
+    for in text, and out of the vocabulary's spellings, where a Unigram model would find them
+    on its own. A document therefore cannot forge `</s>` or `<mask>`.
+    """
+    special = _special_ids(definition)
+    added = cast("list[dict[str, Any]]", definition.get("added_tokens") or [])
+    plain = definition | {
+        "added_tokens": [token for token in added if token["id"] not in special],
+        "model": _without_spellings(definition["model"], special),
+        "post_processor": None,
+        "truncation": None,
+        "padding": None,
+    }
+    return Tokenizer.from_str(json.dumps(plain))
+
+
+def read_joint_template(tokenizer: Tokenizer) -> JointTemplate:
+    """The model's own pair template, found by encoding a pair with its full tokenizer.
+
+    Raises:
+        UnsupportedModelError: the tokenizer puts no special tokens around a pair.
+    """
+    encoding = tokenizer.encode("a", "b")
+    sides = cast("list[int | None]", encoding.sequence_ids)
+    if None not in sides or 0 not in sides or 1 not in sides:
+        raise UnsupportedModelError("tokenizer.json has no template for pairs (post_processor)")
+    query, document = sides.index(0), sides.index(1)
+    query_end = len(sides) - sides[::-1].index(0)
+    document_end = len(sides) - sides[::-1].index(1)
+    tokens = _sequence(encoding.ids, encoding.type_ids)
+    return JointTemplate(
+        prefix=_slice(tokens, 0, query),
+        middle=_slice(tokens, query_end, document),
+        suffix=_slice(tokens, document_end, len(sides)),
+        query_type=encoding.type_ids[query],
+        document_type=encoding.type_ids[document],
+    )
+
+
+def read_separate_template(
+    tokenizer: Tokenizer, *, query_prefix: str, document_prefix: str
+) -> SeparateTemplate:
+    """Templates of a model that reads query and document apart, behind these prefixes."""
+    parts: list[TokenSequence] = []
+    for prefix in (query_prefix, document_prefix):
+        encoding = tokenizer.encode(prefix)
+        parts.append(_sequence(encoding.ids, [0] * len(encoding.ids)))
+    sides = cast("list[int | None]", tokenizer.encode(query_prefix).sequence_ids)
+    n_suffix = sides[::-1].index(0)
+    query, document = (_slice(part, 0, len(part.token_ids) - n_suffix) for part in parts)
+    return SeparateTemplate(query, document, _slice(parts[0], -n_suffix, len(sides)))
+
+
+def _special_ids(definition: dict[str, Any]) -> set[int]:
+    added = cast("list[dict[str, Any]]", definition.get("added_tokens") or [])
+    return {cast("int", token["id"]) for token in added if token["special"]}
+
+
+def _without_spellings(model: dict[str, Any], special: set[int]) -> dict[str, Any]:
+    """The vocabulary with special tokens spelled so that no text matches them.
+
+    A piece with a space in it is never looked up: pre-tokenizers split or replace spaces.
+    """
+    vocabulary = model["vocab"]
+    if isinstance(vocabulary, list):
+        pieces = cast("list[tuple[str, float]]", vocabulary)
+        spelled = [
+            [f"special {index}", score] if index in special else [piece, score]
+            for index, (piece, score) in enumerate(pieces)
+        ]
+        return model | {"vocab": spelled}
+    ids = cast("dict[str, int]", vocabulary)
+    renamed = {f"special {i}" if i in special else piece: i for piece, i in ids.items()}
+    unknown = ids.get(model.get("unk_token") or "")
+    return model | {
+        "vocab": renamed,
+        "unk_token": f"special {unknown}" if unknown in special else model.get("unk_token"),
+    }
+
+
+def _cut(
+    ids: list[int], text: str, room: int, side: TruncationSide = "right"
+) -> tuple[TokenIds, bool]:
+    kept = ids[:room] if side == "right" else ids[max(0, len(ids) - room) :]
+    cut = len(ids) > room or len(text) > (room + 1) * CHARACTERS_PER_TOKEN
+    return np.array(kept, dtype=np.int32), cut
+
+
+def _sequence(ids: Sequence[int], type_ids: Sequence[int]) -> TokenSequence:
+    return TokenSequence(np.array(ids, dtype=np.int32), np.array(type_ids, dtype=np.int32))
+
+
+def _typed(ids: TokenIds, type_id: int) -> TokenSequence:
+    return TokenSequence(ids, np.full(len(ids), type_id, dtype=np.int32))
+
+
+def _slice(tokens: TokenSequence, start: int, end: int) -> TokenSequence:
+    return TokenSequence(tokens.token_ids[start:end], tokens.type_ids[start:end])
+
+
+def _join(*parts: TokenSequence) -> TokenSequence:
+    return TokenSequence(
+        np.concatenate([part.token_ids for part in parts]),
+        np.concatenate([part.type_ids for part in parts]),
+    )
+
+
+def _refuse_truncated(pairs: Sequence[EncodedPair], max_length: int) -> None:
+    for index, pair in enumerate(pairs):
+        if pair.truncated:
+            raise TextTooLongError(
+                f"query and document {index} have more than {max_length} tokens together, "
+                "and truncation is off; shorten the text or allow truncation"
+            )
+
+
+def _refuse_invalid(names: Sequence[str], texts: Sequence[str], cause: TypeError) -> None:
+    for name, text in zip(names, texts, strict=True):
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise InvalidTextError(
+                f"{name} is not valid Unicode: lone surrogate at character {error.start}"
+            ) from cause

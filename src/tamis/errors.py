@@ -1,0 +1,175 @@
+"""Every error that tamis raises on purpose.
+
+TamisError
+├── RequestError                the caller can mend it
+│   ├── MalformedBodyError      not JSON, not UTF-8, not an object
+│   ├── MissingFieldError       a required field is absent or empty
+│   ├── InvalidFieldError       a field of the wrong type or out of its range
+│   ├── InvalidTextError        a text that is not valid Unicode
+│   ├── TextTooLongError        a text beyond max_length although truncation was refused
+│   ├── TooManyDocumentsError   more documents than one request may carry
+│   ├── RequestTooLargeError    more tokens than the whole queue may hold
+│   └── BodyTooLargeError       more bytes than a body may have
+├── UnavailableError            the same call may succeed later
+│   ├── QueueFullError          no room for the request's tokens now
+│   ├── NotReadyError           the model is still loading
+│   └── ShuttingDownError       the server is draining
+├── InferenceError              the model failed on these pairs
+├── ModelError                  the model cannot be used as asked
+│   ├── ModelNotFoundError      no folder and no repository of that name
+│   ├── UnsupportedModelError   an architecture, head or tokenizer tamis does not run
+│   ├── UnsafeModelError        pickled weights or code that comes with the weights
+│   ├── IncompleteModelError    a file or a shard is missing
+│   ├── ChecksumMismatchError   a file differs from its manifest
+│   └── RuntimeUnavailableError the runtime, device or dtype is not to be had here
+├── HubUnreachableError         the model hub did not answer
+└── SettingsError               an option is unknown or has a value it cannot have
+
+Each class has a stable `code`; servers send it, clients raise the same class again from it.
+"""
+
+from typing import ClassVar
+
+
+class TamisError(Exception):
+    """Base of every error raised on purpose; its text is a sentence for a person."""
+
+    code: ClassVar[str] = "internal_error"
+
+
+class RequestError(TamisError):
+    """The request cannot be answered as it stands."""
+
+    code = "invalid_request"
+
+
+class MalformedBodyError(RequestError):
+    """The body is not a JSON object in UTF-8."""
+
+    code = "malformed_body"
+
+
+class MissingFieldError(RequestError):
+    """A required field is absent or empty."""
+
+    code = "missing_field"
+
+
+class InvalidFieldError(RequestError):
+    """A field has the wrong type or a value out of its range."""
+
+    code = "invalid_field"
+
+
+class InvalidTextError(RequestError):
+    """A text is not valid Unicode, for instance holds a lone surrogate."""
+
+    code = "invalid_text"
+
+
+class TextTooLongError(RequestError):
+    """A text is longer than `max_length` and the caller refused truncation."""
+
+    code = "text_too_long"
+
+
+class TooManyDocumentsError(RequestError):
+    """The request carries more documents than one request may."""
+
+    code = "too_many_documents"
+
+
+class RequestTooLargeError(RequestError):
+    """The request alone has more tokens than the queue may ever hold."""
+
+    code = "request_too_large"
+
+
+class BodyTooLargeError(RequestError):
+    """The body has more bytes than the server reads."""
+
+    code = "body_too_large"
+
+
+class UnavailableError(TamisError):
+    """The same call may succeed later."""
+
+    code = "unavailable"
+
+
+class QueueFullError(UnavailableError):
+    """The queue has no room for the request's tokens now."""
+
+    code = "queue_full"
+
+
+class NotReadyError(UnavailableError):
+    """The model is still being loaded."""
+
+    code = "not_ready"
+
+
+class ShuttingDownError(UnavailableError):
+    """The server is draining and takes no new work."""
+
+    code = "shutting_down"
+
+
+class InferenceError(TamisError):
+    """The model failed on these pairs."""
+
+    code = "inference_failed"
+
+
+class ModelError(TamisError):
+    """The model cannot be used as asked."""
+
+    code = "model_error"
+
+
+class ModelNotFoundError(ModelError):
+    """There is no folder and no repository of that name."""
+
+    code = "model_not_found"
+
+
+class UnsupportedModelError(ModelError):
+    """The architecture, head or tokenizer is not one tamis runs."""
+
+    code = "unsupported_model"
+
+
+class UnsafeModelError(ModelError):
+    """The folder offers only pickled weights, or wants code of its own to run."""
+
+    code = "unsafe_model"
+
+
+class IncompleteModelError(ModelError):
+    """A file or a shard of the model is missing or cut short."""
+
+    code = "incomplete_model"
+
+
+class ChecksumMismatchError(ModelError):
+    """A file differs from the manifest that was made when it was fetched."""
+
+    code = "checksum_mismatch"
+
+
+class RuntimeUnavailableError(ModelError):
+    """The runtime, device or dtype asked for is not to be had on this machine."""
+
+    code = "runtime_unavailable"
+
+
+class HubUnreachableError(TamisError):
+    """The model hub did not answer, or may not be asked (offline)."""
+
+    code = "hub_unreachable"
+
+
+class SettingsError(TamisError):
+    """An option is unknown or has a value it cannot have."""
+
+    code = "invalid_settings"

@@ -1,0 +1,1 @@
+"""Models that tamis carries."""

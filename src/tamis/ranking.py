@@ -1,0 +1,43 @@
+"""Logits -> scores, order, top_n and threshold. Pure."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A document's place: its index in the request, its logit and its score (0..1)."""
+
+    index: int
+    logit: float
+    score: float
+
+
+def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Scores 0..1 of logits (n,), in float64 so that large logits keep their order."""
+    wide = logits.astype(np.float64)
+    return np.exp(-np.logaddexp(0.0, -wide))
+
+
+def rank(
+    logits: NDArray[np.float32], *, top_n: int | None = None, threshold: float | None = None
+) -> list[Placed]:
+    """Order documents, best first; equal logits keep the order they were given in.
+
+    Args:
+        logits: One for each document, (n,).
+        top_n: At most so many; None for all.
+        threshold: Lowest score that stays; None for no bound.
+    """
+    return list(_placed(logits, threshold))[:top_n]
+
+
+def _placed(logits: NDArray[np.float32], threshold: float | None) -> Iterator[Placed]:
+    scores = sigmoid(logits)
+    for index in np.argsort(-logits, kind="stable"):
+        score = float(scores[index])
+        if threshold is None or score >= threshold:
+            yield Placed(int(index), float(logits[index]), score)

@@ -1,0 +1,155 @@
+"""The Python face: rerank in this process, without a server."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tamis.engine.explanation import explain_pair
+from tamis.engine.loading import LoadedModel, load_model
+from tamis.engine.pairs import EncodedPair
+from tamis.ranking import rank
+from tamis.scheduler.scheduler import BatchReport, score_now
+from tamis.settings import (
+    DEFAULT_MODEL,
+    DeviceName,
+    DtypeName,
+    ModelSettings,
+    RuntimeName,
+    SchedulerSettings,
+)
+from tamis.types import Document, RankedDocument, TokenMatch, document_text
+
+
+class Reranker:
+    """Scores documents for a query.
+
+    One thread at a time may call it; for many callers there is the server.
+
+    Args:
+        model: `tamis-mini` (carried along), a hub name, or a folder in Hugging Face layout.
+        device: `auto` takes CUDA where there is one.
+        dtype: `auto` is float16 on CUDA and what the model names on a CPU.
+        runtime: `auto` takes ctranslate2.
+        max_length: Tokens a pair may have, 512 unless the model reads less; longer documents
+            are cut.
+        revision: Branch, tag or commit of a hub name.
+        offline: Look at local files only.
+        threads: CPU threads; 0 takes the cores this process may use.
+        on_batch: Called after each forward pass, in the calling thread.
+
+    Raises:
+        ModelError: the model is not there, not safe, not whole, or not what tamis runs.
+        HubUnreachableError: the model is not here, and the hub does not answer.
+    """
+
+    def __init__(
+        self,
+        model: str | Path = DEFAULT_MODEL,
+        *,
+        device: DeviceName = "auto",
+        dtype: DtypeName = "auto",
+        runtime: RuntimeName = "auto",
+        max_length: int | None = None,
+        revision: str | None = None,
+        offline: bool = False,
+        threads: int = 0,
+        on_batch: Callable[[BatchReport], None] | None = None,
+    ) -> None:
+        limit = {} if max_length is None else {"max_length": max_length}
+        settings = ModelSettings(
+            name=str(model),
+            device=device,
+            dtype=dtype,
+            runtime=runtime,
+            revision=revision,
+            offline=offline,
+            threads=threads,
+            **limit,
+        )
+        self._model = load_model(settings)
+        self._max_batch_tokens = SchedulerSettings().max_batch_tokens
+        self._on_batch = on_batch
+
+    @property
+    def model(self) -> LoadedModel:
+        """What was loaded, and where it runs."""
+        return self._model
+
+    def rank(
+        self,
+        query: str,
+        documents: Sequence[Document],
+        *,
+        top_n: int | None = None,
+        threshold: float | None = None,
+        explain: bool = False,
+    ) -> list[RankedDocument]:
+        """Put documents in order for a query, best first; ties keep the order given.
+
+        Args:
+            documents: Strings, or mappings with a `text`; they come back as they were given.
+            top_n: At most so many; None for all.
+            threshold: Lowest score (0..1) that comes back; None for no bound.
+            explain: Say which words matched, where the model can tell (late interaction).
+
+        Raises:
+            InvalidFieldError: a document has no text.
+            InvalidTextError: a text is not valid Unicode.
+        """
+        texts = [document_text(document, index) for index, document in enumerate(documents)]
+        pairs = self._model.tokenizer.encode(query, texts)
+        return [
+            RankedDocument(
+                index=place.index,
+                document=documents[place.index],
+                logit=place.logit,
+                score=place.score,
+                explanation=self._explain(query, texts[place.index], pairs[place.index])
+                if explain
+                else None,
+            )
+            for place in rank(self._score(pairs), top_n=top_n, threshold=threshold)
+        ]
+
+    def score(self, pairs: Iterable[tuple[str, str]]) -> NDArray[np.float32]:
+        """Logits (n_pairs,) of (query, document) pairs, in their order.
+
+        Raises:
+            InvalidTextError: a text is not valid Unicode.
+        """
+        encoded = [
+            self._model.tokenizer.encode(query, [document])[0] for query, document in pairs
+        ]
+        return self._score(encoded)
+
+    def close(self) -> None:
+        """Give back the model's memory; the reranker is not used after it."""
+        self._model.backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _score(self, pairs: Sequence[EncodedPair]) -> NDArray[np.float32]:
+        return score_now(
+            self._model.backend,
+            pairs,
+            max_batch_tokens=self._max_batch_tokens,
+            on_batch=self._on_batch,
+        )
+
+    def _explain(
+        self, query: str, document: str, pair: EncodedPair
+    ) -> tuple[TokenMatch, ...] | None:
+        return explain_pair(self._model, query, document, pair)

@@ -1,0 +1,1 @@
+"""Pairs of many callers become batches."""

@@ -1,0 +1,194 @@
+"""Every option of tamis: its name, default, unit and help, written here and nowhere else.
+
+Options come, later ones winning, from defaults, `TAMIS_SECTION__OPTION` variables and
+`--section.option` arguments.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import (
+    BaseSettings,
+    CliSettingsSource,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+from pydantic_settings import SettingsError as SourceError
+
+from tamis.errors import SettingsError
+
+DeviceName = Literal["auto", "cpu", "cuda"]
+DtypeName = Literal["auto", "float32", "float16", "bfloat16", "int8"]
+RuntimeName = Literal["auto", "ctranslate2", "torch"]
+LogFormat = Literal["auto", "console", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+DEFAULT_MODEL = "tamis-mini"
+ENV_PREFIX = "TAMIS_"
+
+
+def _user_cache_dir() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "tamis"
+
+
+class Section(BaseModel):
+    """A group of options; unknown names are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSettings(Section):
+    """Which model, where it runs and how."""
+
+    name: Annotated[
+        str,
+        Field(description="Embedded model, hub name (BAAI/bge-reranker-v2-m3) or local folder."),
+    ] = DEFAULT_MODEL
+    revision: Annotated[
+        str | None,
+        Field(description="Branch, tag or commit of a hub name; the newest when left out."),
+    ] = None
+    runtime: Annotated[
+        RuntimeName, Field(description="Inference library; auto takes ctranslate2.")
+    ] = "auto"
+    device: Annotated[DeviceName, Field(description="auto takes CUDA where there is one.")] = "auto"
+    dtype: Annotated[
+        DtypeName,
+        Field(description="Arithmetic; auto is float16 on CUDA, what the model names on a CPU."),
+    ] = "auto"
+    max_length: Annotated[
+        int,
+        Field(ge=16, description="Tokens a pair may have; longer documents are cut.", le=131_072),
+    ] = 512
+    threads: Annotated[
+        int, Field(ge=0, description="CPU threads; 0 takes the cores this process may use.")
+    ] = 0
+    offline: Annotated[bool, Field(description="Look at local files only, never at the hub.")] = (
+        False
+    )
+    cache_dir: Annotated[Path, Field(description="Folder for converted models.")] = Field(
+        default_factory=_user_cache_dir
+    )
+
+
+class SchedulerSettings(Section):
+    """How pairs of many callers become batches."""
+
+    max_batch_tokens: Annotated[
+        int, Field(ge=1, description="Tokens in one forward pass, at most (a longer pair is alone).")
+    ] = 1024
+    max_queued_tokens: Annotated[
+        int, Field(ge=1, description="Tokens waiting or running, at most; beyond it callers get 429.")
+    ] = 1_000_000
+
+
+class ServerSettings(Section):
+    """The HTTP server."""
+
+    host: Annotated[str, Field(description="Address to listen on.")] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535, description="Port; 0 takes a free one.")] = 8000
+    max_body_bytes: Annotated[int, Field(ge=1, description="Bytes a body may have.")] = 8 * 2**20
+    max_documents: Annotated[int, Field(ge=1, description="Documents a request may carry.")] = 1000
+    drain_seconds: Annotated[
+        int, Field(ge=0, description="Seconds that running requests get to finish at shutdown.")
+    ] = 25
+
+
+class LogSettings(Section):
+    """What is logged; never a query's or document's text."""
+
+    level: Annotated[LogLevel, Field(description="Least severe level that is written.")] = "info"
+    format: Annotated[
+        LogFormat, Field(description="auto is console on a terminal and json elsewhere.")
+    ] = "auto"
+
+
+class Settings(BaseSettings):
+    """All options, read once at start."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        cli_exit_on_error=False,
+        cli_prog_name="tamis",
+    )
+
+    model: ModelSettings = Field(default_factory=ModelSettings)
+    scheduler: SchedulerSettings = Field(default_factory=SchedulerSettings)
+    server: ServerSettings = Field(default_factory=ServerSettings)
+    log: LogSettings = Field(default_factory=LogSettings)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then variables; no .env file and no secrets folder is looked for."""
+        return init_settings, env_settings
+
+
+def load_settings(arguments: Sequence[str] = ()) -> Settings:
+    """Settings from defaults, the environment and `--section.option value` arguments.
+
+    Raises:
+        SettingsError: an option is unknown or its value is not one it can have.
+    """
+    _refuse_unknown_variables(os.environ)
+    try:
+        return Settings(**_parsed_arguments(arguments))
+    except ValidationError as error:
+        raise SettingsError("; ".join(map(_sentence, error.errors(include_url=False)))) from error
+    except SourceError as error:
+        raise SettingsError(str(error)) from error
+
+
+def describe_options(section: type[BaseModel] = Settings, prefix: str = "") -> Iterator[
+    tuple[str, object, str]
+]:
+    """Each option's dotted name, default and help, in the order they are declared."""
+    for name, field in section.model_fields.items():
+        default = field.get_default(call_default_factory=True, validated_data={})
+        if isinstance(default, BaseModel):
+            yield from describe_options(type(default), f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", default, field.description or ""
+
+
+def _parsed_arguments(arguments: Sequence[str]) -> dict[str, object]:
+    if not arguments:
+        return {}
+    known = {f"--{name}" for name, _, _ in describe_options()}
+    for argument in arguments:
+        if argument.startswith("-") and argument.split("=")[0] not in known:
+            raise SettingsError(f"there is no option {argument.split('=')[0]}; see --help")
+    source = CliSettingsSource[object](Settings, cli_parse_args=list(arguments))
+    return cast("dict[str, object]", source())
+
+
+def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
+    known = {
+        EnvSettingsSource(Settings).env_prefix.upper() + name.upper().replace(".", "__")
+        for name, _, _ in describe_options()
+    }
+    unknown = sorted(
+        name for name in environment if name.upper().startswith(ENV_PREFIX) and name.upper() not in known
+    )
+    if unknown:
+        raise SettingsError(f"unknown variable {', '.join(unknown)}; `tamis settings` lists the names")
+
+
+def _sentence(error: ErrorDetails) -> str:
+    option = ".".join(map(str, error["loc"]))
+    return f"{option}: {error['msg']}"

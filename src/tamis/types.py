@@ -1,0 +1,112 @@
+"""The plain data that all layers speak."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from tamis.errors import InvalidFieldError
+
+Document = str | Mapping[str, object]
+"""A text, or a mapping with a `text` and whatever else the caller wants back."""
+
+TruncationSide = Literal["left", "right"]
+"""Which end of a document is cut when it is too long."""
+
+
+@dataclass(frozen=True, slots=True)
+class RerankRequest:
+    """One query and the documents to put in order for it.
+
+    Attributes:
+        top_n: How many of the best come back; None for all.
+        threshold: Lowest `score` (sigmoid, 0..1) that comes back; None for no bound.
+        truncate: False refuses texts beyond `max_length` instead of cutting them.
+        truncation_side: The end of a too long document that is cut.
+    """
+
+    query: str
+    documents: tuple[Document, ...]
+    top_n: int | None = None
+    threshold: float | None = None
+    truncate: bool = True
+    truncation_side: TruncationSide = "right"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenMatch:
+    """What one query token found in a document (late interaction only).
+
+    Attributes:
+        query_token: The query token as it stands in the query.
+        document_token: The document token nearest to it, as it stands in the document.
+        document_span: Start and end of `document_token` in the document, in characters.
+        similarity: Their cosine, -1..1.
+        share: The query token's weight in the score; shares of one query sum to 1.
+    """
+
+    query_token: str
+    document_token: str
+    document_span: tuple[int, int]
+    similarity: float
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class RankedDocument:
+    """A document in its place.
+
+    Attributes:
+        index: Position in the request.
+        document: The document as it was given.
+        logit: Raw model output.
+        score: Sigmoid of the logit, 0..1.
+        explanation: Matches per query token, when asked for and the model can tell.
+    """
+
+    index: int
+    document: Document
+    logit: float
+    score: float
+    explanation: tuple[TokenMatch, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a request cost.
+
+    Attributes:
+        n_pairs: Pairs scored.
+        n_tokens: Tokens of all pairs, as the model reads them.
+        n_truncated: Pairs whose text was cut to fit `max_length`.
+    """
+
+    n_pairs: int
+    n_tokens: int
+    n_truncated: int
+
+
+@dataclass(frozen=True, slots=True)
+class RerankResult:
+    """The answer to a `RerankRequest`, best first."""
+
+    model: str
+    results: tuple[RankedDocument, ...]
+    usage: Usage
+
+
+def document_text(document: Document, index: int) -> str:
+    """The text of a document.
+
+    Args:
+        index: Its position, for the message.
+
+    Raises:
+        InvalidFieldError: it is neither a string nor a mapping whose `text` is a string.
+    """
+    text = document.get("text") if isinstance(document, Mapping) else document
+    if not isinstance(text, str):
+        raise InvalidFieldError(
+            f"document {index} must be a string or an object whose `text` is a string, "
+            f"not {type(document).__name__ if text is None else type(text).__name__}"
+        )
+    return text
