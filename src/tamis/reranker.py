@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +59,7 @@ class Reranker:
         threads: int = 0,
         on_batch: Callable[[BatchReport], None] | None = None,
     ) -> None:
-        limit = {} if max_length is None else {"max_length": max_length}
+        limit: dict[str, Any] = {} if max_length is None else {"max_length": max_length}
         settings = ModelSettings(
             name=str(model),
             device=device,
@@ -91,6 +91,7 @@ class Reranker:
         """Put documents in order for a query, best first; ties keep the order given.
 
         Args:
+            query: The question.
             documents: Strings, or mappings with a `text`; they come back as they were given.
             top_n: At most so many; None for all.
             threshold: Lowest score (0..1) that comes back; None for no bound.
@@ -121,9 +122,7 @@ class Reranker:
         Raises:
             InvalidTextError: a text is not valid Unicode.
         """
-        encoded = [
-            self._model.tokenizer.encode(query, [document])[0] for query, document in pairs
-        ]
+        encoded = [self._model.tokenizer.encode(query, [document])[0] for query, document in pairs]
         return self._score(encoded)
 
     def close(self) -> None:

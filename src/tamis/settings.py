@@ -5,15 +5,15 @@ Options come, later ones winning, from defaults, `TAMIS_SECTION__OPTION` variabl
 """
 
 import os
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
-    CliSettingsSource,
     EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -81,10 +81,12 @@ class SchedulerSettings(Section):
     """How pairs of many callers become batches."""
 
     max_batch_tokens: Annotated[
-        int, Field(ge=1, description="Tokens in one forward pass, at most (a longer pair is alone).")
+        int,
+        Field(ge=1, description="Tokens in one forward pass, at most (a longer pair is alone)."),
     ] = 1024
     max_queued_tokens: Annotated[
-        int, Field(ge=1, description="Tokens waiting or running, at most; beyond it callers get 429.")
+        int,
+        Field(ge=1, description="Tokens waiting or running, at most; beyond it callers get 429."),
     ] = 1_000_000
 
 
@@ -117,8 +119,6 @@ class Settings(BaseSettings):
         env_nested_delimiter="__",
         extra="forbid",
         frozen=True,
-        cli_exit_on_error=False,
-        cli_prog_name="tamis",
     )
 
     model: ModelSettings = Field(default_factory=ModelSettings)
@@ -129,11 +129,11 @@ class Settings(BaseSettings):
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the library passes it
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - left out on purpose
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments, then variables; no .env file and no secrets folder is looked for."""
         return init_settings, env_settings
@@ -147,16 +147,16 @@ def load_settings(arguments: Sequence[str] = ()) -> Settings:
     """
     _refuse_unknown_variables(os.environ)
     try:
-        return Settings(**_parsed_arguments(arguments))
+        return Settings.model_validate(_parsed_arguments(arguments))
     except ValidationError as error:
         raise SettingsError("; ".join(map(_sentence, error.errors(include_url=False)))) from error
     except SourceError as error:
         raise SettingsError(str(error)) from error
 
 
-def describe_options(section: type[BaseModel] = Settings, prefix: str = "") -> Iterator[
-    tuple[str, object, str]
-]:
+def describe_options(
+    section: type[BaseModel] = Settings, prefix: str = ""
+) -> Iterator[tuple[str, object, str]]:
     """Each option's dotted name, default and help, in the order they are declared."""
     for name, field in section.model_fields.items():
         default = field.get_default(call_default_factory=True, validated_data={})
@@ -166,15 +166,29 @@ def describe_options(section: type[BaseModel] = Settings, prefix: str = "") -> I
             yield f"{prefix}{name}", default, field.description or ""
 
 
-def _parsed_arguments(arguments: Sequence[str]) -> dict[str, object]:
-    if not arguments:
-        return {}
-    known = {f"--{name}" for name, _, _ in describe_options()}
-    for argument in arguments:
-        if argument.startswith("-") and argument.split("=")[0] not in known:
-            raise SettingsError(f"there is no option {argument.split('=')[0]}; see --help")
-    source = CliSettingsSource[object](Settings, cli_parse_args=list(arguments))
-    return cast("dict[str, object]", source())
+def _parsed_arguments(arguments: Sequence[str]) -> dict[str, dict[str, str]]:
+    """`--section.option value`, `--section.option=value`, or a switch with no value at all."""
+    defaults = {name: default for name, default, _ in describe_options()}
+    sections: dict[str, dict[str, str]] = {}
+    waiting = deque(arguments)
+    while waiting:
+        name, equals, value = waiting.popleft().partition("=")
+        option = name.removeprefix("--").replace("-", "_")
+        if not name.startswith("--") or option not in defaults:
+            raise SettingsError(f"there is no option {name}; see --help")
+        if not equals:
+            value = _next_value(name, waiting, switch=isinstance(defaults[option], bool))
+        section, _, key = option.partition(".")
+        sections.setdefault(section, {})[key] = value
+    return sections
+
+
+def _next_value(name: str, waiting: deque[str], *, switch: bool) -> str:
+    if waiting and not waiting[0].startswith("--"):
+        return waiting.popleft()
+    if switch:
+        return "true"
+    raise SettingsError(f"option {name} needs a value")
 
 
 def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
@@ -183,10 +197,14 @@ def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
         for name, _, _ in describe_options()
     }
     unknown = sorted(
-        name for name in environment if name.upper().startswith(ENV_PREFIX) and name.upper() not in known
+        name
+        for name in environment
+        if name.upper().startswith(ENV_PREFIX) and name.upper() not in known
     )
     if unknown:
-        raise SettingsError(f"unknown variable {', '.join(unknown)}; `tamis settings` lists the names")
+        raise SettingsError(
+            f"unknown variable {', '.join(unknown)}; `tamis settings` lists the names"
+        )
 
 
 def _sentence(error: ErrorDetails) -> str:

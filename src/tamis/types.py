@@ -98,6 +98,7 @@ def document_text(document: Document, index: int) -> str:
     """The text of a document.
 
     Args:
+        document: As the caller gave it.
         index: Its position, for the message.
 
     Raises:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 from tamis.errors import IncompleteModelError, UnsafeModelError, UnsupportedModelError
 
@@ -193,14 +193,12 @@ def _require_one_label(folder: Path, config: Mapping[str, Any], family: Family) 
 
 
 def _read_activation(folder: Path, config: Mapping[str, Any]) -> Activation:
+    positions = config.get("position_embedding_type", "absolute")
     name = config.get("hidden_act", "gelu")
-    if name not in ("gelu", "relu") or config.get("position_embedding_type") not in (
-        None,
-        "absolute",
-    ):
+    if name not in get_args(Activation) or positions != "absolute":
         raise UnsupportedModelError(
-            f"{folder} has activation {name} and positions "
-            f"{config.get('position_embedding_type')}; tamis runs gelu or relu, absolute"
+            f"{folder} has activation {name} and {positions} positions; "
+            "tamis runs gelu or relu, and absolute positions"
         )
     return cast("Activation", name)
 

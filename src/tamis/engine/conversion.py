@@ -44,6 +44,7 @@ def convert(checkpoint: Checkpoint, output: Path, *, dtype: str) -> Path:
     keeps its own values. Nothing is left behind when it fails.
 
     Args:
+        checkpoint: What to convert.
         output: Folder to make; one that stands there is replaced.
         dtype: What the model will compute in.
     """

@@ -13,7 +13,9 @@ _QUOTA_FILE = Path("/sys/fs/cgroup/cpu.max")
 
 def usable_cores() -> int:
     """Cores this process may use: its affinity, and its container's quota rounded up."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return max(1, min(cores, _quota_cores(_QUOTA_FILE) or cores))
 
 
@@ -32,6 +34,8 @@ def resolve_dtype(asked: str, *, device: str, cpu_dtype: str) -> tuple[str, str 
     """The dtype to compute in, and a sentence for the log where it is not the one asked for.
 
     Args:
+        asked: A dtype or `auto`.
+        device: `cpu` or `cuda`.
         cpu_dtype: What `auto` takes on a CPU.
     """
     if device == "cuda":

@@ -132,7 +132,8 @@ class MaxSimHead:
             pairs = np.flatnonzero(queries == query)
             maxsim[pairs] = self._maxsim(states, batch, int(query), documents[pairs])
         blend = (maxsim + self.pooled_weight * cosine) / (1 + self.pooled_weight)
-        return (self.scale * (blend - self.offset)).astype(np.float32)
+        logits: Logits = (self.scale * (blend - self.offset)).astype(np.float32)
+        return logits
 
     def matches(self, outputs: Matrix, batch: PackedBatch, pair: int) -> Matches | None:
         """What each query token of one pair found; None where either has no text."""
@@ -167,7 +168,7 @@ class MaxSimHead:
         return result
 
     def _shares(self, batch: PackedBatch, query: int) -> Matrix:
-        weights = self.token_weights[batch.token_ids[self._query_text(batch, query)]]
+        weights: Matrix = self.token_weights[batch.token_ids[self._query_text(batch, query)]]
         return weights / weights.sum() if len(weights) else weights
 
     def _query_text(self, batch: PackedBatch, sequence: int) -> slice:
@@ -183,8 +184,9 @@ class MaxSimHead:
 
 def _mean_states(outputs: Matrix, batch: PackedBatch) -> Matrix:
     sums = np.add.reduceat(outputs, batch.cu_seqlens[:-1], axis=0)
-    return sums / batch.lengths[:, None].astype(np.float32)
+    return (sums / batch.lengths[:, None]).astype(np.float32)
 
 
 def _normalized(states: Matrix) -> Matrix:
-    return states / np.linalg.norm(states, axis=-1, keepdims=True)
+    norms: Matrix = np.linalg.norm(states, axis=-1, keepdims=True)
+    return states / norms

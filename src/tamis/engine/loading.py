@@ -106,9 +106,7 @@ def _max_length(settings: ModelSettings, checkpoint: Checkpoint) -> int:
     return checkpoint.max_length
 
 
-def _read_tokenizer_and_head(
-    checkpoint: Checkpoint, max_length: int
-) -> tuple[PairTokenizer, Head]:
+def _read_tokenizer_and_head(checkpoint: Checkpoint, max_length: int) -> tuple[PairTokenizer, Head]:
     definition = read_json(checkpoint.folder / TOKENIZER_FILE)
     full = read_full_tokenizer(definition)
     text = read_text_tokenizer(definition)

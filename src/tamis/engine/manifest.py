@@ -69,4 +69,6 @@ def _files(folder: Path) -> list[str]:
 
 def _digests(folder: Path, names: list[str]) -> dict[str, str]:
     with ThreadPoolExecutor() as pool:
-        return dict(zip(names, pool.map(file_sha256, (folder / name for name in names)), strict=True))
+        return dict(
+            zip(names, pool.map(file_sha256, (folder / name for name in names)), strict=True)
+        )

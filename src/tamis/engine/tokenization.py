@@ -175,7 +175,7 @@ def read_full_tokenizer(definition: dict[str, Any]) -> Tokenizer:
     """
     try:
         return Tokenizer.from_str(json.dumps(definition | {"truncation": None, "padding": None}))
-    except Exception as error:  # noqa: BLE001 - the library raises bare Exception, nothing finer
+    except Exception as error:
         raise UnsupportedModelError(f"tokenizer.json cannot be read: {error}") from error
 
 
@@ -219,7 +219,7 @@ def read_joint_template(tokenizer: Tokenizer) -> JointTemplate:
         UnsupportedModelError: the tokenizer puts no special tokens around a pair.
     """
     encoding = tokenizer.encode("a", "b")
-    sides = cast("list[int | None]", encoding.sequence_ids)
+    sides = encoding.sequence_ids
     if None not in sides or 0 not in sides or 1 not in sides:
         raise UnsupportedModelError("tokenizer.json has no template for pairs (post_processor)")
     query, document = sides.index(0), sides.index(1)
@@ -243,7 +243,7 @@ def read_separate_template(
     for prefix in (query_prefix, document_prefix):
         encoding = tokenizer.encode(prefix)
         parts.append(_sequence(encoding.ids, [0] * len(encoding.ids)))
-    sides = cast("list[int | None]", tokenizer.encode(query_prefix).sequence_ids)
+    sides = tokenizer.encode(query_prefix).sequence_ids
     n_suffix = sides[::-1].index(0)
     query, document = (_slice(part, 0, len(part.token_ids) - n_suffix) for part in parts)
     return SeparateTemplate(query, document, _slice(parts[0], -n_suffix, len(sides)))

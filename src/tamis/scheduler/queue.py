@@ -65,7 +65,13 @@ class Batch:
         return Batch(tuple(entry for entry in self.entries if entry[0] is job))
 
     def deliver(self, logits: Logits) -> None:
-        """Hand each job its logits, (n_pairs,) in the order of the entries."""
+        """Hand each job its logits, (n_pairs,) in the order of the entries.
+
+        Raises:
+            ValueError: there are more or fewer logits than pairs; no job gets any then.
+        """
+        if len(logits) != len(self.entries):
+            raise ValueError(f"{len(logits)} logits came for {len(self.entries)} pairs")
         for (job, position), logit in zip(self.entries, logits, strict=True):
             job.logits[position] = logit
             job.n_unscored -= 1
@@ -76,6 +82,7 @@ class PairQueue:
 
     A batch is filled from the job at the head; a job that still has pairs then goes to the
     end, so that a small job waits for one batch of each job before it, not for all of theirs.
+    A job whose next pair does not fit into what is left of a batch keeps its place.
     """
 
     def __init__(self, *, max_tokens: int) -> None:
@@ -125,14 +132,17 @@ class PairQueue:
     def take(self, max_tokens: int) -> Batch | None:
         """The next batch, at most `max_tokens` (a longer pair goes alone); None when empty."""
         entries: list[tuple[Job, int]] = []
+        passed: list[Job] = []
         room = max_tokens
         for _ in range(len(self._jobs)):
             job = self._jobs.popleft()
+            n_before = len(entries)
             room = _fill(entries, job, room)
             if job.waiting:
-                self._jobs.append(job)
+                (self._jobs if len(entries) > n_before else passed).append(job)
             if room <= 0:
                 break
+        self._jobs.extendleft(reversed(passed))
         return Batch(tuple(entries)) if entries else None
 
 

@@ -42,7 +42,7 @@ class CTranslate2Runtime:
         output = self._run(batch)
         if not self._reads_tokens:
             pooled = output.pooler_output
-            assert pooled is not None, "converted without its pooling layer"
+            assert pooled is not None  # noqa: S101 - the conversion wrote the pooling layer
             return _to_numpy(pooled)  # (n_sequences, hidden)
         states = _to_numpy(output.last_hidden_state)  # (n_sequences, longest, hidden)
         return states[_filled(batch)]  # (n_tokens, hidden)

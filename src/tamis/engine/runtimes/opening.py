@@ -43,9 +43,7 @@ def converted_folder(checkpoint: Checkpoint, *, dtype: str, cache_dir: Path) -> 
 def _open_ctranslate2(
     settings: ModelSettings, checkpoint: Checkpoint, threads: int, *, reads_tokens: bool
 ) -> Runtime:
-    where = device.resolve_device(
-        settings.device, cuda_available=ctranslate2.cuda_available()
-    )
+    where = device.resolve_device(settings.device, cuda_available=ctranslate2.cuda_available())
     dtype = _resolve_dtype(settings, checkpoint, where)
 
     def opened(folder: Path) -> Runtime:
@@ -111,9 +109,7 @@ def _open_torch(
 
 
 def _resolve_dtype(settings: ModelSettings, checkpoint: Checkpoint, where: str) -> str:
-    dtype, note = device.resolve_dtype(
-        settings.dtype, device=where, cpu_dtype=checkpoint.cpu_dtype
-    )
+    dtype, note = device.resolve_dtype(settings.dtype, device=where, cpu_dtype=checkpoint.cpu_dtype)
     if note:
         logger.warning("%s", note)
     return dtype
@@ -121,7 +117,10 @@ def _resolve_dtype(settings: ModelSettings, checkpoint: Checkpoint, where: str) 
 
 def _require_stored(checkpoint: Checkpoint, asked: str) -> None:
     """Refuse to compute in more precision than a converted folder has kept."""
-    if checkpoint.converted_dtype == checkpoint.cpu_dtype == "int8" and asked not in ("auto", "int8"):
+    if checkpoint.converted_dtype == checkpoint.cpu_dtype == "int8" and asked not in (
+        "auto",
+        "int8",
+    ):
         raise RuntimeUnavailableError(
             f"{checkpoint.folder} was converted to int8 and cannot give {asked} back; "
             "convert its source again"

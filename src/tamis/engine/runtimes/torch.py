@@ -7,11 +7,12 @@ last layer runs for it alone.
 
 import warnings
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812 - everybody calls it so
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -82,7 +83,7 @@ class TorchRuntime:
     def forward(self, batch: PackedBatch) -> NDArray[np.float32]:
         """See `Runtime.forward`."""
         edges = batch.cu_seqlens.tolist()
-        bounds = list(zip(edges[:-1], edges[1:], strict=True))
+        bounds = list(pairwise(edges))
         states = self._embed(batch)  # (n_tokens, hidden)
         for layer in self._layers[:-1]:
             states = self._finish(layer, states, self._attend(layer, states, bounds))

@@ -1,0 +1,34 @@
+"""The `tamis` command."""
+
+import sys
+
+from tamis.errors import HubUnreachableError, ModelError, RequestError, SettingsError, TamisError
+
+_EXIT_CODES: dict[type[TamisError], int] = {  # sysexits.h
+    TamisError: 70,
+    RequestError: 65,
+    HubUnreachableError: 69,
+    ModelError: 78,
+    SettingsError: 78,
+}
+
+
+def main() -> None:
+    """Run the command; errors raised on purpose become one sentence and an exit code."""
+    from tamis.cli.commands import app
+
+    try:
+        app()
+    except TamisError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)
+
+
+def fail(error: TamisError) -> None:
+    """Say what is wrong on stderr and exit with the code of its kind."""
+    print(f"tamis: {error}", file=sys.stderr)
+    sys.exit(next(_EXIT_CODES[cls] for cls in type(error).__mro__ if cls in _EXIT_CODES))

@@ -1,0 +1,108 @@
+"""`tamis models`: fetch, check, convert and list models."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tamis.cli.options import Offline, Revision
+from tamis.engine import hub
+from tamis.engine.checkpoint import Checkpoint, read_checkpoint
+from tamis.engine.conversion import convert as convert_checkpoint
+from tamis.engine.manifest import verify_manifest
+from tamis.engine.runtimes.opening import converted_folder
+from tamis.errors import ModelNotFoundError
+from tamis.settings import DEFAULT_MODEL, DtypeName, load_settings
+
+models = typer.Typer(
+    help="Fetch, check, convert and list models.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Name = Annotated[str, typer.Argument(help="Embedded model, hub name or local folder.")]
+
+
+@models.command("list")
+def list_models() -> None:
+    """List the models on this machine: embedded, fetched and converted."""
+    table = Table(show_edge=False, pad_edge=False)
+    for heading in ("model", "kind", "revision", "size", "folder"):
+        table.add_column(heading, justify="right" if heading == "size" else "left", overflow="fold")
+    for row in _rows(load_settings().model.cache_dir):
+        table.add_row(*row)
+    Console().print(table)
+
+
+@models.command()
+def pull(name: Name, revision: Revision = None, offline: Offline = False) -> None:
+    """Fetch a model from the hub, or its newer version, and write its manifest."""
+    folder = hub.pull(name, revision=revision, offline=offline)
+    checkpoint = read_checkpoint(folder)
+    typer.echo(f"{name} {folder.name} is in {folder} ({_describe(checkpoint)})")
+
+
+@models.command()
+def verify(name: Name, revision: Revision = None) -> None:
+    """Compare a model's files with its manifest, and check that tamis runs it."""
+    folder = hub.locate(name, revision=revision, offline=True)
+    checkpoint = read_checkpoint(folder)
+    n_files = verify_manifest(folder)
+    if n_files is None:
+        typer.echo(f"{name} can be run ({_describe(checkpoint)}); it has no manifest to compare")
+    else:
+        typer.echo(f"{name}: {n_files} files are what the manifest says ({_describe(checkpoint)})")
+
+
+@models.command()
+def convert(
+    name: Name,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder to write; the cache otherwise.")
+    ] = None,
+    dtype: Annotated[
+        DtypeName, typer.Option("--dtype", help="What the model will compute in.")
+    ] = "auto",
+    revision: Revision = None,
+    offline: Offline = False,
+) -> None:
+    """Convert a model for ctranslate2, into a folder that loads by itself."""
+    checkpoint = read_checkpoint(hub.locate(name, revision=revision, offline=offline))
+    verify_manifest(checkpoint.folder)
+    if checkpoint.converted_dtype is not None:
+        raise ModelNotFoundError(f"{name} is converted already; convert its source")
+    wanted = checkpoint.cpu_dtype if dtype == "auto" else dtype
+    cache_dir = load_settings().model.cache_dir
+    folder = output or converted_folder(checkpoint, dtype=wanted, cache_dir=cache_dir)
+    if output is not None and output.exists() and any(output.iterdir()):
+        raise ModelNotFoundError(f"{output} is not empty; name a new folder")
+    typer.echo(str(convert_checkpoint(checkpoint, folder, dtype=wanted)))
+
+
+def _rows(cache_dir: Path) -> list[tuple[str, str, str, str, str]]:
+    embedded = hub.EMBEDDED_FOLDER
+    rows = [(DEFAULT_MODEL, "embedded", "", _size(embedded), str(embedded))]
+    rows += [
+        (name, "fetched", commit[:12], _size(folder), str(folder))
+        for name, commit, folder in hub.list_fetched()
+    ]
+    converted = sorted((cache_dir / "converted").glob("[!.]*"))
+    return rows + [
+        (folder.name.rsplit("-", 2)[0], "converted", "", _size(folder), str(folder))
+        for folder in converted
+    ]
+
+
+def _size(folder: Path) -> str:
+    n_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return f"{n_bytes / 1e6:,.0f} MB"
+
+
+def _describe(checkpoint: Checkpoint) -> str:
+    head = "classification" if checkpoint.maxsim is None else "maxsim"
+    return (
+        f"{checkpoint.n_layers} layers of {checkpoint.hidden_size}, {head} head, "
+        f"up to {checkpoint.max_length} tokens"
+    )

@@ -1,0 +1,107 @@
+"""`tamis rank`: rerank lines of text in the shell."""
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Annotated, Self
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from tamis.cli.documents import read_documents
+from tamis.cli.options import Device, Dtype, Model, Offline, Revision, Runtime
+from tamis.cli.tables import plain_lines, ranking_table
+from tamis.reranker import Reranker
+from tamis.scheduler.scheduler import BatchReport
+from tamis.settings import DEFAULT_MODEL
+from tamis.types import RankedDocument
+
+LONG_SECONDS = 1.0
+"""Work that takes longer shows a progress bar."""
+
+
+def rank(
+    query: Annotated[str, typer.Argument(help="The question.")],
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(help="One document a line, or JSONL with a `text`; - is standard input."),
+    ] = None,
+    top_n: Annotated[
+        int | None, typer.Option("--top-n", "-n", min=1, help="Print so many of the best.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option("--threshold", min=0.0, max=1.0, help="Lowest score printed.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say which words matched (late interaction).")
+    ] = False,
+    model: Model = DEFAULT_MODEL,
+    revision: Revision = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    runtime: Runtime = "auto",
+    offline: Offline = False,
+) -> None:
+    """Put documents in order for a QUERY, best first."""
+    documents = read_documents(files or [])
+    with Console(stderr=True) as console, _BatchProgress(console, len(documents)) as progress:
+        reranker = Reranker(
+            model,
+            revision=revision,
+            device=device,
+            dtype=dtype,
+            runtime=runtime,
+            offline=offline,
+            on_batch=progress.advance,
+        )
+        results = reranker.rank(query, documents, top_n=top_n, threshold=threshold, explain=explain)
+    _print(results, as_json=as_json)
+
+
+def _print(results: list[RankedDocument], *, as_json: bool) -> None:
+    if as_json:
+        for ranked in results:
+            typer.echo(json.dumps(_json_object(ranked), ensure_ascii=False))
+    elif sys.stdout.isatty():
+        Console().print(ranking_table(results))
+    else:
+        for line in plain_lines(results):
+            typer.echo(line)
+
+
+def _json_object(ranked: RankedDocument) -> dict[str, object]:
+    document = ranked.document
+    fields: dict[str, object] = {
+        "index": ranked.index,
+        "document": dict(document) if isinstance(document, Mapping) else document,
+        "logit": ranked.logit,
+        "score": ranked.score,
+    }
+    if ranked.explanation is not None:
+        fields["explanation"] = [asdict(match) for match in ranked.explanation]
+    return fields
+
+
+class _BatchProgress:
+    """A bar that appears on a terminal once the work proves long."""
+
+    def __init__(self, console: Console, n_pairs: int) -> None:
+        self._progress = Progress(console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._progress.add_task("reranking", total=n_pairs)
+        self._started = time.monotonic()
+
+    def advance(self, report: BatchReport) -> None:
+        """Count the pairs of a batch."""
+        if time.monotonic() - self._started > LONG_SECONDS:
+            self._progress.start()
+        self._progress.advance(self._task, report.n_pairs)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()

@@ -1,0 +1,46 @@
+"""One line an event, for people on a terminal and as JSON elsewhere; never texts of users."""
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+
+from tamis.settings import LogSettings
+
+
+def configure_logs(settings: LogSettings) -> None:
+    """Send structlog's and the standard library's events to stderr in one format."""
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *_renderers(settings),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(settings.level.upper())
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
+
+
+def _renderers(settings: LogSettings) -> list[Any]:
+    on_terminal = settings.format == "auto" and sys.stderr.isatty()
+    if settings.format == "console" or on_terminal:
+        return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]

@@ -1,0 +1,93 @@
+"""Prometheus metrics, names in base units; each is recorded in one place."""
+
+from collections.abc import Callable
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    disable_created_metrics,
+    generate_latest,
+)
+
+from tamis.scheduler.scheduler import BatchReport, SchedulerStatistics
+from tamis.types import Usage
+
+disable_created_metrics()  # a series of creation times beside every other one helps nobody
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_PAIRS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_TOKENS = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+
+
+class Metrics:
+    """All metrics of one server, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+        self._requests = Counter(
+            "tamis_requests", "Rerank requests answered", ["dialect", "status"], registry=registry
+        )
+        self._request_seconds = Histogram(
+            "tamis_request_duration_seconds",
+            "From the first byte of a rerank request to its answer",
+            ["dialect"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._pairs = Counter("tamis_pairs", "Pairs answered", registry=registry)
+        self._tokens = Counter("tamis_tokens", "Tokens of pairs answered", registry=registry)
+        self._truncated = Counter(
+            "tamis_truncated_pairs", "Pairs whose text was cut to fit", registry=registry
+        )
+        self._batch_pairs = Histogram(
+            "tamis_batch_pairs", "Pairs in a forward pass", buckets=_PAIRS, registry=registry
+        )
+        self._batch_tokens = Histogram(
+            "tamis_batch_tokens", "Tokens in a forward pass", buckets=_TOKENS, registry=registry
+        )
+        self._batch_seconds = Histogram(
+            "tamis_batch_duration_seconds",
+            "Duration of a forward pass",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._model = Info("tamis_model", "The model that is served", registry=registry)
+        self._queue_tokens = Gauge(
+            "tamis_queue_tokens", "Tokens waiting or running", registry=registry
+        )
+        self._queue_jobs = Gauge(
+            "tamis_queue_requests", "Requests with pairs still waiting", registry=registry
+        )
+
+    def observe_request(self, *, dialect: str, status: int, seconds: float) -> None:
+        """Record one answered rerank request."""
+        self._requests.labels(dialect, str(status)).inc()
+        self._request_seconds.labels(dialect).observe(seconds)
+
+    def observe_usage(self, usage: Usage) -> None:
+        """Record what a successful request cost."""
+        self._pairs.inc(usage.n_pairs)
+        self._tokens.inc(usage.n_tokens)
+        self._truncated.inc(usage.n_truncated)
+
+    def observe_batch(self, report: BatchReport) -> None:
+        """Record one forward pass; called from the model thread."""
+        self._batch_pairs.observe(report.n_pairs)
+        self._batch_tokens.observe(report.n_tokens)
+        self._batch_seconds.observe(report.seconds)
+
+    def describe_model(self, *, name: str, runtime: str, device: str, dtype: str) -> None:
+        """Say which model is served, and where it runs."""
+        self._model.info({"name": name, "runtime": runtime, "device": device, "dtype": dtype})
+
+    def watch_queue(self, statistics: Callable[[], SchedulerStatistics]) -> None:
+        """Read the queue whenever metrics are asked for."""
+        self._queue_tokens.set_function(lambda: statistics().n_tokens)
+        self._queue_jobs.set_function(lambda: statistics().n_queued_jobs)
+
+    def render(self) -> bytes:
+        """All metrics in Prometheus's text format."""
+        return generate_latest(self._registry)

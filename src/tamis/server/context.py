@@ -1,0 +1,24 @@
+"""What the routes of one server share."""
+
+from dataclasses import dataclass
+from typing import Self, cast
+
+from starlette.requests import Request
+
+from tamis.observability.metrics import Metrics
+from tamis.server.lifespan import ModelLife
+from tamis.settings import ServerSettings
+
+
+@dataclass(frozen=True, slots=True)
+class ServerContext:
+    """Settings, metrics and the model's life."""
+
+    settings: ServerSettings
+    metrics: Metrics
+    life: ModelLife
+
+    @classmethod
+    def of(cls, request: Request) -> Self:
+        """The context of the server that got a request."""
+        return cast("Self", request.app.state.context)

@@ -1,0 +1,142 @@
+"""The OpenAPI document, and Swagger UI to read it in: served from memory, offline."""
+
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+import tamis
+from tamis.wire.jina import JinaAnswer, JinaError, JinaRequest
+from tamis.wire.native import NativeAnswer, NativeError, NativeRequest
+from tamis.wire.tei import TeiError, TeiRequest, TeiResult
+
+ASSETS = {
+    "swagger-ui-bundle.js": "text/javascript",
+    "swagger-ui.css": "text/css",
+    "start.js": "text/javascript",
+}
+
+_REQUESTS = (NativeRequest, JinaRequest, TeiRequest)
+_ANSWERS = (NativeAnswer, JinaAnswer, list[TeiResult])
+_ERRORS = (NativeError, JinaError, TeiError)
+
+_SUMMARY = """Put documents in order for a query.
+
+The body decides the dialect: `documents` alone is tamis's own, `documents` with a `model` is
+Jina's and vLLM's, `texts` is that of text-embeddings-inference."""
+
+_EXAMPLE = {
+    "query": "苹果公司最新发布的AI功能",
+    "documents": [
+        "苹果发布会介绍新款iPhone和健康功能",
+        "Apple Intelligence 为 iPhone、iPad 和 Mac 带来写作工具、图像生成和更聪明的 Siri",
+    ],
+    "top_n": 2,
+}
+
+_ERROR_STATUSES = {
+    "400": "The body is not JSON, or a required field is missing or empty.",
+    "413": "The body, or its tokens, are more than the server takes.",
+    "422": "A field has a wrong type or value.",
+    "429": "The queue is full; `Retry-After` says when to come back.",
+    "500": "The model failed, or the server did.",
+    "503": "The model is loading, or the server is shutting down.",
+}
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>tamis API</title>
+<link rel="icon" href="data:,">
+<link rel="stylesheet" href="docs/swagger-ui.css">
+<div id="swagger-ui"></div>
+<script src="docs/swagger-ui-bundle.js"></script>
+<script src="docs/start.js"></script>
+</html>
+"""
+_PAGE_HEADERS = {
+    # Swagger UI sets styles on elements and shows its icons as data URLs
+    "content-security-policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:",
+}
+
+
+@cache
+def openapi_document() -> dict[str, Any]:
+    """The API in OpenAPI 3.1, from the very types that read and write bodies."""
+    types = [*_REQUESTS, *_ANSWERS, *_ERRORS]
+    schemas, components = msgspec.json.schema_components(
+        types, ref_template="#/components/schemas/{name}"
+    )
+    requests, answers, errors = schemas[:3], schemas[3:6], schemas[6:]
+    rerank = {"post": _rerank_operation(requests, answers, errors)}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "tamis", "version": tamis.__version__, "description": tamis.__doc__},
+        "paths": {
+            "/rerank": rerank,
+            "/v1/rerank": rerank,
+            "/livez": _probe("Is the process alive?"),
+            "/readyz": _probe("Does the model answer?", unready=True),
+            "/metrics": _probe("Metrics in Prometheus's text format.", media_type="text/plain"),
+        },
+        "components": {"schemas": components},
+    }
+
+
+async def openapi(_: Request) -> Response:
+    """`GET /openapi.json`."""
+    return JSONResponse(openapi_document())
+
+
+async def page(_: Request) -> Response:
+    """`GET /docs`."""
+    return HTMLResponse(_PAGE, headers=_PAGE_HEADERS)
+
+
+def asset_routes() -> list[Route]:
+    """Swagger UI's files, each at its own path."""
+    return [Route(f"/{name}", _asset, name=name) for name in ASSETS]
+
+
+async def _asset(request: Request) -> Response:
+    name = request.url.path.rpartition("/")[2]
+    return Response(_read_asset(name), media_type=ASSETS[name])
+
+
+@cache
+def _read_asset(name: str) -> bytes:
+    return (files("tamis.server") / "swagger" / name).read_bytes()
+
+
+def _rerank_operation(requests: Any, answers: Any, errors: Any) -> dict[str, Any]:
+    title, _, description = _SUMMARY.partition("\n\n")
+    return {
+        "summary": title,
+        "description": description,
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": {"anyOf": requests}, "example": _EXAMPLE}},
+        },
+        "responses": {"200": _answer("Best first.", {"anyOf": answers})}
+        | {status: _answer(text, {"anyOf": errors}) for status, text in _ERROR_STATUSES.items()},
+    }
+
+
+def _answer(description: str, schema: object, media_type: str = "application/json") -> object:
+    return {"description": description, "content": {media_type: {"schema": schema}}}
+
+
+def _probe(
+    summary: str, *, unready: bool = False, media_type: str = "application/json"
+) -> dict[str, Any]:
+    schema = {"type": "object"} if media_type == "application/json" else {"type": "string"}
+    responses = {"200": _answer("Yes." if unready else "Always.", schema, media_type)}
+    if unready:
+        responses["503"] = _answer("Not yet, or not any more.", schema)
+    return {"get": {"summary": summary, "responses": responses}}

@@ -1,0 +1,99 @@
+"""The model's life inside the server: loading, ready, gone."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Literal
+
+from tamis.engine.loading import LoadedModel, load_model
+from tamis.errors import NotReadyError, TamisError
+from tamis.observability.metrics import Metrics
+from tamis.scheduler.scheduler import Scheduler
+from tamis.service import RerankService
+from tamis.settings import ModelSettings, Settings
+
+logger = logging.getLogger(__name__)
+
+ModelLoader = Callable[[ModelSettings], LoadedModel]
+State = Literal["loading", "ready", "failed"]
+
+
+class ModelLife:
+    """Loads the model beside the event loop, so that the server answers from the start.
+
+    Args:
+        load: Makes the model from its settings, in a thread.
+        on_failure: Called once when loading fails, after `failure` is set.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        *,
+        load: ModelLoader = load_model,
+        on_failure: Callable[[], None] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._load = load
+        self._on_failure = on_failure
+        self._service: RerankService | None = None
+        self.model: LoadedModel | None = None
+        self.failure: TamisError | None = None
+
+    @property
+    def state(self) -> State:
+        """Where it stands; a scheduler that has died is a failure."""
+        if self._service is not None:
+            return "ready" if self._service.statistics().running else "failed"
+        return "failed" if self.failure else "loading"
+
+    @property
+    def service(self) -> RerankService:
+        """The service, once the model is ready.
+
+        Raises:
+            NotReadyError: it is not, or not any more.
+        """
+        if self._service is None:
+            raise NotReadyError("the model is not ready yet; try again soon")
+        return self._service
+
+    @asynccontextmanager
+    async def run(self) -> AsyncGenerator[None]:
+        """Load in the background while the server runs; close everything at its end."""
+        loading = asyncio.create_task(self._start())
+        try:
+            yield
+        finally:
+            await loading
+            if self._service is not None and self.model is not None:
+                await self._service.close()
+                self.model.backend.close()
+
+    async def _start(self) -> None:
+        try:
+            self.model = await asyncio.to_thread(self._load, self._settings.model)
+        except TamisError as error:
+            self.failure = error
+            if self._on_failure is not None:
+                self._on_failure()
+            return
+        self._service = self._serve(self.model)
+
+    def _serve(self, model: LoadedModel) -> RerankService:
+        options = self._settings.scheduler
+        scheduler = Scheduler(
+            model.backend,
+            max_batch_tokens=options.max_batch_tokens,
+            max_queued_tokens=options.max_queued_tokens,
+            on_batch=self._metrics.observe_batch,
+        )
+        scheduler.start()
+        self._metrics.watch_queue(scheduler.statistics)
+        self._metrics.describe_model(
+            name=model.name, runtime=model.runtime, device=model.device, dtype=model.dtype
+        )
+        return RerankService(model.name, model.tokenizer, scheduler)

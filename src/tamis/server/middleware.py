@@ -1,0 +1,74 @@
+"""Around every request: an id, a line in the log, a place in the metrics. Plain ASGI."""
+
+import re
+import time
+from uuid import uuid4
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tamis.observability.metrics import Metrics
+
+REQUEST_ID_HEADER = "x-request-id"
+QUIET_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class RequestMiddleware:
+    """Takes over or makes a request id, sends it back, logs and counts the request.
+
+    Routes leave `dialect` and `usage` in `request.state` for the log line.
+    """
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._logger = structlog.stdlib.get_logger("tamis.request")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one ASGI connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.monotonic()
+        request_id = _request_id(Headers(scope=scope).get(REQUEST_ID_HEADER))
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
+        status = 500
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._app(scope, receive, send_with_id)
+            finally:
+                self._record(scope, status, time.monotonic() - started)
+
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        dialect = scope["state"].get("dialect")
+        if dialect is not None:
+            self._metrics.observe_request(dialect=dialect, status=status, seconds=seconds)
+        if scope["path"] in QUIET_PATHS:
+            return
+        usage = scope["state"].get("usage")
+        self._logger.info(
+            "request",
+            method=scope["method"],
+            path=scope["path"],
+            status=status,
+            seconds=round(seconds, 4),
+            dialect=dialect,
+            n_pairs=usage.n_pairs if usage else None,
+            n_tokens=usage.n_tokens if usage else None,
+        )
+
+
+def _request_id(given: str | None) -> str:
+    return given if given and _REQUEST_ID.fullmatch(given) else uuid4().hex

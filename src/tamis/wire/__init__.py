@@ -1,0 +1,1 @@
+"""Dialects at the border: bytes -> RerankRequest, RerankResult -> bytes, one file each."""

@@ -1,0 +1,94 @@
+"""What every dialect has in common."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+
+from tamis.errors import InvalidFieldError, MissingFieldError, TamisError
+from tamis.types import RerankRequest, RerankResult
+
+T = TypeVar("T")
+
+RawBody = dict[str, Any]
+"""A parsed JSON object, before any dialect has looked at it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error on its way out.
+
+    Attributes:
+        status: HTTP status; a dialect may put its own in its place.
+        request_id: What the log knows the request by.
+    """
+
+    error: TamisError
+    status: int
+    request_id: str
+
+
+class Call(Protocol):
+    """One decoded request, and how its answer is written."""
+
+    @property
+    def request(self) -> RerankRequest:
+        """What is asked, in the words that all layers speak."""
+        ...
+
+    def encode(self, result: RerankResult, request_id: str) -> object:
+        """The answer, ready for `msgspec.json.encode`."""
+        ...
+
+
+class Dialect(Protocol):
+    """One way of asking for a rerank and of being answered."""
+
+    @property
+    def name(self) -> str:
+        """For logs and metrics."""
+        ...
+
+    @property
+    def decode(self) -> Callable[[RawBody], Call]:
+        """Read a body; raises `RequestError`."""
+        ...
+
+    @property
+    def encode_error(self) -> Callable[[Failure], tuple[int, object]]:
+        """Status and body of an error."""
+        ...
+
+
+def convert(body: RawBody, model: type[T]) -> T:
+    """Check a body against a dialect's request type, leniently as its clients need.
+
+    Unknown fields are ignored and `"true"`, `"3"` are taken for true and 3.
+
+    Raises:
+        InvalidFieldError: a field has a wrong type; no text of the body is repeated.
+    """
+    try:
+        return msgspec.convert(body, model, strict=False)
+    except msgspec.ValidationError as error:
+        raise InvalidFieldError(_sentence(str(error))) from None
+
+
+def require(body: RawBody, *names: str) -> None:
+    """Refuse a body in which a field is absent, null or empty.
+
+    Raises:
+        MissingFieldError: names the first such field.
+    """
+    for name in names:
+        value = body.get(name)
+        if value is None or value == [] or (isinstance(value, str) and not value.strip()):
+            raise MissingFieldError(f"Missing or empty `{name}`")
+
+
+def _sentence(message: str) -> str:
+    """Msgspec's message with the field first: "`documents[3]`: Expected `str`, got `int`"."""
+    text, _, path = message.partition(" - at ")
+    field = path.strip("`").removeprefix("$.")
+    return f"`{field}`: {text}" if field else text

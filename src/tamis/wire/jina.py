@@ -1,0 +1,125 @@
+"""Jina's and vLLM's dialect: `documents` and `model` (Haystack, LiteLLM, Dify, Open WebUI …)."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import msgspec
+
+from tamis.types import RankedDocument, RerankRequest, RerankResult, document_text
+from tamis.wire.dialect import Failure, RawBody, convert, require
+
+
+class JinaRequest(msgspec.Struct):
+    """What is asked."""
+
+    model: Annotated[
+        str, msgspec.Meta(description="Any name: this server serves one model and says which.")
+    ]
+    query: Annotated[str, msgspec.Meta(min_length=1)]
+    documents: Annotated[list[str | dict[str, Any]], msgspec.Meta(min_length=1)]
+    top_n: (
+        Annotated[
+            int,
+            msgspec.Meta(description="How many of the best come back; 0 or null for all.", ge=0),
+        ]
+        | None
+    ) = None
+    return_documents: Annotated[
+        bool | None, msgspec.Meta(description="Send documents back (default false).")
+    ] = None
+
+
+class JinaDocument(msgspec.Struct):
+    """A document as it comes back."""
+
+    text: str
+
+
+class JinaResult(msgspec.Struct, omit_defaults=True):
+    """A document in its place; without `document` unless it was asked for."""
+
+    index: int
+    relevance_score: float
+    document: JinaDocument | None = None
+
+
+class JinaUsage(msgspec.Struct):
+    """Tokens of all pairs."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class JinaAnswer(msgspec.Struct):
+    """Best first."""
+
+    id: str
+    object: str
+    model: str
+    usage: JinaUsage
+    results: list[JinaResult]
+
+
+class JinaErrorObject(msgspec.Struct):
+    """vLLM's and Infinity's clients look for an object."""
+
+    message: str
+    type: str
+    code: int
+
+
+class JinaError(msgspec.Struct):
+    """One body for all who speak this dialect: each client reads another field of it."""
+
+    id: str
+    message: str
+    detail: str
+    error: JinaErrorObject
+
+
+@dataclass(frozen=True, slots=True)
+class JinaCall:
+    """One decoded request."""
+
+    request: RerankRequest
+    return_documents: bool
+
+    def encode(self, result: RerankResult, request_id: str) -> object:
+        """See `Call.encode`."""
+        n_tokens = result.usage.n_tokens
+        return JinaAnswer(
+            id=request_id,
+            object="rerank",
+            model=result.model,
+            usage=JinaUsage(n_tokens, n_tokens),
+            results=[self._result(ranked) for ranked in result.results],
+        )
+
+    def _result(self, ranked: RankedDocument) -> JinaResult:
+        if not self.return_documents:
+            return JinaResult(ranked.index, ranked.score)
+        text = document_text(ranked.document, ranked.index)
+        return JinaResult(ranked.index, ranked.score, JinaDocument(text))
+
+
+class Jina:
+    """See the module."""
+
+    name = "jina"
+
+    @staticmethod
+    def decode(body: RawBody) -> JinaCall:
+        """See `Dialect.decode`."""
+        require(body, "query", "documents")
+        asked = convert(body, JinaRequest)
+        request = RerankRequest(
+            query=asked.query, documents=tuple(asked.documents), top_n=asked.top_n or None
+        )
+        return JinaCall(request, return_documents=asked.return_documents is True)
+
+    @staticmethod
+    def encode_error(failure: Failure) -> tuple[int, object]:
+        """See `Dialect.encode_error`."""
+        message = str(failure.error)
+        detail = JinaErrorObject(message, failure.error.code, failure.status)
+        return failure.status, JinaError(failure.request_id, message, message, detail)

@@ -1,0 +1,131 @@
+"""tamis's own dialect: the tutorial's fields and what they left open.
+
+`POST /rerank` with `documents` and no `model`. `score` is the raw logit, as clients of the
+tutorial read it; `relevance_score` is its sigmoid.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import msgspec
+
+from tamis.types import RankedDocument, RerankRequest, RerankResult
+from tamis.wire.dialect import Failure, RawBody, convert, require
+
+
+class NativeRequest(msgspec.Struct):
+    """What is asked."""
+
+    query: Annotated[str, msgspec.Meta(description="The question.", min_length=1)]
+    documents: Annotated[
+        list[str | dict[str, Any]],
+        msgspec.Meta(
+            description="Texts, or objects with a `text`; objects come back untouched.",
+            min_length=1,
+        ),
+    ]
+    top_n: (
+        Annotated[
+            int, msgspec.Meta(description="How many of the best come back; all when absent.", ge=0)
+        ]
+        | None
+    ) = None
+    threshold: (
+        Annotated[
+            float, msgspec.Meta(description="Lowest `relevance_score` that comes back.", ge=0, le=1)
+        ]
+        | None
+    ) = None
+    return_documents: Annotated[
+        bool | None, msgspec.Meta(description="Send documents back (default true).")
+    ] = None
+    truncate: Annotated[
+        bool | None,
+        msgspec.Meta(description="False refuses texts beyond max_length instead of cutting them."),
+    ] = None
+
+
+class NativeResult(msgspec.Struct, omit_defaults=True):
+    """A document in its place."""
+
+    index: int
+    score: Annotated[float, msgspec.Meta(description="Raw logit.")]
+    relevance_score: Annotated[float, msgspec.Meta(description="Sigmoid of the logit, 0..1.")]
+    document: Annotated[
+        str | dict[str, Any] | None, msgspec.Meta(description="As it was given.")
+    ] = None
+
+
+class NativeUsage(msgspec.Struct):
+    """What the request cost."""
+
+    pairs: int
+    total_tokens: int
+    truncated_documents: Annotated[
+        int, msgspec.Meta(description="Pairs whose text was cut to fit max_length.")
+    ]
+
+
+class NativeAnswer(msgspec.Struct):
+    """Best first."""
+
+    query: str
+    model: str
+    results: list[NativeResult]
+    usage: NativeUsage
+
+
+class NativeError(msgspec.Struct):
+    """What went wrong."""
+
+    error: Annotated[str, msgspec.Meta(description="A sentence.")]
+    code: Annotated[str, msgspec.Meta(description="A stable name of the condition.")]
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class NativeCall:
+    """One decoded request."""
+
+    request: RerankRequest
+    return_documents: bool
+
+    def encode(self, result: RerankResult, request_id: str) -> object:
+        """See `Call.encode`."""
+        usage = result.usage
+        return NativeAnswer(
+            query=self.request.query,
+            model=result.model,
+            results=[self._result(ranked) for ranked in result.results],
+            usage=NativeUsage(usage.n_pairs, usage.n_tokens, usage.n_truncated),
+        )
+
+    def _result(self, ranked: RankedDocument) -> NativeResult:
+        document: Any = ranked.document if self.return_documents else None
+        return NativeResult(ranked.index, ranked.logit, ranked.score, document)
+
+
+class Native:
+    """See the module."""
+
+    name = "native"
+
+    @staticmethod
+    def decode(body: RawBody) -> NativeCall:
+        """See `Dialect.decode`."""
+        require(body, "query", "documents")
+        asked = convert(body, NativeRequest)
+        request = RerankRequest(
+            query=asked.query,
+            documents=tuple(asked.documents),
+            top_n=asked.top_n or None,
+            threshold=asked.threshold,
+            truncate=asked.truncate is not False,
+        )
+        return NativeCall(request, return_documents=asked.return_documents is not False)
+
+    @staticmethod
+    def encode_error(failure: Failure) -> tuple[int, object]:
+        """See `Dialect.encode_error`."""
+        error = failure.error
+        return failure.status, NativeError(str(error), error.code, failure.request_id)

@@ -1,0 +1,100 @@
+"""The dialect of Hugging Face's text-embeddings-inference (TEI): `texts` in, a bare list out."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import msgspec
+
+from tamis.errors import InferenceError, MissingFieldError, QueueFullError, UnavailableError
+from tamis.types import RankedDocument, RerankRequest, RerankResult, document_text
+from tamis.wire.dialect import Failure, RawBody, convert, require
+
+
+class TeiRequest(msgspec.Struct):
+    """What is asked."""
+
+    query: Annotated[str, msgspec.Meta(min_length=1)]
+    texts: Annotated[list[str], msgspec.Meta(min_length=1)]
+    raw_scores: Annotated[
+        bool | None, msgspec.Meta(description="Logits instead of 0..1 (default false).")
+    ] = None
+    return_text: Annotated[
+        bool | None, msgspec.Meta(description="Send texts back (default false).")
+    ] = None
+    truncate: Annotated[
+        bool | None, msgspec.Meta(description="False refuses too long texts (default true).")
+    ] = None
+    truncation_direction: Literal["left", "Left", "right", "Right"] | None = None
+    top_n: (
+        Annotated[int, msgspec.Meta(description="Not TEI's own, but LiteLLM sends it.", ge=0)]
+        | None
+    ) = None
+
+
+class TeiResult(msgspec.Struct, omit_defaults=True):
+    """A text in its place; without `text` unless it was asked for."""
+
+    index: int
+    score: float
+    text: str | None = None
+
+
+class TeiError(msgspec.Struct):
+    """TEI's error body."""
+
+    error: str
+    error_type: Literal["Unhealthy", "Backend", "Overloaded", "Validation", "Tokenizer", "Empty"]
+
+
+@dataclass(frozen=True, slots=True)
+class TeiCall:
+    """One decoded request."""
+
+    request: RerankRequest
+    raw_scores: bool
+    return_text: bool
+
+    def encode(self, result: RerankResult, request_id: str) -> object:
+        """See `Call.encode`."""
+        return [self._result(ranked) for ranked in result.results]
+
+    def _result(self, ranked: RankedDocument) -> TeiResult:
+        score = ranked.logit if self.raw_scores else ranked.score
+        text = document_text(ranked.document, ranked.index) if self.return_text else None
+        return TeiResult(ranked.index, score, text)
+
+
+class Tei:
+    """See the module."""
+
+    name = "tei"
+
+    @staticmethod
+    def decode(body: RawBody) -> TeiCall:
+        """See `Dialect.decode`."""
+        require(body, "query", "texts")
+        asked = convert(body, TeiRequest)
+        direction = asked.truncation_direction
+        request = RerankRequest(
+            query=asked.query,
+            documents=tuple(asked.texts),
+            top_n=asked.top_n or None,
+            truncate=asked.truncate is not False,
+            truncation_side="left" if direction in ("left", "Left") else "right",
+        )
+        return TeiCall(
+            request, raw_scores=asked.raw_scores is True, return_text=asked.return_text is True
+        )
+
+    @staticmethod
+    def encode_error(failure: Failure) -> tuple[int, object]:
+        """See `Dialect.encode_error`; a failing model is 424, as TEI's clients know it."""
+        error = failure.error
+        if isinstance(error, InferenceError):
+            return 424, TeiError(str(error), "Backend")
+        if isinstance(error, QueueFullError):
+            return failure.status, TeiError(str(error), "Overloaded")
+        if isinstance(error, UnavailableError):
+            return failure.status, TeiError(str(error), "Unhealthy")
+        empty = isinstance(error, MissingFieldError)
+        return failure.status, TeiError(str(error), "Empty" if empty else "Validation")
