@@ -3,8 +3,8 @@
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
-from tamis.engine.pairs import EncodedPair
-from tamis.engine.tokenization import PairTokenizer
+from tamis.engine.pairs import EncodedPair, PairEncoder
+from tamis.errors import ShuttingDownError
 from tamis.ranking import rank
 from tamis.scheduler.scheduler import Scheduler, SchedulerStatistics
 from tamis.types import RankedDocument, RerankRequest, RerankResult, Usage, document_text
@@ -13,7 +13,7 @@ from tamis.types import RankedDocument, RerankRequest, RerankResult, Usage, docu
 class RerankService:
     """Answers rerank requests with one model. Belongs to one event loop."""
 
-    def __init__(self, model_name: str, tokenizer: PairTokenizer, scheduler: Scheduler) -> None:
+    def __init__(self, model_name: str, tokenizer: PairEncoder, scheduler: Scheduler) -> None:
         self._model_name = model_name
         self._tokenizer = tokenizer
         self._scheduler = scheduler
@@ -48,9 +48,11 @@ class RerankService:
     async def close(self) -> None:
         """Stop; callers still waiting get `ShuttingDownError`."""
         await self._scheduler.close()
-        self._tokenizer_thread.shutdown(wait=True)
+        await asyncio.to_thread(self._tokenizer_thread.shutdown)
 
     async def _encode(self, request: RerankRequest) -> list[EncodedPair]:
+        if not self._scheduler.statistics().running:
+            raise ShuttingDownError("the server takes no new work")
         texts = [document_text(document, i) for i, document in enumerate(request.documents)]
         return await asyncio.get_running_loop().run_in_executor(
             self._tokenizer_thread,

@@ -19,6 +19,7 @@ from tamis.settings import DEFAULT_MODEL, DtypeName, load_settings
 models = typer.Typer(
     help="Fetch, check, convert and list models.",
     no_args_is_help=True,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

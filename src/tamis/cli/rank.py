@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from tamis.cli.documents import read_documents
-from tamis.cli.options import Device, Dtype, Model, Offline, Revision, Runtime
+from tamis.cli.options import Device, Dtype, MaxLength, Model, Offline, Revision, Runtime
 from tamis.cli.tables import plain_lines, ranking_table
 from tamis.reranker import Reranker
 from tamis.scheduler.scheduler import BatchReport
@@ -44,6 +44,7 @@ def rank(
     device: Device = "auto",
     dtype: Dtype = "auto",
     runtime: Runtime = "auto",
+    max_length: MaxLength = None,
     offline: Offline = False,
 ) -> None:
     """Put documents in order for a QUERY, best first."""
@@ -55,6 +56,7 @@ def rank(
             device=device,
             dtype=dtype,
             runtime=runtime,
+            max_length=max_length,
             offline=offline,
             on_batch=progress.advance,
         )

@@ -1,9 +1,13 @@
 """What the tokenizer makes and the model reads."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tamis.types import TruncationSide
 
 TokenIds = NDArray[np.int32]
 Logits = NDArray[np.float32]
@@ -40,3 +44,23 @@ class EncodedPair:
     def n_tokens(self) -> int:
         """Tokens of all its sequences."""
         return sum(len(sequence.token_ids) for sequence in self.sequences)
+
+
+class PairEncoder(Protocol):
+    """Turns texts into pairs; `engine/tokenization.py` has the real one."""
+
+    def encode(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        truncate: bool = True,
+        truncation_side: TruncationSide = "right",
+    ) -> list[EncodedPair]:
+        """One pair for each document, in order.
+
+        Raises:
+            InvalidTextError: a text is not valid Unicode.
+            TextTooLongError: `truncate` is False and a text does not fit.
+        """
+        ...

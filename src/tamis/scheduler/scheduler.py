@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
+
 from tamis.engine.backend import Backend
 from tamis.engine.pairs import EncodedPair, Logits
 from tamis.errors import InferenceError, ShuttingDownError
@@ -46,14 +48,21 @@ class SchedulerStatistics:
 def run_batch(
     backend: Backend, batch: Batch, on_batch: Callable[[BatchReport], None] | None = None
 ) -> None:
-    """One forward pass: scores a batch and hands out its logits."""
+    """One forward pass: scores a batch, reports it and hands out its logits, all or none.
+
+    Raises:
+        InferenceError: a logit is not a finite number.
+    """
     pairs = batch.pairs
     started = time.monotonic()
-    batch.deliver(backend.forward(pairs))
+    logits = backend.forward(pairs)
+    seconds = time.monotonic() - started
+    if not np.isfinite(logits).all():
+        raise InferenceError("the model gave logits that are not finite")
     if on_batch is not None:
         n_tokens = sum(pair.n_tokens for pair in pairs)
-        seconds = time.monotonic() - started
         on_batch(BatchReport(len(pairs), n_tokens, len(batch.jobs), seconds))
+    batch.deliver(logits)
 
 
 def score_now(
@@ -107,7 +116,7 @@ class Scheduler:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         self._fail_all(ShuttingDownError("the server is shutting down"))
-        self._model_thread.shutdown(wait=True)
+        await asyncio.to_thread(self._model_thread.shutdown)
 
     def statistics(self) -> SchedulerStatistics:
         """Where it stands now."""
@@ -154,11 +163,12 @@ class Scheduler:
             self._fail_all(ShuttingDownError("the scheduler has stopped"))
 
     async def _score(self, batch: Batch) -> None:
-        """Run a batch; where it fails, each of its jobs again alone."""
+        """Run a batch; where it fails, each of its jobs that is still wanted again alone."""
         error = await self._attempt(batch)
         if error is not None and len(batch.jobs) > 1:
             for job in batch.jobs:
-                await self._score(batch.only(job))
+                if job in self._futures:
+                    await self._score(batch.only(job))
             return
         for job in batch.jobs:
             job.error = error

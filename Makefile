@@ -1,0 +1,43 @@
+# `make run` and `make test` do all the set-up they need.
+
+PYTHON ?= python3
+VENV ?= .venv
+PORT ?= 8000
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: run test check bench docs clean
+
+run: $(VENV)/.run  ## start the server on the embedded model and rerank a real example
+	@TAMIS_SERVER__PORT=$(PORT) $(BIN)/python examples/serve_and_rerank.py
+
+test: check  ## everything that must hold
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev  ## style, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports --no-logo
+
+bench: $(VENV)/.dev  ## what is measured so far; results go to benchmarks/results
+	$(BIN)/python -m benchmarks.agreement
+
+docs: $(VENV)/.dev  ## write the parts of docs/ that are printed by the program itself
+	$(BIN)/python docs/generate.py
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tamis needs Python 3.11 or newer; make PYTHON=python3.12 names another")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) --editable ".[dev]"
+	@touch $@ $(VENV)/.run
