@@ -1,5 +1,6 @@
 """Write the pages of docs/ that the program prints itself: configuration.md and cli.md."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -56,7 +57,12 @@ def configuration_page() -> str:
                 f"\n## {section}\n\n| option | variable | default | meaning |\n|---|---|---|---|"
             )
         variable = ENV_PREFIX + name.upper().replace(".", "__")
-        shown = str(default).replace(str(Path.home()), "~")
+        shown = str(default)
+        for folder, name_of_it in (
+            (os.environ.get("XDG_CACHE_HOME"), "~/.cache"),
+            (Path.home(), "~"),
+        ):
+            shown = shown.replace(str(folder), name_of_it) if folder else shown
         lines.append(f"| `{name}` | `{variable}` | `{shown}` | {text} |")
     return "\n".join(lines) + "\n"
 

@@ -17,7 +17,7 @@ EXAMPLE = {
     "query": "苹果公司最新发布的AI功能",
     "documents": [
         "苹果发布会介绍新款iPhone和健康功能",
-        "Apple Intelligence 为 iPhone、iPad 和 Mac 带来写作工具、图像生成和更聪明的 Siri",
+        "Apple Intelligence 是苹果推出的人工智能系统，可以改写文字、生成图片，并让 Siri 更聪明",
         "苹果的营养价值与种植技术",
     ],
 }

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,9 @@ from tamis.settings import (
     DEFAULT_MODEL,
     DeviceName,
     DtypeName,
-    ModelSettings,
     RuntimeName,
     SchedulerSettings,
+    model_settings,
 )
 from tamis.types import Document, RankedDocument, TokenMatch, document_text
 
@@ -30,7 +30,8 @@ class Reranker:
     One thread at a time may call it; for many callers there is the server.
 
     Args:
-        model: `tamis-mini` (carried along), a hub name, or a folder in Hugging Face layout.
+        model: `tamis-mini` (carried along), a hub name, a folder in Hugging Face layout, or what
+            `load_model` has loaded (the other options of the model then count for nothing).
         device: `auto` takes CUDA where there is one.
         dtype: `auto` is float16 on CUDA and what the model names on a CPU.
         runtime: `auto` takes ctranslate2.
@@ -44,11 +45,12 @@ class Reranker:
     Raises:
         ModelError: the model is not there, not safe, not whole, or not what tamis runs.
         HubUnreachableError: the model is not here, and the hub does not answer.
+        SettingsError: an option has a value it cannot have, or not with this model.
     """
 
     def __init__(
         self,
-        model: str | Path = DEFAULT_MODEL,
+        model: str | Path | LoadedModel = DEFAULT_MODEL,
         *,
         device: DeviceName = "auto",
         dtype: DtypeName = "auto",
@@ -59,18 +61,19 @@ class Reranker:
         threads: int = 0,
         on_batch: Callable[[BatchReport], None] | None = None,
     ) -> None:
-        limit: dict[str, Any] = {} if max_length is None else {"max_length": max_length}
-        settings = ModelSettings(
-            name=str(model),
-            device=device,
-            dtype=dtype,
-            runtime=runtime,
-            revision=revision,
-            offline=offline,
-            threads=threads,
-            **limit,
-        )
-        self._model = load_model(settings)
+        if not isinstance(model, LoadedModel):
+            options = {
+                "name": str(model),
+                "device": device,
+                "dtype": dtype,
+                "runtime": runtime,
+                "max_length": max_length,
+                "revision": revision,
+                "offline": offline,
+                "threads": threads,
+            }
+            model = load_model(model_settings(options))
+        self._model = model
         self._max_batch_tokens = SchedulerSettings().max_batch_tokens
         self._on_batch = on_batch
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -149,9 +148,29 @@ def load_settings(arguments: Sequence[str] = ()) -> Settings:
     try:
         return Settings.model_validate(_parsed_arguments(arguments))
     except ValidationError as error:
-        raise SettingsError("; ".join(map(_sentence, error.errors(include_url=False)))) from error
+        raise SettingsError(_sentences(error)) from error
     except SourceError as error:
         raise SettingsError(str(error)) from error
+
+
+def model_settings(
+    options: Mapping[str, object], base: ModelSettings | None = None
+) -> ModelSettings:
+    """Settings of a model from options; those that are None, or left out, are as in `base`.
+
+    Args:
+        options: Values by name.
+        base: What holds where no option is given; the defaults, without any variable, if None.
+
+    Raises:
+        SettingsError: an option is unknown or its value is not one it can have.
+    """
+    held = {} if base is None else base.model_dump(exclude_unset=True)
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        return ModelSettings.model_validate(held | given)
+    except ValidationError as error:
+        raise SettingsError(_sentences(error, "model.")) from error
 
 
 def describe_options(
@@ -175,7 +194,7 @@ def _parsed_arguments(arguments: Sequence[str]) -> dict[str, dict[str, str]]:
         name, equals, value = waiting.popleft().partition("=")
         option = name.removeprefix("--").replace("-", "_")
         if not name.startswith("--") or option not in defaults:
-            raise SettingsError(f"there is no option {name}; see --help")
+            raise SettingsError(f"there is no option {name}; `tamis settings --names` lists them")
         if not equals:
             value = _next_value(name, waiting, switch=isinstance(defaults[option], bool))
         section, _, key = option.partition(".")
@@ -203,10 +222,12 @@ def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
     )
     if unknown:
         raise SettingsError(
-            f"unknown variable {', '.join(unknown)}; `tamis settings` lists the names"
+            f"unknown variable {', '.join(unknown)}; `tamis settings --names` lists them"
         )
 
 
-def _sentence(error: ErrorDetails) -> str:
-    option = ".".join(map(str, error["loc"]))
-    return f"{option}: {error['msg']}"
+def _sentences(error: ValidationError, prefix: str = "") -> str:
+    return "; ".join(
+        f"{prefix}{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+        for fault in error.errors(include_url=False)
+    )

@@ -1,4 +1,4 @@
-"""The part of CTranslate2's interface that tamis uses (the package ships no types)."""
+# The part of CTranslate2's interface that tamis uses: the package ships no types.
 
 from collections.abc import Sequence
 from enum import Enum

@@ -15,17 +15,14 @@ _EXIT_CODES: dict[type[TamisError], int] = {  # sysexits.h
 
 def main() -> None:
     """Run the command; errors raised on purpose become one sentence and an exit code."""
-    from tamis.cli.commands import app
-
     try:
+        from tamis.cli.commands import app
+
         app()
     except TamisError as error:
         fail(error)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # typer has its own way with it, but only once it is loaded
         sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(141)
 
 
 def fail(error: TamisError) -> None:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from tamis.reranker import Reranker
 from tamis.types import RankedDocument
 
 
@@ -53,7 +52,7 @@ CASES = (
         "苹果公司最新发布的AI功能",
         (
             "苹果发布会介绍新款iPhone和健康功能",
-            "Apple Intelligence 为 iPhone、iPad 和 Mac 带来写作工具、图像生成和更聪明的 Siri",
+            "Apple Intelligence 是苹果推出的人工智能系统，可以改写文字、生成图片，并让 Siri 更聪明",
             "苹果的营养价值与种植技术",
         ),
         answer=1,
@@ -73,6 +72,8 @@ CASES = (
 
 def demo() -> None:
     """Show five small rerankings, before and after, on the model that tamis carries."""
+    from tamis.reranker import Reranker
+
     console = Console()
     reranker = Reranker(offline=True)
     for case in CASES:
@@ -83,9 +84,13 @@ def demo() -> None:
 
 def _before_and_after(documents: Sequence[str], ranking: Sequence[RankedDocument]) -> Table:
     table = Table(show_edge=False, pad_edge=False, show_lines=False)
+    table.add_column("score", justify="right")
     table.add_column("before", overflow="fold", ratio=1)
     table.add_column("score", justify="right")
     table.add_column("after", overflow="fold", ratio=1)
-    for before, after in zip(documents, ranking, strict=True):
-        table.add_row(before, f"{after.score:.3f}", documents[after.index])
+    scores = {ranked.index: f"{ranked.score:.3f}" for ranked in ranking}
+    for position, after in enumerate(ranking):
+        table.add_row(
+            scores[position], documents[position], scores[after.index], documents[after.index]
+        )
     return table

@@ -10,13 +10,14 @@ from tamis.errors import InvalidFieldError, InvalidTextError, MissingFieldError
 from tamis.types import Document, document_text
 
 STANDARD_INPUT = "-"
+JSONL_SUFFIXES = (".jsonl", ".ndjson")
 
 
 def read_documents(names: list[str]) -> list[Document]:
     """Documents of several files, in order; `-`, or no name at all, is standard input.
 
-    A file whose first line is a JSON object with a `text` is JSONL, any other one is plain
-    text. Empty lines are left out.
+    A file named .jsonl or .ndjson, or whose first line is a JSON object with a `text`, is JSONL;
+    any other one is plain text. Empty lines are left out.
 
     Raises:
         MissingFieldError: there is no document, or no file of that name.
@@ -53,7 +54,7 @@ def _parse(name: str, lines: Iterable[tuple[int, str]]) -> Iterator[Document]:
     is_jsonl = False
     for position, (number, line) in enumerate(lines):
         if position == 0:
-            is_jsonl = _has_text(_json_or_none(line))
+            is_jsonl = name.endswith(JSONL_SUFFIXES) or _has_text(_json_or_none(line))
         yield _object(name, number, line) if is_jsonl else line
 
 

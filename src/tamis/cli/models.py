@@ -1,5 +1,6 @@
 """`tamis models`: fetch, check, convert and list models."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -8,12 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from tamis.cli.options import Offline, Revision
-from tamis.engine import hub
 from tamis.engine.checkpoint import Checkpoint, read_checkpoint
-from tamis.engine.conversion import convert as convert_checkpoint
 from tamis.engine.manifest import verify_manifest
-from tamis.engine.runtimes.opening import converted_folder
-from tamis.errors import ModelNotFoundError
+from tamis.errors import ModelNotFoundError, SettingsError
 from tamis.settings import DEFAULT_MODEL, DtypeName, load_settings
 
 models = typer.Typer(
@@ -29,18 +27,25 @@ Name = Annotated[str, typer.Argument(help="Embedded model, hub name or local fol
 @models.command("list")
 def list_models() -> None:
     """List the models on this machine: embedded, fetched and converted."""
+    rows = _rows(load_settings().model.cache_dir)
+    if not sys.stdout.isatty():
+        for row in rows:
+            typer.echo("\t".join(row))
+        return
     table = Table(show_edge=False, pad_edge=False)
     for heading in ("model", "kind", "revision", "size", "folder"):
         table.add_column(heading, justify="right" if heading == "size" else "left", overflow="fold")
-    for row in _rows(load_settings().model.cache_dir):
+    for row in rows:
         table.add_row(*row)
     Console().print(table)
 
 
 @models.command()
-def pull(name: Name, revision: Revision = None, offline: Offline = False) -> None:
+def pull(name: Name, revision: Revision = None, offline: Offline = None) -> None:
     """Fetch a model from the hub, or its newer version, and write its manifest."""
-    folder = hub.pull(name, revision=revision, offline=offline)
+    from tamis.engine import hub
+
+    folder = hub.pull(name, revision=revision, offline=offline is True)
     checkpoint = read_checkpoint(folder)
     typer.echo(f"{name} {folder.name} is in {folder} ({_describe(checkpoint)})")
 
@@ -48,6 +53,8 @@ def pull(name: Name, revision: Revision = None, offline: Offline = False) -> Non
 @models.command()
 def verify(name: Name, revision: Revision = None) -> None:
     """Compare a model's files with its manifest, and check that tamis runs it."""
+    from tamis.engine import hub
+
     folder = hub.locate(name, revision=revision, offline=True)
     checkpoint = read_checkpoint(folder)
     n_files = verify_manifest(folder)
@@ -67,22 +74,31 @@ def convert(
         DtypeName, typer.Option("--dtype", help="What the model will compute in.")
     ] = "auto",
     revision: Revision = None,
-    offline: Offline = False,
+    offline: Offline = None,
 ) -> None:
     """Convert a model for ctranslate2, into a folder that loads by itself."""
-    checkpoint = read_checkpoint(hub.locate(name, revision=revision, offline=offline))
+    from tamis.engine import hub
+    from tamis.engine.conversion import convert as convert_checkpoint
+    from tamis.engine.runtimes.opening import converted_folder
+
+    checkpoint = read_checkpoint(hub.locate(name, revision=revision, offline=offline is True))
     verify_manifest(checkpoint.folder)
     if checkpoint.converted_dtype is not None:
         raise ModelNotFoundError(f"{name} is converted already; convert its source")
     wanted = checkpoint.cpu_dtype if dtype == "auto" else dtype
     cache_dir = load_settings().model.cache_dir
     folder = output or converted_folder(checkpoint, dtype=wanted, cache_dir=cache_dir)
-    if output is not None and output.exists() and any(output.iterdir()):
-        raise ModelNotFoundError(f"{output} is not empty; name a new folder")
-    typer.echo(str(convert_checkpoint(checkpoint, folder, dtype=wanted)))
+    try:
+        if output is not None and output.exists() and any(output.iterdir()):
+            raise SettingsError(f"{output} is not empty; name a new folder")
+        typer.echo(str(convert_checkpoint(checkpoint, folder, dtype=wanted)))
+    except OSError as error:
+        raise SettingsError(f"cannot write {folder}: {error.strerror}") from error
 
 
 def _rows(cache_dir: Path) -> list[tuple[str, str, str, str, str]]:
+    from tamis.engine import hub
+
     embedded = hub.EMBEDDED_FOLDER
     rows = [(DEFAULT_MODEL, "embedded", "", _size(embedded), str(embedded))]
     rows += [

@@ -1,4 +1,4 @@
-"""Options that several verbs share."""
+"""Options that several verbs share; None means what the settings say."""
 
 from typing import Annotated
 
@@ -6,17 +6,19 @@ import typer
 
 from tamis.settings import DeviceName, DtypeName, ModelSettings, RuntimeName
 
-_FIELDS = ModelSettings.model_fields
 
-Model = Annotated[str, typer.Option("--model", "-m", help=_FIELDS["name"].description)]
-Revision = Annotated[str | None, typer.Option("--revision", help=_FIELDS["revision"].description)]
-Device = Annotated[DeviceName, typer.Option("--device", help=_FIELDS["device"].description)]
-Dtype = Annotated[DtypeName, typer.Option("--dtype", help=_FIELDS["dtype"].description)]
-Runtime = Annotated[RuntimeName, typer.Option("--runtime", help=_FIELDS["runtime"].description)]
-Offline = Annotated[bool, typer.Option("--offline", help=_FIELDS["offline"].description)]
-MaxLength = Annotated[
-    int | None,
-    typer.Option(
-        "--max-length", min=16, help=_FIELDS["max_length"].description, show_default="512"
-    ),
-]
+def _help(option: str) -> str:
+    """The help and default that the settings tree declares."""
+    field = ModelSettings.model_fields[option]
+    default = "" if field.default is None else f"  [default: {field.default}]"
+    return f"{field.description}{default}"
+
+
+Model = Annotated[str | None, typer.Option("--model", "-m", help=_help("name"))]
+Revision = Annotated[str | None, typer.Option("--revision", help=_help("revision"))]
+Device = Annotated[DeviceName | None, typer.Option("--device", help=_help("device"))]
+Dtype = Annotated[DtypeName | None, typer.Option("--dtype", help=_help("dtype"))]
+Runtime = Annotated[RuntimeName | None, typer.Option("--runtime", help=_help("runtime"))]
+MaxLength = Annotated[int | None, typer.Option("--max-length", min=16, help=_help("max_length"))]
+Threads = Annotated[int | None, typer.Option("--threads", min=0, help=_help("threads"))]
+Offline = Annotated[bool | None, typer.Option("--offline/--online", help=_help("offline"))]

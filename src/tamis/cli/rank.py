@@ -1,6 +1,7 @@
 """`tamis rank`: rerank lines of text in the shell."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -12,15 +13,16 @@ from rich.console import Console
 from rich.progress import Progress
 
 from tamis.cli.documents import read_documents
-from tamis.cli.options import Device, Dtype, MaxLength, Model, Offline, Revision, Runtime
+from tamis.cli.options import Device, Dtype, MaxLength, Model, Offline, Revision, Runtime, Threads
 from tamis.cli.tables import plain_lines, ranking_table
-from tamis.reranker import Reranker
-from tamis.scheduler.scheduler import BatchReport
-from tamis.settings import DEFAULT_MODEL
+from tamis.settings import load_settings, model_settings
 from tamis.types import RankedDocument
 
 LONG_SECONDS = 1.0
 """Work that takes longer shows a progress bar."""
+
+CLOSED_PIPE_EXIT_CODE = 141
+"""What a shell says of a program that SIGPIPE has ended."""
 
 
 def rank(
@@ -39,40 +41,62 @@ def rank(
     explain: Annotated[
         bool, typer.Option("--explain", help="Say which words matched (late interaction).")
     ] = False,
-    model: Model = DEFAULT_MODEL,
+    model: Model = None,
     revision: Revision = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    runtime: Runtime = "auto",
+    device: Device = None,
+    dtype: Dtype = None,
+    runtime: Runtime = None,
     max_length: MaxLength = None,
-    offline: Offline = False,
+    threads: Threads = None,
+    offline: Offline = None,
 ) -> None:
-    """Put documents in order for a QUERY, best first."""
+    """Put documents in order for a QUERY, best first.
+
+    Options of the model that are not given come from TAMIS_MODEL__* variables.
+    """
+    from tamis.engine.loading import load_model
+    from tamis.reranker import Reranker
+
+    options = {
+        "name": model,
+        "revision": revision,
+        "device": device,
+        "dtype": dtype,
+        "runtime": runtime,
+        "max_length": max_length,
+        "threads": threads,
+        "offline": offline,
+    }
+    settings = model_settings(options, load_settings().model)
     documents = read_documents(files or [])
     with Console(stderr=True) as console, _BatchProgress(console, len(documents)) as progress:
         reranker = Reranker(
-            model,
-            revision=revision,
-            device=device,
-            dtype=dtype,
-            runtime=runtime,
-            max_length=max_length,
-            offline=offline,
-            on_batch=progress.advance,
+            load_model(settings),
+            on_batch=lambda report: progress.advance(report.n_pairs),
         )
         results = reranker.rank(query, documents, top_n=top_n, threshold=threshold, explain=explain)
-    _print(results, as_json=as_json)
+    try:
+        _print(results, as_json=as_json)
+    except BrokenPipeError as error:  # `| head -1` has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        raise typer.Exit(CLOSED_PIPE_EXIT_CODE) from error
 
 
 def _print(results: list[RankedDocument], *, as_json: bool) -> None:
     if as_json:
         for ranked in results:
-            typer.echo(json.dumps(_json_object(ranked), ensure_ascii=False))
+            typer.echo(_json_line(_json_object(ranked)))
     elif sys.stdout.isatty():
         Console().print(ranking_table(results))
     else:
         for line in plain_lines(results):
             typer.echo(line)
+
+
+def _json_line(fields: dict[str, object]) -> str:
+    """JSON in plain characters; a lone surrogate, which UTF-8 has not, goes out as its escape."""
+    line = json.dumps(fields, ensure_ascii=False)
+    return line.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _json_object(ranked: RankedDocument) -> dict[str, object]:
@@ -96,11 +120,11 @@ class _BatchProgress:
         self._task = self._progress.add_task("reranking", total=n_pairs)
         self._started = time.monotonic()
 
-    def advance(self, report: BatchReport) -> None:
+    def advance(self, n_pairs: int) -> None:
         """Count the pairs of a batch."""
         if time.monotonic() - self._started > LONG_SECONDS:
             self._progress.start()
-        self._progress.advance(self._task, report.n_pairs)
+        self._progress.advance(self._task, n_pairs)
 
     def __enter__(self) -> Self:
         return self

@@ -1,11 +1,17 @@
 """`tamis serve`: the HTTP server."""
 
+import logging
 import signal
+import socket
+from types import FrameType
 
 import typer
 
 from tamis.cli import fail
-from tamis.settings import Settings, load_settings
+from tamis.errors import SettingsError
+from tamis.settings import ServerSettings, Settings, load_settings
+
+logger = logging.getLogger(__name__)
 
 
 def serve(context: typer.Context) -> None:
@@ -25,7 +31,10 @@ def _run(settings: Settings) -> None:
     from tamis.server.app import create_app
     from tamis.server.lifespan import ModelLife
 
+    listener = _listen(settings.server)
     configure_logs(settings.log)
+    host, port = listener.getsockname()[:2]
+    logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
     metrics = Metrics()
 
     def stop() -> None:
@@ -35,8 +44,6 @@ def _run(settings: Settings) -> None:
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(settings.server, metrics, life),
-            host=settings.server.host,
-            port=settings.server.port,
             timeout_graceful_shutdown=settings.server.drain_seconds,
             access_log=False,
             log_config=None,
@@ -46,7 +53,21 @@ def _run(settings: Settings) -> None:
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn drains, then raises the signal once more; a drained server ends with 0
-        signal.signal(number, lambda *_: None)
-    server.run()
+        signal.signal(number, _pass)
+    server.run(sockets=[listener])
     if life.failure is not None:
         fail(life.failure)
+
+
+def _listen(settings: ServerSettings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family)
+    except OSError as error:
+        raise SettingsError(
+            f"cannot listen on {settings.host} port {settings.port}: {error.strerror or error}"
+        ) from error
+
+
+def _pass(_number: int, _frame: FrameType | None) -> None:
+    """Let a signal go by."""

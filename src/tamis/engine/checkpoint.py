@@ -61,6 +61,7 @@ class Checkpoint:
 
     Attributes:
         name: What the model calls itself; its folder's name otherwise.
+        n_pieces: Rows of its word embedding.
         max_length: Most tokens a sequence may have.
         maxsim: The head's options; None means a classification head.
         cpu_dtype: What `dtype="auto"` takes on a CPU.
@@ -70,6 +71,7 @@ class Checkpoint:
     folder: Path
     name: str
     family: Family
+    n_pieces: int
     n_layers: int
     n_heads: int
     hidden_size: int
@@ -105,14 +107,16 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     maxsim = _read_maxsim(folder, own)
     if maxsim is None:
         _require_one_label(folder, config, family)
+    n_heads, hidden_size = _read_width(folder, config)
     return Checkpoint(
         folder=folder,
         name=str(own.get("name") or config.get("_name_or_path") or folder.name),
         family=family,
-        n_layers=int(config["num_hidden_layers"]),
-        n_heads=int(config["num_attention_heads"]),
-        hidden_size=int(config["hidden_size"]),
-        max_length=int(config["max_position_embeddings"]) - family.position_offset,
+        n_pieces=_count(folder, config, "vocab_size"),
+        n_layers=_count(folder, config, "num_hidden_layers"),
+        n_heads=n_heads,
+        hidden_size=hidden_size,
+        max_length=_count(folder, config, "max_position_embeddings") - family.position_offset,
         layer_norm_epsilon=float(config.get("layer_norm_eps", 1e-12)),
         activation=_read_activation(folder, config),
         maxsim=maxsim,
@@ -168,6 +172,26 @@ def _require_weights(folder: Path) -> None:
     raise IncompleteModelError(f"{folder} has no {WEIGHTS_FILE}")
 
 
+def _count(folder: Path, config: Mapping[str, Any], name: str) -> int:
+    value = config.get(name)
+    if not isinstance(value, int) or value < 1:
+        raise UnsupportedModelError(
+            f"{folder}: config.json gives {value!r} for {name}, not a count"
+        )
+    return value
+
+
+def _read_width(folder: Path, config: Mapping[str, Any]) -> tuple[int, int]:
+    """How many attention heads there are, and the hidden size they share."""
+    n_heads = _count(folder, config, "num_attention_heads")
+    hidden_size = _count(folder, config, "hidden_size")
+    if hidden_size % n_heads:
+        raise UnsupportedModelError(
+            f"{folder}: {n_heads} attention heads cannot share a hidden size of {hidden_size}"
+        )
+    return n_heads, hidden_size
+
+
 def _read_family(folder: Path, config: Mapping[str, Any]) -> Family:
     names = cast("list[str]", config.get("architectures") or [])
     for name in names:
@@ -193,6 +217,8 @@ def _require_one_label(folder: Path, config: Mapping[str, Any], family: Family) 
 
 
 def _read_activation(folder: Path, config: Mapping[str, Any]) -> Activation:
+    if config.get("is_decoder"):
+        raise UnsupportedModelError(f"{folder} is a decoder; tamis runs encoders")
     positions = config.get("position_embedding_type", "absolute")
     name = config.get("hidden_act", "gelu")
     if name not in get_args(Activation) or positions != "absolute":
@@ -204,15 +230,21 @@ def _read_activation(folder: Path, config: Mapping[str, Any]) -> Activation:
 
 
 def _read_maxsim(folder: Path, own: Mapping[str, Any]) -> MaxSimOptions | None:
-    head = cast("dict[str, Any]", own.get("head") or {"type": "classification"})
-    if head["type"] == "classification":
+    head: Any = own.get("head") or {"type": "classification"}
+    kind = head.get("type") if isinstance(head, dict) else None
+    if kind == "classification":
         return None
-    if head["type"] != "maxsim":
-        raise UnsupportedModelError(f"{folder} has a head of type {head['type']}")
-    return MaxSimOptions(
-        query_prefix=str(head["query_prefix"]),
-        document_prefix=str(head["document_prefix"]),
-        pooled_weight=float(head["pooled_weight"]),
-        scale=float(head["scale"]),
-        offset=float(head["offset"]),
-    )
+    if kind != "maxsim":
+        raise UnsupportedModelError(f"{folder} has a head of type {kind}")
+    try:
+        return MaxSimOptions(
+            query_prefix=str(head["query_prefix"]),
+            document_prefix=str(head["document_prefix"]),
+            pooled_weight=float(head["pooled_weight"]),
+            scale=float(head["scale"]),
+            offset=float(head["offset"]),
+        )
+    except KeyError as error:
+        raise UnsupportedModelError(
+            f"the head in {TAMIS_FILE} lacks {error.args[0]} ({folder})"
+        ) from None

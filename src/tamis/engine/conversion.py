@@ -18,10 +18,9 @@ from tamis.engine.checkpoint import (
     WEIGHTS_FILE,
     Checkpoint,
     read_json,
-    weight_files,
 )
 from tamis.engine.manifest import write_manifest
-from tamis.engine.weights import QuantizedRows, Weights
+from tamis.engine.weights import QuantizedRows, Weights, read_weights
 
 RUNTIME_FOLDER = "ctranslate2"
 FORMAT_VERSION = 1
@@ -61,7 +60,7 @@ def convert(checkpoint: Checkpoint, output: Path, *, dtype: str) -> Path:
 
 def _write(checkpoint: Checkpoint, folder: Path, dtype: str) -> None:
     (folder / RUNTIME_FOLDER).mkdir()
-    weights = Weights(weight_files(checkpoint.folder))
+    weights = read_weights(checkpoint)
     spec = encoder_spec(checkpoint, weights)
     spec.validate()
     already_int8 = isinstance(spec_source(checkpoint, weights), QuantizedRows)
@@ -112,7 +111,7 @@ def encoder_spec(
 
 def _set_embeddings(encoder: Any, weights: Weights, name: str, position_offset: int) -> None:
     _set_matrix(encoder.embeddings[0], [weights.matrix(f"{name}.word_embeddings.weight")])
-    encoder.embeddings[1].weight = weights.array(f"{name}.token_type_embeddings.weight")
+    _set_matrix(encoder.embeddings[1], [weights.array(f"{name}.token_type_embeddings.weight")])
     positions = weights.array(f"{name}.position_embeddings.weight")
     encoder.position_encodings.encodings = np.ascontiguousarray(positions[position_offset:])
     _set_norm(encoder.layernorm_embedding, weights, f"{name}.LayerNorm")
@@ -135,6 +134,7 @@ def _set_linear(spec: Any, weights: Weights, *names: str) -> None:
 
 
 def _set_matrix(spec: Any, matrices: list[NDArray[np.float32] | QuantizedRows]) -> None:
+    """Copies: quantizing a specification writes into its arrays."""
     quantized = [matrix for matrix in matrices if isinstance(matrix, QuantizedRows)]
     if len(quantized) == len(matrices):
         spec.weight = np.concatenate([matrix.rows for matrix in quantized])

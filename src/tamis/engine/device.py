@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from tamis.errors import RuntimeUnavailableError
@@ -11,12 +12,17 @@ _CPU_FLAGS = {"float16": {"avx512_fp16", "amx_fp16"}, "bfloat16": {"avx512_bf16"
 _QUOTA_FILE = Path("/sys/fs/cgroup/cpu.max")
 
 
-def usable_cores() -> int:
-    """Cores this process may use: its affinity, and its container's quota rounded up."""
+def usable_cores(quota_file: Path = _QUOTA_FILE) -> int:
+    """Cores this process may use: its affinity, and its container's quota rounded up.
+
+    Args:
+        quota_file: cgroup v2's `cpu.max`: microseconds (or `max`) in each period.
+    """
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    return max(1, min(cores, _quota_cores(_QUOTA_FILE) or cores))
+    quota = _quota_cores(quota_file)
+    return cores if quota is None else max(1, min(cores, quota))
 
 
 def resolve_device(asked: str, *, cuda_available: bool) -> str:
@@ -30,20 +36,30 @@ def resolve_device(asked: str, *, cuda_available: bool) -> str:
     return "cuda" if cuda_available and asked != "cpu" else "cpu"
 
 
-def resolve_dtype(asked: str, *, device: str, cpu_dtype: str) -> tuple[str, str | None]:
+def resolve_dtype(
+    asked: str, *, device: str, cpu_dtype: str, computed: Collection[str]
+) -> tuple[str, str | None]:
     """The dtype to compute in, and a sentence for the log where it is not the one asked for.
 
     Args:
-        asked: A dtype or `auto`.
+        asked: A dtype, or `auto`.
         device: `cpu` or `cuda`.
         cpu_dtype: What `auto` takes on a CPU.
+        computed: What the runtime computes in on this device.
+
+    Raises:
+        RuntimeUnavailableError: the runtime does not compute in it, and it is no half precision
+            on a CPU, for which float32 stands in.
     """
-    if device == "cuda":
-        return ("float16" if asked == "auto" else asked), None
-    dtype = cpu_dtype if asked == "auto" else asked
-    if dtype in HALF_PRECISION and not cpu_computes(dtype):
-        return "float32", f"this CPU has no {dtype} arithmetic; float32 is used instead"
-    return dtype, None
+    auto = "float16" if device == "cuda" else cpu_dtype
+    dtype = auto if asked == "auto" else asked
+    if dtype in computed:
+        return dtype, None
+    if device == "cpu" and dtype in HALF_PRECISION:
+        return "float32", f"no {dtype} arithmetic on this CPU; float32 is used instead"
+    raise RuntimeUnavailableError(
+        f"there is no {dtype} on {device} here, only {', '.join(sorted(computed))}"
+    )
 
 
 def cpu_computes(dtype: str) -> bool:
@@ -59,6 +75,6 @@ def cpu_computes(dtype: str) -> bool:
 def _quota_cores(path: Path) -> int | None:
     try:
         quota, period = path.read_text(encoding="utf-8").split()
+        return None if quota == "max" else math.ceil(int(quota) / int(period))
     except (OSError, ValueError):
         return None
-    return None if quota == "max" else math.ceil(int(quota) / int(period))

@@ -50,9 +50,9 @@ class ClassificationHead:
         weights = Weights(weight_files(checkpoint.folder))
         weight = weights.array(f"{checkpoint.family.output}.weight")  # (n_labels, hidden)
         bias = weights.array(f"{checkpoint.family.output}.bias")
-        if weight.shape != (1, checkpoint.hidden_size):
+        if len(weight) != 1:
             raise UnsupportedModelError(
-                f"{checkpoint.folder} has {weight.shape[0]} labels; "
+                f"{checkpoint.folder} has {len(weight)} labels; "
                 "a reranker has one (the relevance logit)"
             )
         return cls(weight[0], float(bias[0]))

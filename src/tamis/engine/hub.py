@@ -1,8 +1,8 @@
 """A model's name -> a verified local folder. The one place that may reach a network.
 
-Files are fetched by `huggingface_hub` into its own cache (shared with other tools; resumed
-where a download stopped). What was fetched is compared with the hub's sha256 and listed in a
-manifest beside it.
+Files are fetched by `huggingface_hub` into its own cache (shared with other tools). A lost
+connection is resumed where it broke; a pull that failed keeps the files that came whole. What was
+fetched is compared with the hub's sha256 and listed in a manifest beside it.
 """
 
 import re
@@ -63,20 +63,31 @@ def locate(name: str, *, revision: str | None, offline: bool) -> Path:
     """
     if name == DEFAULT_MODEL:
         return EMBEDDED_FOLDER
-    if Path(name).is_dir():
+    if name and Path(name).is_dir():
         return Path(name)
     if not _NAME.fullmatch(name):
         raise ModelNotFoundError(f"there is no folder {name}, and it is no name of a repository")
-    return find_fetched(name, revision=revision) or pull(name, revision=revision, offline=offline)
+    fetched = find_fetched(name, revision=revision, verified=not offline)
+    return fetched or pull(name, revision=revision, offline=offline)
 
 
-def find_fetched(name: str, *, revision: str | None) -> Path | None:
-    """The folder of a model that was fetched as a whole before; asks no network."""
+def find_fetched(name: str, *, revision: str | None, verified: bool = True) -> Path | None:
+    """The folder of a model that was fetched as a whole before; asks no network.
+
+    Args:
+        name: A repository.
+        revision: Its branch, tag or commit; None for the default branch.
+        verified: Pass over one without a manifest, which another program has fetched.
+    """
     try:
-        folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
+        folder = Path(
+            snapshot_download(
+                name, revision=revision, local_files_only=True, allow_patterns=_WANTED
+            )
+        )
     except (LocalEntryNotFoundError, HFValidationError):
         return None
-    return folder if (folder / MANIFEST_FILE).exists() else None
+    return folder if (folder / MANIFEST_FILE).exists() or not verified else None
 
 
 def pull(name: str, *, revision: str | None, offline: bool = False) -> Path:
@@ -90,15 +101,13 @@ def pull(name: str, *, revision: str | None, offline: bool = False) -> Path:
     """
     if offline:
         raise HubUnreachableError(
-            f"{name} is not on this machine, and --model.offline forbids fetching it; "
+            f"{name} is not on this machine, and the hub may not be asked (offline); "
             f"run `tamis models pull {name}` where there is a network"
         )
     try:
-        info = HfApi().model_info(
-            name, revision=revision, files_metadata=True, timeout=TIMEOUT_SECONDS
-        )
-        _require_safetensors(name, info)
-        folder = Path(snapshot_download(name, revision=info.sha, allow_patterns=_WANTED))
+        _require_safetensors(name, _ask(name, revision))
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=_WANTED))
+        info = _ask(name, folder.name)  # of the commit that came, should a branch have moved
     except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise ModelNotFoundError(_not_found(name, revision, error)) from error
     except HFValidationError as error:
@@ -129,6 +138,10 @@ def list_fetched() -> list[tuple[str, str, Path]]:
     )
 
 
+def _ask(name: str, revision: str | None) -> ModelInfo:
+    return HfApi().model_info(name, revision=revision, files_metadata=True, timeout=TIMEOUT_SECONDS)
+
+
 def _require_safetensors(name: str, info: ModelInfo) -> None:
     files = [sibling.rfilename for sibling in info.siblings or []]
     if WEIGHTS_FILE in files or WEIGHTS_INDEX_FILE in files:
@@ -143,16 +156,18 @@ def _require_safetensors(name: str, info: ModelInfo) -> None:
 
 
 def _finish(folder: Path, info: ModelInfo) -> None:
-    """Compare with the hub's digests and write the manifest."""
+    """Compare with the hub's digests and write the manifest; throw away what differs."""
     (folder / MANIFEST_FILE).unlink(missing_ok=True)
     found = write_manifest(folder)
     for sibling in info.siblings or []:
         digest = found.get(sibling.rfilename)
         if digest and sibling.lfs and sibling.lfs.sha256 != digest:
             (folder / MANIFEST_FILE).unlink()
+            (folder / sibling.rfilename).resolve().unlink()
+            (folder / sibling.rfilename).unlink(missing_ok=True)
             raise ChecksumMismatchError(
-                f"{sibling.rfilename} of {info.id} is not the file that the hub describes; "
-                f"delete {folder} and pull again"
+                f"{sibling.rfilename} of {info.id} is not the file that the hub describes, and "
+                "was thrown away; pull the model again"
             )
 
 

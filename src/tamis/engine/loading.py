@@ -19,7 +19,7 @@ from tamis.engine.tokenization import (
     read_separate_template,
     read_text_tokenizer,
 )
-from tamis.errors import InferenceError, SettingsError
+from tamis.errors import InferenceError, SettingsError, UnsupportedModelError
 from tamis.settings import ModelSettings
 
 logger = logging.getLogger(__name__)
@@ -109,6 +109,11 @@ def _max_length(settings: ModelSettings, checkpoint: Checkpoint) -> int:
 def _read_tokenizer_and_head(checkpoint: Checkpoint, max_length: int) -> tuple[PairTokenizer, Head]:
     definition = read_json(checkpoint.folder / TOKENIZER_FILE)
     full = read_full_tokenizer(definition)
+    if full.get_vocab_size() > checkpoint.n_pieces:
+        raise UnsupportedModelError(
+            f"{TOKENIZER_FILE} has {full.get_vocab_size():,} pieces, and the model's word "
+            f"embedding {checkpoint.n_pieces:,}; they do not belong together"
+        )
     text = read_text_tokenizer(definition)
     options = checkpoint.maxsim
     if options is None:

@@ -13,7 +13,7 @@ MANIFEST_FILE = "tamis-manifest.json"
 
 
 def write_manifest(folder: Path) -> dict[str, str]:
-    """Write the sha256 of every file in a folder; returns them by relative path."""
+    """Write the sha256 of every file in a folder but its prose; returns them by relative path."""
     digests = _digests(folder, _files(folder))
     text = json.dumps({"sha256": digests}, indent=2, sort_keys=True)
     (folder / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
@@ -24,7 +24,10 @@ def read_manifest(folder: Path) -> dict[str, str] | None:
     """Digests by relative path; None where a folder has no manifest."""
     if not (folder / MANIFEST_FILE).exists():
         return None
-    return cast("dict[str, str]", read_json(folder / MANIFEST_FILE)["sha256"])
+    digests = read_json(folder / MANIFEST_FILE).get("sha256")
+    if not isinstance(digests, dict):
+        raise IncompleteModelError(f"{folder / MANIFEST_FILE} lists no sha256")
+    return cast("dict[str, str]", digests)
 
 
 def verify_manifest(folder: Path) -> int | None:
@@ -63,7 +66,10 @@ def _files(folder: Path) -> list[str]:
     return sorted(
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
-        if path.is_file() and path.name != MANIFEST_FILE and not path.name.startswith(".")
+        if path.is_file()
+        and path.name != MANIFEST_FILE
+        and path.suffix != ".md"
+        and not path.name.startswith(".")
     )
 
 

@@ -85,11 +85,13 @@ class SeparateTemplate:
 
     def query_room(self, max_length: int) -> int:
         """Half of `max_length`, as where both are read together."""
-        return max_length // 2 - len(self.query_prefix.token_ids) - len(self.suffix.token_ids)
+        n_around = len(self.query_prefix.token_ids) + len(self.suffix.token_ids)
+        return max(0, max_length // 2 - n_around)
 
     def document_room(self, max_length: int, n_query_tokens: int) -> int:
         """All of `max_length` but prefix and suffix: the query is elsewhere."""
-        return max_length - len(self.document_prefix.token_ids) - len(self.suffix.token_ids)
+        n_around = len(self.document_prefix.token_ids) + len(self.suffix.token_ids)
+        return max(0, max_length - n_around)
 
     def start(self, query_ids: TokenIds) -> TokenSequence:
         """The query's whole sequence."""
@@ -157,13 +159,10 @@ class PairTokenizer:
         room: int,
         side: TruncationSide = "right",
     ) -> list[list[int]]:
+        _require_unicode(names, texts)
         most = (room + 1) * CHARACTERS_PER_TOKEN
         short = [text[:most] if side == "right" else text[-most:] for text in texts]
-        try:
-            encodings = self._tokenizer.encode_batch_fast(short, add_special_tokens=False)
-        except TypeError as error:
-            _refuse_invalid(names, short, error)
-            raise
+        encodings = self._tokenizer.encode_batch_fast(short, add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
 
@@ -312,11 +311,12 @@ def _refuse_truncated(pairs: Sequence[EncodedPair], max_length: int) -> None:
             )
 
 
-def _refuse_invalid(names: Sequence[str], texts: Sequence[str], cause: TypeError) -> None:
+def _require_unicode(names: Sequence[str], texts: Sequence[str]) -> None:
+    """All of each text counts, what will be cut of it too: it may go back to the caller."""
     for name, text in zip(names, texts, strict=True):
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise InvalidTextError(
                 f"{name} is not valid Unicode: lone surrogate at character {error.start}"
-            ) from cause
+            ) from error

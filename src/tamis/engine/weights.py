@@ -1,6 +1,7 @@
 """Tensors of a checkpoint, read from safetensors with numpy alone."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from tamis.engine.checkpoint import Checkpoint, weight_files
 from tamis.errors import IncompleteModelError, UnsupportedModelError
 
 SCALE_SUFFIX = "_scale"
@@ -37,6 +39,15 @@ class Weights:
         for path in files:
             self._tensors.update(_mapped(path))
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """A tensor's shape, without reading it."""
+        return self._find(name)[1].shape
+
+    def count_layers(self, prefix: str) -> int:
+        """How many encoder layers there are behind a prefix."""
+        layer = re.compile(re.escape(prefix) + r"encoder\.layer\.(\d+)\.")
+        return len({match[1] for match in map(layer.match, self._tensors) if match})
+
     def matrix(self, name: str) -> NDArray[np.float32] | QuantizedRows:
         """A weight as it is stored: float32 (other float types are widened) or int8 rows."""
         dtype, stored = self._find(name)
@@ -56,6 +67,33 @@ class Weights:
             raise IncompleteModelError(f"the weights have no tensor {name}") from None
 
 
+def read_weights(checkpoint: Checkpoint) -> Weights:
+    """A checkpoint's tensors, once their shapes are found to be those its config names.
+
+    Raises:
+        IncompleteModelError: a file or tensor is missing or cut short.
+        UnsupportedModelError: `config.json` describes other weights.
+    """
+    weights = Weights(weight_files(checkpoint.folder))
+    prefix = checkpoint.family.prefix
+    n_pieces, hidden_size = weights.shape(f"{prefix}embeddings.word_embeddings.weight")
+    n_positions, _ = weights.shape(f"{prefix}embeddings.position_embeddings.weight")
+    max_length = n_positions - checkpoint.family.position_offset
+    found = (n_pieces, hidden_size, max_length, weights.count_layers(prefix))
+    told = (
+        checkpoint.n_pieces,
+        checkpoint.hidden_size,
+        checkpoint.max_length,
+        checkpoint.n_layers,
+    )
+    if found != told:
+        raise UnsupportedModelError(
+            f"{checkpoint.folder}: config.json tells (pieces, hidden size, tokens, layers) {told}, "
+            f"and the weights have {found}"
+        )
+    return weights
+
+
 def _mapped(path: Path) -> Iterator[tuple[str, tuple[str, NDArray[Any]]]]:
     """Tensors of one file (safetensors format: u64 header length, JSON header, data)."""
     try:
@@ -67,7 +105,7 @@ def _mapped(path: Path) -> Iterator[tuple[str, tuple[str, NDArray[Any]]]]:
                 yield name, _view(name, entry, data[start:])
     except FileNotFoundError:
         raise IncompleteModelError(f"{path.parent} lacks {path.name}") from None
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise IncompleteModelError(f"{path} is cut short or not safetensors: {error}") from error
 
 

@@ -42,5 +42,10 @@ def configure_logs(settings: LogSettings) -> None:
 def _renderers(settings: LogSettings) -> list[Any]:
     on_terminal = settings.format == "auto" and sys.stderr.isatty()
     if settings.format == "console" or on_terminal:
-        return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        console = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(),
+            # the default one prints local variables, and with them texts of users
+            exception_formatter=structlog.dev.plain_traceback,
+        )
+        return [console]
     return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]

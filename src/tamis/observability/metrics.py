@@ -15,10 +15,12 @@ from prometheus_client import (
 from tamis.scheduler.scheduler import BatchReport, SchedulerStatistics
 from tamis.types import Usage
 
-disable_created_metrics()  # a series of creation times beside every other one helps nobody
+# a series of creation times beside every other one helps nobody
+disable_created_metrics()  # type: ignore[no-untyped-call]  # its library leaves it untyped
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _PAIRS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_REQUESTS = (1, 2, 4, 8, 16, 32, 64)
 _TOKENS = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 
 
@@ -47,6 +49,12 @@ class Metrics:
         )
         self._batch_tokens = Histogram(
             "tamis_batch_tokens", "Tokens in a forward pass", buckets=_TOKENS, registry=registry
+        )
+        self._batch_requests = Histogram(
+            "tamis_batch_requests",
+            "Requests that share a forward pass",
+            buckets=_REQUESTS,
+            registry=registry,
         )
         self._batch_seconds = Histogram(
             "tamis_batch_duration_seconds",
@@ -77,6 +85,7 @@ class Metrics:
         """Record one forward pass; called from the model thread."""
         self._batch_pairs.observe(report.n_pairs)
         self._batch_tokens.observe(report.n_tokens)
+        self._batch_requests.observe(report.n_jobs)
         self._batch_seconds.observe(report.seconds)
 
     def describe_model(self, *, name: str, runtime: str, device: str, dtype: str) -> None:

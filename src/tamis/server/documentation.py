@@ -33,7 +33,7 @@ _EXAMPLE = {
     "query": "苹果公司最新发布的AI功能",
     "documents": [
         "苹果发布会介绍新款iPhone和健康功能",
-        "Apple Intelligence 为 iPhone、iPad 和 Mac 带来写作工具、图像生成和更聪明的 Siri",
+        "Apple Intelligence 是苹果推出的人工智能系统，可以改写文字、生成图片，并让 Siri 更聪明",
     ],
     "top_n": 2,
 }
@@ -101,7 +101,7 @@ async def page(_: Request) -> Response:
 
 def asset_routes() -> list[Route]:
     """Swagger UI's files, each at its own path."""
-    return [Route(f"/{name}", _asset, name=name) for name in ASSETS]
+    return [Route(f"/docs/{name}", _asset, name=name) for name in ASSETS]
 
 
 async def _asset(request: Request) -> Response:

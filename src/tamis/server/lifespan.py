@@ -3,7 +3,9 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
+from threading import Thread
 from typing import Literal
 
 from tamis.engine.loading import LoadedModel, load_model
@@ -57,31 +59,57 @@ class ModelLife:
         Raises:
             NotReadyError: it is not, or not any more.
         """
+        if self.failure is not None:
+            raise NotReadyError("the model could not be loaded; the server is going down")
         if self._service is None:
             raise NotReadyError("the model is not ready yet; try again soon")
         return self._service
 
     @asynccontextmanager
     async def run(self) -> AsyncGenerator[None]:
-        """Load in the background while the server runs; close everything at its end."""
+        """Load in the background while the server runs; close everything at its end.
+
+        A load that is not done by then, perhaps a download, is left behind.
+        """
         loading = asyncio.create_task(self._start())
         try:
             yield
         finally:
-            await loading
+            loading.cancel()
+            await asyncio.gather(loading, return_exceptions=True)
             if self._service is not None and self.model is not None:
                 await self._service.close()
                 self.model.backend.close()
 
     async def _start(self) -> None:
         try:
-            self.model = await asyncio.to_thread(self._load, self._settings.model)
+            self.model = await asyncio.wrap_future(self._load_in_thread())
         except TamisError as error:
-            self.failure = error
-            if self._on_failure is not None:
-                self._on_failure()
-            return
-        self._service = self._serve(self.model)
+            self._fail(error)
+        except Exception as error:  # nobody awaits this task: it would stay "loading" for ever
+            logger.exception("the model could not be loaded")
+            self._fail(TamisError(f"loading the model failed ({type(error).__name__}: {error})"))
+        else:
+            self._service = self._serve(self.model)
+
+    def _load_in_thread(self) -> Future[LoadedModel]:
+        """A daemon thread, unlike a pool's: the process can end before it does."""
+        loaded: Future[LoadedModel] = Future()
+        loaded.set_running_or_notify_cancel()
+
+        def load() -> None:
+            try:
+                loaded.set_result(self._load(self._settings.model))
+            except BaseException as error:  # noqa: BLE001 - raised again by who awaits the future
+                loaded.set_exception(error)
+
+        Thread(target=load, name="tamis-loading", daemon=True).start()
+        return loaded
+
+    def _fail(self, error: TamisError) -> None:
+        self.failure = error
+        if self._on_failure is not None:
+            self._on_failure()
 
     def _serve(self, model: LoadedModel) -> RerankService:
         options = self._settings.scheduler

@@ -1,18 +1,28 @@
 """The rerank endpoint: one path, several dialects."""
 
+import asyncio
 from collections.abc import Mapping
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from tamis.errors import BodyTooLargeError, TamisError, TooManyDocumentsError
+from tamis.errors import (
+    BodyTooLargeError,
+    ShuttingDownError,
+    TamisError,
+    TooManyDocumentsError,
+)
 from tamis.server.context import ServerContext
 from tamis.server.errors import headers_of, status_of
-from tamis.types import RerankRequest
+from tamis.service import RerankService
+from tamis.types import RerankRequest, RerankResult
 from tamis.wire.choice import choose_dialect, parse_object
 from tamis.wire.dialect import Dialect, Failure
 from tamis.wire.native import Native
+
+CLIENT_GONE = 499
+"""nginx's status for a caller who left; only the log and the metrics see it."""
 
 
 async def rerank(request: Request) -> Response:
@@ -27,7 +37,9 @@ async def rerank(request: Request) -> Response:
         request.state.dialect = dialect.name
         call = dialect.decode(body)
         _require_few(call.request, context.settings.max_documents)
-        result = await context.life.service.rerank(call.request)
+        result = await _answer(context.life.service, call.request)
+    except ClientDisconnect:
+        return Response(status_code=CLIENT_GONE)
     except TamisError as error:
         failure = Failure(error, status_of(error), request_id)
         status, answer = dialect.encode_error(failure)
@@ -35,6 +47,13 @@ async def rerank(request: Request) -> Response:
     context.metrics.observe_usage(result.usage)
     request.state.usage = result.usage
     return _json(call.encode(result, request_id))
+
+
+async def _answer(service: RerankService, request: RerankRequest) -> RerankResult:
+    try:
+        return await service.rerank(request)
+    except asyncio.CancelledError as error:  # uvicorn's way to say that the time to drain is over
+        raise ShuttingDownError("the server is shutting down; try again elsewhere") from error
 
 
 async def _read_body(request: Request, max_bytes: int) -> bytes:

@@ -28,6 +28,6 @@ def parse_object(data: bytes) -> RawBody:
 
 def choose_dialect(body: RawBody) -> Dialect:
     """`texts` is TEI's, `documents` with a `model` is Jina's, anything else our own."""
-    if "texts" in body:
+    if body.get("texts") is not None or ("texts" in body and "documents" not in body):
         return Tei()
     return Jina() if body.get("model") is not None else Native()

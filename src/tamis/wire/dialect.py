@@ -89,6 +89,7 @@ def require(body: RawBody, *names: str) -> None:
 
 def _sentence(message: str) -> str:
     """Msgspec's message with the field first: "`documents[3]`: Expected `str`, got `int`"."""
-    text, _, path = message.partition(" - at ")
-    field = path.strip("`").removeprefix("$.")
-    return f"`{field}`: {text}" if field else text
+    text, _, path = message.rpartition(" - at ")
+    if text.startswith("Invalid enum value"):
+        text = "Invalid enum value"  # msgspec goes on with the value, a text of the caller's
+    return f"`{path.strip('`').removeprefix('$.')}`: {text}" if text else message

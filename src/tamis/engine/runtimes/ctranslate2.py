@@ -7,11 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tamis.engine.collate import PackedBatch
+from tamis.errors import InferenceError
 
 
 def cuda_available() -> bool:
     """Whether CTranslate2 sees a CUDA device."""
     return ctranslate2.get_cuda_device_count() > 0
+
+
+def computed_dtypes(device: str) -> frozenset[str]:
+    """What CTranslate2 computes in on a device of this machine."""
+    return frozenset(ctranslate2.get_supported_compute_types(device))
 
 
 class CTranslate2Runtime:
@@ -29,7 +35,7 @@ class CTranslate2Runtime:
         self.device = device
         self.dtype = dtype
         self._reads_tokens = reads_tokens
-        self._encoder = ctranslate2.Encoder(
+        self._encoder: ctranslate2.Encoder | None = ctranslate2.Encoder(
             str(folder),
             device=device,
             compute_type=dtype,
@@ -49,9 +55,11 @@ class CTranslate2Runtime:
 
     def close(self) -> None:
         """See `Runtime.close`."""
-        self._encoder.unload_model()
+        self._encoder = None  # `unload_model` does nothing while the last batch winds down
 
     def _run(self, batch: PackedBatch) -> ctranslate2.EncoderForwardOutput:
+        if self._encoder is None:
+            raise InferenceError("the model is closed")
         if batch.type_ids.any():
             bounds = batch.cu_seqlens[1:-1]
             return self._encoder.forward_batch(

@@ -9,13 +9,13 @@ from pathlib import Path
 from ctranslate2 import __version__ as ctranslate2_version
 
 from tamis.engine import device
-from tamis.engine.checkpoint import Checkpoint, weight_files
+from tamis.engine.checkpoint import Checkpoint
 from tamis.engine.conversion import FORMAT_VERSION, RUNTIME_FOLDER, convert, stored_dtype
 from tamis.engine.manifest import read_manifest, verify_manifest
 from tamis.engine.runtimes import ctranslate2
 from tamis.engine.runtimes.base import Runtime
-from tamis.engine.weights import Weights
-from tamis.errors import RuntimeUnavailableError
+from tamis.engine.weights import read_weights
+from tamis.errors import ModelError, RuntimeUnavailableError
 from tamis.settings import ModelSettings
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,9 @@ def _open_ctranslate2(
     settings: ModelSettings, checkpoint: Checkpoint, threads: int, *, reads_tokens: bool
 ) -> Runtime:
     where = device.resolve_device(settings.device, cuda_available=ctranslate2.cuda_available())
-    dtype = _resolve_dtype(settings, checkpoint, where)
+    dtype = _resolve_dtype(
+        settings.dtype, where, checkpoint.cpu_dtype, ctranslate2.computed_dtypes(where)
+    )
 
     def opened(folder: Path) -> Runtime:
         return ctranslate2.CTranslate2Runtime(
@@ -67,9 +69,11 @@ def _open_ctranslate2(
 
 def _converted(checkpoint: Checkpoint, folder: Path, dtype: str) -> bool:
     """Whether the cache holds the converted form, made now if need be, and whole."""
-    if folder.exists():
-        verify_manifest(folder)
-        return True
+    try:
+        if verify_manifest(folder):
+            return True
+    except ModelError as error:
+        logger.warning("the converted model is made again: %s", error)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         convert(checkpoint, folder, dtype=dtype)
@@ -93,14 +97,11 @@ def _open_torch(
             f"{checkpoint.folder} is converted for ctranslate2; torch runs its source"
         )
     where = device.resolve_device(settings.device, cuda_available=torch.cuda_available())
-    dtype = _resolve_dtype(settings, checkpoint, where)
-    if dtype == "int8":
-        if settings.dtype == "int8":
-            raise RuntimeUnavailableError("runtime torch has no int8; use runtime ctranslate2")
-        dtype = "float32"
+    cpu_dtype = "float32" if checkpoint.cpu_dtype == "int8" else checkpoint.cpu_dtype
+    dtype = _resolve_dtype(settings.dtype, where, cpu_dtype, torch.computed_dtypes(where))
     return torch.TorchRuntime(
         checkpoint,
-        Weights(weight_files(checkpoint.folder)),
+        read_weights(checkpoint),
         device=where,
         dtype=dtype,
         threads=threads,
@@ -108,8 +109,8 @@ def _open_torch(
     )
 
 
-def _resolve_dtype(settings: ModelSettings, checkpoint: Checkpoint, where: str) -> str:
-    dtype, note = device.resolve_dtype(settings.dtype, device=where, cpu_dtype=checkpoint.cpu_dtype)
+def _resolve_dtype(asked: str, where: str, cpu_dtype: str, computed: frozenset[str]) -> str:
+    dtype, note = device.resolve_dtype(asked, device=where, cpu_dtype=cpu_dtype, computed=computed)
     if note:
         logger.warning("%s", note)
     return dtype

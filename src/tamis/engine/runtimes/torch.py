@@ -18,7 +18,9 @@ from torch import Tensor
 
 from tamis.engine.checkpoint import Checkpoint
 from tamis.engine.collate import PackedBatch
+from tamis.engine.device import HALF_PRECISION, cpu_computes
 from tamis.engine.weights import Weights
+from tamis.errors import InferenceError
 
 Bounds = Sequence[tuple[int, int]]
 
@@ -26,6 +28,14 @@ Bounds = Sequence[tuple[int, int]]
 def cuda_available() -> bool:
     """Whether torch sees a CUDA device."""
     return torch.cuda.is_available()
+
+
+def computed_dtypes(device: str) -> frozenset[str]:
+    """What torch computes in on a device of this machine, at more than a crawl."""
+    if device == "cpu":
+        return frozenset({"float32", *filter(cpu_computes, HALF_PRECISION)})
+    bfloat16 = {"bfloat16"} if torch.cuda.is_bf16_supported() else set[str]()
+    return frozenset({"float32", "float16"} | bfloat16)
 
 
 class Affine(NamedTuple):
@@ -82,6 +92,8 @@ class TorchRuntime:
     @torch.inference_mode()
     def forward(self, batch: PackedBatch) -> NDArray[np.float32]:
         """See `Runtime.forward`."""
+        if not self._layers:
+            raise InferenceError("the model is closed")
         edges = batch.cu_seqlens.tolist()
         bounds = list(pairwise(edges))
         states = self._embed(batch)  # (n_tokens, hidden)
@@ -98,6 +110,7 @@ class TorchRuntime:
     def close(self) -> None:
         """See `Runtime.close`."""
         self._layers.clear()
+        self._tokens = self._positions = self._types = torch.empty(0)
 
     def _embed(self, batch: PackedBatch) -> Tensor:
         starts = np.repeat(batch.cu_seqlens[:-1], batch.lengths)

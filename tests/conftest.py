@@ -1,0 +1,56 @@
+"""Fixtures of all tests: model folders made once, and no trace outside temporary folders."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+hypothesis.settings.register_profile("tamis", deadline=None)  # a busy machine is no failure
+hypothesis.settings.load_profile("tamis")
+
+FAMILIES = ("xlm-roberta", "roberta", "bert")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Caches go to a temporary folder, and no TAMIS_ variable of the caller's counts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("HF_HOME", str(tmp_path_factory.mktemp("huggingface")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_classifiers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of seeded tiny classifiers by family; not to be written to."""
+    from tests import tiny_models  # transformers takes seconds: only for tests that want it
+
+    root = tmp_path_factory.mktemp("classifiers")
+    return {family: tiny_models.save_classifier(root / family, family) for family in FAMILIES}
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_classifiers: dict[str, Path]) -> Path:
+    """The folder of a tiny XLM-R reranker; not to be written to."""
+    return tiny_classifiers["xlm-roberta"]
+
+
+@pytest.fixture(scope="session")
+def tiny_maxsim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny late-interaction model; not to be written to."""
+    from tests import tiny_models
+
+    return tiny_models.save_late_interaction(tmp_path_factory.mktemp("models") / "tiny-maxsim")
+
+
+@pytest.fixture(params=FAMILIES)
+def classifier(request: pytest.FixtureRequest, tiny_classifiers: dict[str, Path]) -> Path:
+    """Each family's tiny classifier in turn."""
+    return tiny_classifiers[request.param]
+
+
+@pytest.fixture
+def cache_dir(tmp_path: Path) -> Path:
+    """An empty folder for converted models."""
+    return tmp_path / "cache"

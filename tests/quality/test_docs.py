@@ -1,0 +1,86 @@
+"""Documents say what is so."""
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tamis import Reranker
+from tamis.settings import describe_options
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("training/*.md")])
+
+
+@pytest.fixture(name="generator", scope="module")
+def fixture_generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_to_a_file(page: Path) -> None:
+    targets = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text(encoding="utf-8"))
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_the_command_line_page_is_what_help_prints(generator: ModuleType) -> None:
+    written = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    assert written == generator.cli_page(), "run `make docs`"
+
+
+def test_the_configuration_page_has_every_option(generator: ModuleType) -> None:
+    written = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    assert written == generator.configuration_page(), "run `make docs`"
+    assert all(f"`{name}`" in written for name, _, _ in describe_options())
+
+
+def test_every_error_code_is_in_the_api_page() -> None:
+    from tamis.errors import RequestError, TamisError, UnavailableError
+
+    def below(cls: type[TamisError]) -> set[type[TamisError]]:
+        return {cls}.union(*(below(child) for child in cls.__subclasses__()))
+
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    concrete = (below(RequestError) - {RequestError}) | (
+        below(UnavailableError) - {UnavailableError}
+    )
+    assert len(concrete) > 5
+    assert [cls.code for cls in concrete if f"`{cls.code}`" not in page] == []
+
+
+def test_the_readmes_answer_is_what_the_embedded_model_says() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    asked = json.loads(text.partition(" -d '")[2].partition("'\n")[0])
+    answer = json.loads(text.partition("```json\n")[2].partition("```")[0])
+    ranked = Reranker().rank(asked["query"], asked["documents"])
+    assert [result["index"] for result in answer["results"]] == [place.index for place in ranked]
+    for result, place in zip(answer["results"], ranked, strict=True):
+        assert result["document"] == place.document
+        assert result["score"] == pytest.approx(place.logit, abs=1e-3)
+        assert result["relevance_score"] == pytest.approx(place.score, abs=1e-3)
+
+
+def table_below(text: str, start: str) -> list[list[str]]:
+    """Cells of the Markdown table whose first line begins so."""
+    lines = (start + text.partition(start)[2]).partition("\n\n")[0].splitlines()
+    rows = [line.strip("|").split("|") for line in lines if not line.startswith("|---")]
+    return [[cell.strip(" *") for cell in row] for row in rows]
+
+
+def test_the_readmes_ranking_table_is_what_training_measured() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    results = json.loads((ROOT / "training/results/ranking.json").read_text(encoding="utf-8"))
+    heads, *rows = table_below(text, "| | scifact")
+    assert [row[0] for row in rows] == ["BM25", "pooled cosine", "tamis-mini"]
+    for row, name in zip(rows, ("bm25", "pooled_cosine", "blend"), strict=True):
+        found = [results["sets"][head][name]["nDCG@10"] for head in heads[1:-1]]
+        cells = [float(cell) for cell in row[1:]]
+        assert cells == pytest.approx([*found, sum(found) / len(found)], abs=6e-4), row[0]

@@ -1,0 +1,189 @@
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tamis.engine.loading import LoadedModel, load_model
+from tamis.engine.runtimes import ctranslate2
+from tamis.engine.runtimes.ctranslate2 import computed_dtypes
+from tamis.engine.runtimes.torch import computed_dtypes as computed_by_torch
+from tamis.errors import RuntimeUnavailableError
+from tamis.settings import DtypeName, ModelSettings, RuntimeName
+from tests.tiny_models import edit_json, quantize_rows, write_json
+
+RUNTIMES: list[RuntimeName] = ["ctranslate2", "torch"]
+
+
+@pytest.fixture
+def folder(tiny_model: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny XLM-R reranker that may be changed."""
+    return Path(shutil.copytree(tiny_model, tmp_path / "model"))
+
+
+def opened(folder: Path, cache_dir: Path, *, dtype: DtypeName = "auto") -> LoadedModel:
+    """The model of a folder on ctranslate2."""
+    return load_model(ModelSettings(name=str(folder), cache_dir=cache_dir, dtype=dtype))
+
+
+def kept(cache_dir: Path) -> dict[str, int]:
+    """The converted folders of a cache and when each was made."""
+    return {path.name: path.stat().st_ino for path in (cache_dir / "converted").iterdir()}
+
+
+def test_a_conversion_is_kept_and_used_again(folder: Path, cache_dir: Path) -> None:
+    opened(folder, cache_dir)
+    first = kept(cache_dir)
+    opened(folder, cache_dir)
+
+    assert kept(cache_dir) == first
+    assert len(first) == 1
+
+
+def test_each_stored_dtype_has_its_own_conversion(folder: Path, cache_dir: Path) -> None:
+    for dtype in ("float32", "int8", "bfloat16"):
+        opened(folder, cache_dir, dtype=dtype)
+
+    assert len(kept(cache_dir)) == 2
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_changed_source_is_converted_anew(folder: Path, cache_dir: Path, name: str) -> None:
+    opened(folder, cache_dir)
+    os.utime(folder / name, ns=(0, 0))
+
+    opened(folder, cache_dir)
+
+    assert len(kept(cache_dir)) == 2
+
+
+def test_a_cache_that_cannot_be_written_costs_a_warning_and_no_more(
+    folder: Path, cache_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache_dir.write_text("a file stands where the folder should be")
+
+    model = opened(folder, cache_dir)
+
+    assert model.backend.forward(model.tokenizer.encode("q", ["d"])).shape == (1,)
+    assert "cannot keep the converted model" in caplog.text
+
+
+def test_a_spoilt_conversion_is_made_again(
+    folder: Path, cache_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened(folder, cache_dir)
+    (made,) = (cache_dir / "converted").iterdir()
+    (made / "ctranslate2" / "model.bin").write_bytes(b"cut short")
+
+    model = opened(folder, cache_dir)
+
+    assert model.backend.forward(model.tokenizer.encode("q", ["d"])).shape == (1,)
+    assert "is made again" in caplog.text
+
+
+def test_a_conversion_without_its_manifest_is_made_again(folder: Path, cache_dir: Path) -> None:
+    opened(folder, cache_dir)
+    (made,) = (cache_dir / "converted").iterdir()
+    (made / "tamis-manifest.json").unlink()
+
+    opened(folder, cache_dir)
+
+    assert (made / "tamis-manifest.json").exists()
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_cuda_that_is_not_there_is_refused(
+    folder: Path, cache_dir: Path, runtime: RuntimeName
+) -> None:
+    settings = ModelSettings(name=str(folder), cache_dir=cache_dir, runtime=runtime, device="cuda")
+
+    with pytest.raises(RuntimeUnavailableError, match="no CUDA device"):
+        load_model(settings)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_that_the_cpu_lacks_becomes_float32_with_a_warning(
+    folder: Path,
+    cache_dir: Path,
+    runtime: RuntimeName,
+    dtype: DtypeName,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    computed = (computed_by_torch if runtime == "torch" else computed_dtypes)("cpu")
+    model = load_model(
+        ModelSettings(name=str(folder), cache_dir=cache_dir, runtime=runtime, dtype=dtype)
+    )
+
+    assert model.dtype == (dtype if dtype in computed else "float32")
+    warned = [r for r in caplog.records if r.levelno == logging.WARNING and dtype in r.message]
+    assert bool(warned) == (dtype not in computed)
+
+
+def test_a_model_may_name_its_own_dtype_for_a_cpu(folder: Path, cache_dir: Path) -> None:
+    write_json(folder / "tamis.json", {"dtype": {"cpu": "int8"}})
+
+    assert opened(folder, cache_dir).dtype == "int8"
+    assert opened(folder, cache_dir, dtype="float32").dtype == "float32"
+
+
+def test_torch_runs_a_model_made_for_int8_in_float32(folder: Path, cache_dir: Path) -> None:
+    write_json(folder / "tamis.json", {"dtype": {"cpu": "int8"}})
+    quantize_rows(folder / "model.safetensors")
+
+    model = load_model(ModelSettings(name=str(folder), cache_dir=cache_dir, runtime="torch"))
+
+    assert model.dtype == "float32"
+
+
+def test_torch_has_no_int8(folder: Path, cache_dir: Path) -> None:
+    settings = ModelSettings(name=str(folder), runtime="torch", dtype="int8")
+
+    with pytest.raises(RuntimeUnavailableError, match=r"no int8 on cpu here, only .*float32"):
+        load_model(settings)
+
+
+def test_without_torch_its_runtime_says_what_to_install(folder: Path) -> None:
+    code = f"""
+import sys
+sys.modules["torch"] = None
+from tamis.engine.loading import load_model
+from tamis.errors import RuntimeUnavailableError
+from tamis.settings import ModelSettings
+try:
+    load_model(ModelSettings(name={str(folder)!r}, runtime="torch"))
+except RuntimeUnavailableError as error:
+    print(error)
+"""
+
+    printed = subprocess.check_output([sys.executable, "-c", code], text=True)
+
+    assert "pip install tamis[torch]" in printed
+
+
+def test_the_default_runtime_needs_neither_torch_nor_transformers(
+    folder: Path, cache_dir: Path
+) -> None:
+    code = f"""
+import sys
+sys.modules["torch"] = sys.modules["transformers"] = None
+from tamis.engine.loading import load_model
+from tamis.settings import ModelSettings
+print(load_model(ModelSettings(name={str(folder)!r}, cache_dir={str(cache_dir)!r})).runtime)
+"""
+
+    printed = subprocess.check_output([sys.executable, "-c", code], text=True)
+
+    assert printed.strip() == "ctranslate2"
+
+
+def test_the_names_of_cached_models_are_plain(folder: Path, cache_dir: Path) -> None:
+    edit_json(folder / "config.json", _name_or_path="BAAI/bge reranker\nv2")
+
+    opened(folder, cache_dir)
+
+    assert next(iter(kept(cache_dir))).startswith("BAAI-bge-reranker-v2-float32-")
+    assert not ctranslate2.cuda_available()

@@ -1,0 +1,144 @@
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tamis.engine.collate import PackedBatch, collate
+from tamis.engine.heads import ClassificationHead, MaxSimHead
+from tamis.engine.pairs import EncodedPair, TokenSequence
+
+HIDDEN = 8
+N_PIECES = 50
+HEAD = MaxSimHead(
+    token_weights=np.linspace(1, 9, N_PIECES, dtype=np.float32),
+    query_skip=2,
+    document_skip=3,
+    suffix=1,
+    pooled_weight=0.4,
+    scale=12.0,
+    offset=0.3,
+)
+
+
+def sequence(n_tokens: int, seed: int) -> TokenSequence:
+    """Some tokens drawn from the vocabulary."""
+    ids = np.random.default_rng(seed).integers(0, N_PIECES, n_tokens).astype(np.int32)
+    return TokenSequence(ids, np.zeros_like(ids))
+
+
+def batch_of(queries: list[TokenSequence], documents: list[TokenSequence]) -> PackedBatch:
+    """One pair for each document, with the query that stands at its place."""
+    pairs = zip(queries, documents, strict=True)
+    return collate([EncodedPair(both, truncated=False) for both in pairs])
+
+
+def states_of(batch: PackedBatch, seed: int = 1) -> NDArray[np.float32]:
+    """Random token states."""
+    shape = (len(batch.token_ids), HIDDEN)
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def formula(states: NDArray[np.float32], batch: PackedBatch, pair: int) -> float:
+    """The head's formula for one pair, word for word and token by token."""
+    query, document = (
+        states[batch.cu_seqlens[row] : batch.cu_seqlens[row + 1]].astype(np.float64)
+        for row in batch.pair_sequences[pair]
+    )
+    start = batch.cu_seqlens[batch.pair_sequences[pair][0]]
+    weights = HEAD.token_weights[batch.token_ids[start : start + len(query)]]
+    total = best = 0.0
+    for token, weight in list(zip(query, weights, strict=True))[HEAD.query_skip : -HEAD.suffix]:
+        cosines = [_cosine(token, other) for other in document[HEAD.document_skip : -HEAD.suffix]]
+        total += float(weight)
+        best += float(weight) * max(cosines, default=0.0)
+    maxsim = best / total if total else 0.0
+    cosine = _cosine(query.mean(axis=0), document.mean(axis=0))
+    return 12.0 * ((maxsim + 0.4 * cosine) / 1.4 - 0.3)
+
+
+def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+def test_a_classification_head_is_one_linear_layer() -> None:
+    head = ClassificationHead(np.array([1, -2], dtype=np.float32), bias=0.5)
+    batch = batch_of([sequence(3, 1)], [sequence(4, 2)])
+
+    logits = head.logits(np.array([[1, 1], [0, 0], [3, -1]], dtype=np.float32), batch)
+
+    assert logits.tolist() == [-0.5, 0.5, 5.5]
+    assert logits.dtype == np.float32
+
+
+def test_several_queries_in_one_batch_each_meet_their_own_documents() -> None:
+    first, second = sequence(7, 1), sequence(5, 2)
+    documents = [sequence(length, length) for length in (9, 5, 12, 6, 20)]
+    batch = batch_of([first, second, first, second, second], documents)
+    states = states_of(batch)
+
+    logits = HEAD.logits(states, batch)
+
+    expected = [formula(states, batch, pair) for pair in range(5)]
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("n_query", "n_document"), [(3, 9), (7, 4), (3, 4)], ids=["query", "document", "both"]
+)
+def test_a_text_without_tokens_matches_nothing(n_query: int, n_document: int) -> None:
+    filled = (sequence(6, 1), sequence(8, 2))
+    empty = (sequence(n_query, 3), sequence(n_document, 4))
+    batch = batch_of([filled[0], empty[0], filled[0]], [empty[1], empty[1], filled[1]])
+    states = states_of(batch)
+
+    logits = HEAD.logits(states, batch)
+
+    expected = [formula(states, batch, pair) for pair in range(3)]
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+    assert HEAD.matches(states, batch, 1) is None
+
+
+def test_the_order_of_a_batch_does_not_change_a_logit() -> None:
+    query, documents = sequence(6, 1), [sequence(length, length) for length in (5, 9, 14)]
+    forth = batch_of([query] * 3, documents)
+    back = batch_of([query] * 3, documents[::-1])
+    states = states_of(forth)
+    parts = np.split(states, forth.cu_seqlens[1:-1])
+    reversed_states = np.concatenate([parts[0], *parts[:0:-1]])
+
+    there, here = HEAD.logits(states, forth), HEAD.logits(reversed_states, back)
+
+    np.testing.assert_allclose(there, here[::-1], atol=1e-5)
+
+
+def test_matches_name_the_nearest_token_its_cosine_and_its_share() -> None:
+    query, document = sequence(5, 1), sequence(8, 2)
+    batch = batch_of([query], [document])
+    states = states_of(batch)
+    states[5 + 3 + 2] = 4 * states[2]  # the third text token of the document is the first query's
+
+    matches = HEAD.matches(states, batch, 0)
+
+    assert matches is not None
+    assert matches.nearest[0] == 2
+    assert matches.similarities[0] == pytest.approx(1.0, abs=1e-6)
+    assert matches.shares.sum() == pytest.approx(1.0, abs=1e-6)
+    weights = HEAD.token_weights[query.token_ids[2:4]]
+    np.testing.assert_allclose(matches.shares, weights / weights.sum(), rtol=1e-6)
+
+
+def test_matches_add_up_to_the_late_interaction_part_of_the_logit() -> None:
+    batch = batch_of([sequence(9, 1)], [sequence(15, 2)])
+    states = states_of(batch)
+    without_cosine = MaxSimHead(HEAD.token_weights, 2, 3, 1, 0.0, 1.0, 0.0)
+
+    matches = without_cosine.matches(states, batch, 0)
+
+    assert matches is not None
+    assert float(matches.shares @ matches.similarities) == pytest.approx(
+        float(without_cosine.logits(states, batch)[0]), abs=1e-6
+    )
+
+
+def test_the_heads_say_what_they_read() -> None:
+    assert HEAD.reads_tokens
+    assert not ClassificationHead(np.zeros(2, dtype=np.float32), bias=0.0).reads_tokens

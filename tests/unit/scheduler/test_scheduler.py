@@ -1,0 +1,359 @@
+import asyncio
+import random
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import numpy as np
+import pytest
+
+from tamis.engine.pairs import EncodedPair, Logits
+from tamis.errors import (
+    InferenceError,
+    QueueFullError,
+    RequestTooLargeError,
+    ShuttingDownError,
+)
+from tamis.scheduler.scheduler import BatchReport, Scheduler, score_now
+from tamis.testing import FakeBackend, WordTokenizer, fake_logit
+
+POISON = "poison"
+
+
+class Gate:
+    """Holds every batch until it is opened, and tells when one has come."""
+
+    def __init__(self) -> None:
+        self.came = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._opened = threading.Event()
+
+    def __call__(self, pairs: Sequence[EncodedPair]) -> None:
+        self._loop.call_soon_threadsafe(self.came.set)
+        assert self._opened.wait(timeout=30)
+
+    def open(self) -> None:
+        """Let this batch and all later ones pass."""
+        self._opened.set()
+
+
+def pairs_of(*documents: str) -> list[EncodedPair]:
+    """Pairs of one query with some documents."""
+    return WordTokenizer().encode("what is a panda", documents)
+
+
+def fail_on(document: str) -> Callable[[Sequence[EncodedPair]], None]:
+    """A `before_forward` that fails each batch in which a document's pair is."""
+    (bad,) = pairs_of(document)
+
+    def check(pairs: Sequence[EncodedPair]) -> None:
+        if any(fake_logit(pair) == fake_logit(bad) for pair in pairs):
+            raise RuntimeError("the model fell over")
+
+    return check
+
+
+@asynccontextmanager
+async def running(
+    backend: FakeBackend,
+    *,
+    max_batch_tokens: int = 64,
+    max_queued_tokens: int = 1_000_000,
+    on_batch: Callable[[BatchReport], None] | None = None,
+) -> AsyncIterator[Scheduler]:
+    """A started scheduler that is closed at the end."""
+    scheduler = Scheduler(
+        backend,
+        max_batch_tokens=max_batch_tokens,
+        max_queued_tokens=max_queued_tokens,
+        on_batch=on_batch,
+    )
+    scheduler.start()
+    try:
+        yield scheduler
+    finally:
+        await scheduler.close()
+
+
+def expected(pairs: Sequence[EncodedPair]) -> list[float]:
+    """The logits of pairs that nobody else's pairs have disturbed."""
+    return np.array([fake_logit(pair) for pair in pairs], dtype=np.float32).tolist()
+
+
+async def test_a_request_gets_the_logits_of_its_pairs_in_their_order() -> None:
+    pairs = pairs_of("a bear", "a much longer document than the others", "", "bamboo")
+
+    async with running(FakeBackend(), max_batch_tokens=16) as scheduler:
+        logits = await scheduler.submit(pairs)
+
+    assert logits.tolist() == expected(pairs)
+    assert logits.dtype == np.float32
+
+
+async def test_a_request_without_pairs_gets_no_logits() -> None:
+    async with running(FakeBackend()) as scheduler:
+        assert (await scheduler.submit([])).shape == (0,)
+
+
+async def test_two_hundred_concurrent_requests_get_what_they_get_alone() -> None:
+    draw = random.Random(20)
+    requests = [
+        pairs_of(
+            *(f"w{n} {draw.random()} " * draw.randrange(20) for n in range(draw.choice(sizes)))
+        )
+        for sizes in [(0, 1), (1, 5, 50), (120,), (1, 2, 3)] * 50
+    ]
+    backend = FakeBackend()
+
+    async with running(backend, max_batch_tokens=200) as scheduler:
+        answers = await asyncio.gather(*map(scheduler.submit, requests))
+        statistics = scheduler.statistics()
+
+    assert [logits.tolist() for logits in answers] == [expected(pairs) for pairs in requests]
+    assert sum(map(len, backend.batches)) == sum(map(len, requests))
+    assert (statistics.n_queued_jobs, statistics.n_tokens) == (0, 0)
+
+
+async def test_requests_that_come_while_a_batch_runs_share_the_next_one() -> None:
+    gate = Gate()
+    backend = FakeBackend(gate)
+
+    async with running(backend) as scheduler:
+        first = asyncio.create_task(scheduler.submit(pairs_of("first")))
+        await gate.came.wait()
+        others = [asyncio.create_task(scheduler.submit(pairs_of(f"w{n}"))) for n in range(3)]
+        await asyncio.sleep(0)
+        gate.open()
+        await asyncio.gather(first, *others)
+
+    assert [len(batch) for batch in backend.batches] == [1, 3]
+
+
+async def test_a_request_is_admitted_whole_or_not_at_all() -> None:
+    gate = Gate()
+    backend = FakeBackend(gate)
+    fits, too_much = pairs_of("a bear"), pairs_of(*["one two three"] * 8)
+
+    async with running(backend, max_queued_tokens=80) as scheduler:
+        running_request = asyncio.create_task(scheduler.submit(fits))
+        await gate.came.wait()
+        with pytest.raises(QueueFullError):
+            await scheduler.submit(too_much[:7])
+        gate.open()
+        await running_request
+        assert len(await scheduler.submit(too_much[:7])) == 7
+
+    assert sum(map(len, backend.batches)) == 8
+
+
+async def test_a_request_beyond_the_whole_queue_is_refused_and_nothing_is_computed() -> None:
+    backend = FakeBackend()
+
+    async with running(backend, max_queued_tokens=50) as scheduler:
+        with pytest.raises(RequestTooLargeError):
+            await scheduler.submit(pairs_of(*["one two three"] * 8))
+
+    assert backend.batches == []
+
+
+async def test_a_failed_batch_fails_only_the_requests_that_fail_alone() -> None:
+    gate, check = Gate(), fail_on(POISON)
+
+    def gated(pairs: Sequence[EncodedPair]) -> None:
+        gate(pairs)
+        check(pairs)
+
+    async with running(FakeBackend(gated), max_batch_tokens=1000) as scheduler:
+        first = asyncio.create_task(scheduler.submit(pairs_of("first")))
+        await gate.came.wait()
+        good, bad = pairs_of("good", "better"), pairs_of("fine", POISON)
+        sharing = [asyncio.create_task(scheduler.submit(pairs)) for pairs in (good, bad, good)]
+        await asyncio.sleep(0)
+        gate.open()
+        answers = await asyncio.gather(first, *sharing, return_exceptions=True)
+        after = await scheduler.submit(good)
+        statistics = scheduler.statistics()
+
+    assert [type(answer) for answer in answers] == [
+        np.ndarray,
+        np.ndarray,
+        InferenceError,
+        np.ndarray,
+    ]
+    assert after.tolist() == expected(good)
+    assert statistics.n_tokens == 0
+
+
+async def test_a_failed_request_has_its_waiting_pairs_dropped() -> None:
+    backend = FakeBackend(fail_on(POISON + " the longest pair goes first"))
+
+    async with running(backend, max_batch_tokens=16) as scheduler:
+        with pytest.raises(InferenceError, match="RuntimeError") as caught:
+            await scheduler.submit(pairs_of(*["w"] * 20, POISON + " the longest pair goes first"))
+        await scheduler.submit(pairs_of("next"))
+
+    assert len(backend.batches) == 2
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+@pytest.mark.parametrize("change", [lambda n: n[:-1], lambda n: np.append(n, 0), lambda n: n / 0])
+@pytest.mark.filterwarnings("ignore:divide by zero")
+async def test_logits_of_the_wrong_number_or_not_finite_fail_the_request(
+    change: Callable[[Logits], Logits],
+) -> None:
+    class Faulty(FakeBackend):
+        def forward(self, pairs: Sequence[EncodedPair]) -> Logits:
+            return change(super().forward(pairs))
+
+    async with running(Faulty()) as scheduler:
+        requests = [scheduler.submit(pairs_of("a", "b")), scheduler.submit(pairs_of("c"))]
+        answers = await asyncio.gather(*requests, return_exceptions=True)
+
+    assert [type(answer) for answer in answers] == [InferenceError] * 2
+
+
+async def test_a_cancelled_request_is_never_run() -> None:
+    gate = Gate()
+    backend = FakeBackend(gate)
+    kept, gone = pairs_of("kept"), pairs_of("gone", "too")
+
+    async with running(backend) as scheduler:
+        first = asyncio.create_task(scheduler.submit(pairs_of("first")))
+        await gate.came.wait()
+        cancelled = asyncio.create_task(scheduler.submit(gone))
+        stays = asyncio.create_task(scheduler.submit(kept))
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        await asyncio.gather(cancelled, return_exceptions=True)
+        gate.open()
+        await asyncio.gather(first, stays)
+
+    assert backend.batches[1:] == [kept]
+
+
+async def test_a_request_cancelled_while_its_batch_fails_is_not_tried_again() -> None:
+    loop = asyncio.get_running_loop()
+    kept, gone = pairs_of("kept"), pairs_of("gone")
+    tasks: list[asyncio.Task[Logits]] = []
+
+    def fail_together(pairs: Sequence[EncodedPair]) -> None:
+        if len(pairs) > 1:
+            loop.call_soon_threadsafe(tasks[1].cancel)
+            raise RuntimeError
+
+    backend = FakeBackend(fail_together)
+    async with running(backend) as scheduler:
+        tasks += [asyncio.create_task(scheduler.submit(pairs)) for pairs in (kept, gone)]
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert backend.batches == [kept + gone, kept]
+
+
+async def test_a_request_cancelled_while_it_runs_leaves_its_batch_mates_alone() -> None:
+    gate = Gate()
+    backend = FakeBackend(gate)
+
+    async with running(backend) as scheduler:
+        cancelled = asyncio.create_task(scheduler.submit(pairs_of("gone")))
+        await gate.came.wait()
+        cancelled.cancel()
+        await asyncio.gather(cancelled, return_exceptions=True)
+        gate.open()
+        kept = pairs_of("kept")
+        assert (await scheduler.submit(kept)).tolist() == expected(kept)
+        assert scheduler.statistics().n_tokens == 0
+
+
+async def test_closing_answers_every_caller_and_keeps_the_event_loop_free() -> None:
+    gate = Gate()
+    backend = FakeBackend(gate)
+    scheduler = Scheduler(backend, max_batch_tokens=8, max_queued_tokens=1000)
+    scheduler.start()
+    callers = [asyncio.create_task(scheduler.submit(pairs_of(f"w{n}"))) for n in range(3)]
+    await gate.came.wait()
+
+    closing = asyncio.create_task(scheduler.close())
+    answers = await asyncio.gather(*callers, return_exceptions=True)
+    gate.open()
+    await closing
+
+    assert [type(answer) for answer in answers] == [ShuttingDownError] * 3
+    assert len(backend.batches) == 1
+
+
+@pytest.mark.parametrize("was_started", [False, True])
+async def test_a_scheduler_that_does_not_run_takes_no_work(was_started: bool) -> None:
+    scheduler = Scheduler(FakeBackend(), max_batch_tokens=8, max_queued_tokens=1000)
+    if was_started:
+        scheduler.start()
+        await scheduler.close()
+
+    with pytest.raises(ShuttingDownError):
+        await scheduler.submit(pairs_of("late"))
+
+    assert not scheduler.statistics().running
+    await scheduler.close()
+
+
+async def test_statistics_count_what_waits_and_what_runs() -> None:
+    gate = Gate()
+    one, two = pairs_of("a bear"), pairs_of("bamboo", "a panda")
+
+    async with running(FakeBackend(gate)) as scheduler:
+        tasks = [asyncio.create_task(scheduler.submit(one))]
+        await gate.came.wait()
+        tasks.append(asyncio.create_task(scheduler.submit(two)))
+        await asyncio.sleep(0)
+        busy = scheduler.statistics()
+        gate.open()
+        await asyncio.gather(*tasks)
+
+    assert busy.running
+    assert busy.n_queued_jobs == 1
+    assert busy.n_tokens == sum(pair.n_tokens for pair in one + two)
+
+
+async def test_each_batch_is_reported_once() -> None:
+    reports: list[BatchReport] = []
+    pairs = pairs_of("a", "b", "c")
+
+    async with running(FakeBackend(), on_batch=reports.append) as scheduler:
+        await scheduler.submit(pairs)
+
+    assert [(r.n_pairs, r.n_tokens, r.n_jobs) for r in reports] == [
+        (3, sum(pair.n_tokens for pair in pairs), 1)
+    ]
+    assert reports[0].seconds >= 0
+
+
+async def test_a_reporter_that_fails_once_leaves_nobody_waiting() -> None:
+    failures = [RuntimeError("no metrics today")]
+
+    def report(_: BatchReport) -> None:
+        if failures:
+            raise failures.pop()
+
+    async with running(FakeBackend(), on_batch=report) as scheduler:
+        requests = [pairs_of("a"), pairs_of("b", "c")]
+        answers = await asyncio.gather(*map(scheduler.submit, requests))
+
+    assert [logits.tolist() for logits in answers] == [expected(pairs) for pairs in requests]
+
+
+def test_without_an_event_loop_pairs_are_scored_batch_by_batch() -> None:
+    backend, pairs = FakeBackend(), pairs_of("a", "b c d e f g h", "", "i")
+    reports: list[BatchReport] = []
+
+    logits = score_now(backend, pairs, max_batch_tokens=20, on_batch=reports.append)
+
+    assert logits.tolist() == expected(pairs)
+    assert [report.n_pairs for report in reports] == [1, 2, 1]
+
+
+def test_without_an_event_loop_logits_that_are_not_finite_are_an_error() -> None:
+    class Faulty(FakeBackend):
+        def forward(self, pairs: Sequence[EncodedPair]) -> Logits:
+            return super().forward(pairs) * np.float32(np.nan)
+
+    with pytest.raises(InferenceError, match="finite"):
+        score_now(Faulty(), pairs_of("a"), max_batch_tokens=20)

@@ -1,0 +1,125 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tamis import Reranker
+from tamis.errors import InvalidFieldError, InvalidTextError, ModelNotFoundError, SettingsError
+from tamis.scheduler.scheduler import BatchReport
+from tamis.types import Document
+
+QUERY = "what is a panda?"
+DOCUMENTS: list[Document] = ["hi", {"id": 7, "text": "The giant panda is a bear."}, "", "hi"]
+
+
+@pytest.fixture
+def reranker(tiny_model: Path) -> Iterator[Reranker]:
+    """The Python face of the tiny XLM-R reranker."""
+    with Reranker(tiny_model, threads=1) as reranker:
+        yield reranker
+
+
+@pytest.fixture
+def late(tiny_maxsim: Path) -> Iterator[Reranker]:
+    """The Python face of the tiny late-interaction model."""
+    with Reranker(str(tiny_maxsim), threads=1) as late:
+        yield late
+
+
+def test_documents_come_back_best_first_and_as_they_were_given(reranker: Reranker) -> None:
+    ranked = reranker.rank(QUERY, DOCUMENTS)
+
+    assert sorted(ranked, key=lambda r: (-r.logit, r.index)) == ranked
+    assert {r.index for r in ranked} == {0, 1, 2, 3}
+    assert all(r.document is DOCUMENTS[r.index] for r in ranked)
+
+
+def test_equal_documents_keep_their_order(reranker: Reranker) -> None:
+    order = [r.index for r in reranker.rank(QUERY, DOCUMENTS)]
+
+    assert order.index(0) < order.index(3)
+
+
+def test_rank_and_score_agree(reranker: Reranker) -> None:
+    ranked = reranker.rank(QUERY, ["hi", "a bear", ""])
+    scores = reranker.score([(QUERY, text) for text in ("hi", "a bear", "")])
+
+    assert scores.dtype == np.float32
+    for r in ranked:
+        assert r.logit == pytest.approx(float(scores[r.index]), abs=1e-5)
+        assert r.score == pytest.approx(1 / (1 + np.exp(-r.logit)))
+
+
+def test_score_takes_any_iterable_of_different_queries(reranker: Reranker) -> None:
+    pairs = [("panda", "a bear"), ("", ""), ("Warum ist der Himmel blau?", "Rayleigh")]
+
+    together = reranker.score(iter(pairs))
+
+    alone = [float(reranker.score([pair])[0]) for pair in pairs]
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    assert reranker.score([]).shape == (0,)
+
+
+def test_top_n_and_threshold_bound_what_comes_back(reranker: Reranker) -> None:
+    ranked = reranker.rank(QUERY, DOCUMENTS)
+
+    assert reranker.rank(QUERY, DOCUMENTS, top_n=2) == ranked[:2]
+    good = [r for r in ranked if r.score >= ranked[1].score]
+    assert reranker.rank(QUERY, DOCUMENTS, threshold=ranked[1].score) == good
+    assert reranker.rank(QUERY, []) == []
+
+
+def test_long_texts_are_cut_at_max_length(tiny_model: Path) -> None:
+    reports: list[BatchReport] = []
+
+    with Reranker(tiny_model, max_length=32, on_batch=reports.append) as reranker:
+        reranker.rank(QUERY, ["panda " * 500, "bear"])
+
+    assert reranker.model.max_length == 32
+    assert sum(report.n_pairs for report in reports) == 2
+    assert max(report.n_tokens for report in reports) <= 64
+
+
+@pytest.mark.parametrize(
+    ("document", "error"), [({"title": "x"}, InvalidFieldError), ("\ud800", InvalidTextError)]
+)
+def test_a_document_at_fault_is_named(
+    reranker: Reranker, document: Document, error: type[Exception]
+) -> None:
+    with pytest.raises(error, match="document 1"):
+        reranker.rank(QUERY, ["fine", document])
+
+
+def test_late_interaction_explains_its_order(late: Reranker) -> None:
+    best, second = late.rank("a panda", ["the giant panda is a bear", "water boils"], explain=True)
+
+    for ranked in (best, second):
+        assert ranked.explanation is not None
+        assert [m.query_token.strip() for m in ranked.explanation] == ["a", "panda"]
+
+
+def test_explanations_come_only_when_asked_for(late: Reranker, reranker: Reranker) -> None:
+    assert late.rank(QUERY, ["a bear"])[0].explanation is None
+    assert reranker.rank(QUERY, ["a bear"], explain=True)[0].explanation is None
+
+
+def test_both_runtimes_and_a_device_by_name_give_the_same_logits(tiny_model: Path) -> None:
+    pairs = [(QUERY, "hi"), (QUERY, "The giant panda is a bear.")]
+
+    with Reranker(tiny_model, runtime="torch", device="cpu", dtype="float32") as by_torch:
+        there = by_torch.score(pairs)
+    with Reranker(tiny_model, runtime="ctranslate2", offline=True) as by_ctranslate2:
+        here = by_ctranslate2.score(pairs)
+
+    np.testing.assert_allclose(there, here, atol=1e-5)
+
+
+def test_a_model_that_is_not_there_is_not_found() -> None:
+    with pytest.raises(ModelNotFoundError):
+        Reranker("./no-such-folder")
+
+
+def test_an_option_out_of_its_range_is_a_settings_error(tiny_model: Path) -> None:
+    with pytest.raises(SettingsError, match=r"model\.max_length"):
+        Reranker(tiny_model, max_length=3)

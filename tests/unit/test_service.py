@@ -1,0 +1,142 @@
+import asyncio
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+
+from tamis.errors import InvalidFieldError, ShuttingDownError, TextTooLongError
+from tamis.ranking import rank
+from tamis.scheduler.scheduler import Scheduler
+from tamis.service import RerankService
+from tamis.testing import FakeBackend, WordTokenizer, fake_logit
+from tamis.types import Document, RerankRequest
+
+QUERY = "what is a panda"
+DOCUMENTS: tuple[Document, ...] = ("hi", {"id": 7, "text": "a bear"}, "The giant panda", "")
+
+
+@pytest.fixture
+def backend() -> FakeBackend:
+    """What the service scores with."""
+    return FakeBackend()
+
+
+@pytest.fixture
+async def service(backend: FakeBackend) -> AsyncIterator[RerankService]:
+    """A running service that reads 16 tokens a pair."""
+    scheduler = Scheduler(backend, max_batch_tokens=64, max_queued_tokens=10_000)
+    scheduler.start()
+    service = RerankService("word-model", WordTokenizer(max_length=16), scheduler)
+    yield service
+    await service.close()
+
+
+def logits_alone(*texts: str) -> list[float]:
+    """The logits of texts without a service."""
+    pairs = WordTokenizer(max_length=16).encode(QUERY, texts)
+    return [fake_logit(pair) for pair in pairs]
+
+
+async def test_documents_come_back_in_order_with_index_logit_and_score(
+    service: RerankService,
+) -> None:
+    result = await service.rerank(RerankRequest(QUERY, DOCUMENTS))
+
+    logits = np.array(logits_alone("hi", "a bear", "The giant panda", ""), dtype=np.float32)
+    assert result.model == "word-model"
+    assert [(r.index, r.logit, r.score) for r in result.results] == [
+        (place.index, place.logit, place.score) for place in rank(logits)
+    ]
+
+
+async def test_documents_come_back_as_they_were_given(service: RerankService) -> None:
+    result = await service.rerank(RerankRequest(QUERY, DOCUMENTS))
+
+    assert all(r.document is DOCUMENTS[r.index] for r in result.results)
+
+
+async def test_top_n_and_threshold_bound_the_answer_and_not_the_work(
+    service: RerankService, backend: FakeBackend
+) -> None:
+    everything = await service.rerank(RerankRequest(QUERY, DOCUMENTS))
+    second_best = everything.results[1].score
+
+    best = await service.rerank(RerankRequest(QUERY, DOCUMENTS, top_n=1))
+    good = await service.rerank(RerankRequest(QUERY, DOCUMENTS, threshold=second_best))
+
+    assert best.results == everything.results[:1]
+    assert good.results == everything.results[:2]
+    assert best.usage.n_pairs == len(DOCUMENTS)
+
+
+async def test_usage_counts_pairs_tokens_and_cut_texts(service: RerankService) -> None:
+    result = await service.rerank(RerankRequest("q", ("one", "two " * 50)))
+
+    assert (result.usage.n_pairs, result.usage.n_tokens, result.usage.n_truncated) == (2, 22, 1)
+
+
+async def test_no_documents_give_an_empty_answer(service: RerankService) -> None:
+    result = await service.rerank(RerankRequest(QUERY, ()))
+
+    assert result.results == ()
+    assert result.usage.n_tokens == 0
+
+
+@pytest.mark.parametrize(
+    ("request_", "error"),
+    [
+        (RerankRequest("q", ("w " * 50,), truncate=False), TextTooLongError),
+        (RerankRequest("q", ("w", {"title": "t"})), InvalidFieldError),
+    ],
+)
+async def test_a_request_at_fault_is_refused_before_the_model(
+    service: RerankService, backend: FakeBackend, request_: RerankRequest, error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        await service.rerank(request_)
+
+    assert backend.batches == []
+
+
+async def test_the_truncation_side_reaches_the_tokenizer(service: RerankService) -> None:
+    document = "first " + "middle " * 20 + "last"
+
+    left = await service.rerank(RerankRequest(QUERY, (document,), truncation_side="left"))
+
+    assert [left.results[0].logit] == pytest.approx(logits_alone("middle " * 7 + "last"))
+
+
+async def test_concurrent_requests_get_what_they_get_alone(service: RerankService) -> None:
+    requests = [RerankRequest(QUERY, tuple(f"w{n} {m}" for m in range(n))) for n in range(40)]
+
+    together = await asyncio.gather(*map(service.rerank, requests))
+
+    assert list(together) == [await service.rerank(request) for request in requests]
+
+
+async def test_statistics_are_the_schedulers(service: RerankService) -> None:
+    assert service.statistics().running
+    await service.close()
+    assert not service.statistics().running
+
+
+@pytest.mark.parametrize("documents", [DOCUMENTS, ()])
+async def test_a_closed_service_says_that_it_is_shutting_down(
+    service: RerankService, documents: tuple[Document, ...]
+) -> None:
+    await service.close()
+
+    with pytest.raises(ShuttingDownError):
+        await service.rerank(RerankRequest(QUERY, documents))
+
+
+async def test_closing_answers_requests_that_are_still_being_tokenized(
+    service: RerankService,
+) -> None:
+    waiting = [asyncio.create_task(service.rerank(RerankRequest(QUERY, DOCUMENTS)))]
+    await asyncio.sleep(0)
+
+    await service.close()
+    answers = await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert isinstance(answers[0], ShuttingDownError)

@@ -1,0 +1,59 @@
+from typing import Any
+
+import pytest
+
+from tamis.errors import MalformedBodyError
+from tamis.wire.choice import choose_dialect, parse_object
+
+
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        ({"query": "q", "documents": ["a"]}, "native"),
+        ({"query": "q", "documents": ["a"], "model": None}, "native"),
+        ({}, "native"),
+        ({"query": "q", "documents": ["a"], "model": "m"}, "jina"),
+        ({"query": "q", "documents": ["a"], "model": ""}, "jina"),
+        ({"model": "m"}, "jina"),
+        ({"query": "q", "texts": ["a"]}, "tei"),
+        ({"query": "q", "texts": ["a"], "documents": ["a"], "model": "m"}, "tei"),
+        ({"texts": None}, "tei"),
+    ],
+)
+def test_the_shape_of_a_body_chooses_the_dialect(body: dict[str, Any], name: str) -> None:
+    assert choose_dialect(body).name == name
+
+
+MALFORMED = {
+    "empty": b"",
+    "not JSON": b"query=q",
+    "an array": b'["q"]',
+    "a string": b'"q"',
+    "null": b"null",
+    "cut short": b'{"query": "q", "docu',
+    "two values": b'{"query": "q"} {}',
+    "byte order mark": b'\xef\xbb\xbf{"query": "q"}',
+    "UTF-16": '{"query": "q"}'.encode("utf-16"),
+    "UTF-32": '{"query": "q"}'.encode("utf-32"),
+    "Latin-1": '{"query": "é"}'.encode("latin-1"),
+    "surrogate in UTF-8": b'{"query": "\xed\xa0\x80"}',
+    "lone surrogate escape": b'{"query": "\\ud800"}',
+    "NaN literal": b'{"query": NaN}',
+    "Infinity literal": b'{"query": -Infinity}',
+    "float out of range": b'{"query": 1e999}',
+    "integer of 5,000 digits": b'{"query": ' + b"9" * 5_000 + b"}",
+    "2,000 levels": b'{"query": ' + b"[" * 2_000 + b"]" * 2_000 + b"}",
+    "200,000 levels": b'{"query": ' + b"[" * 200_000 + b"]" * 200_000 + b"}",
+    "200,000 levels, never closed": b'{"query": ' + b'{"a":' * 200_000,
+}
+
+
+@pytest.mark.parametrize("data", MALFORMED.values(), ids=MALFORMED.keys())
+def test_what_is_not_a_json_object_in_utf8_is_malformed(data: bytes) -> None:
+    with pytest.raises(MalformedBodyError) as caught:
+        parse_object(data)
+    assert caught.value.__cause__ is None
+
+
+def test_a_key_given_twice_counts_as_it_was_given_last() -> None:
+    assert parse_object(b'{"query": "a", "query": "b"}') == {"query": "b"}

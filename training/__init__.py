@@ -1,0 +1,1 @@
+"""How the model that tamis carries is made: base -> trimmed -> measured -> exported."""

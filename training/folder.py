@@ -1,0 +1,156 @@
+"""Writes and reads a model folder: config.json, tokenizer.json, model.safetensors, tamis.json."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer
+
+from training.base import Base, Floats
+from training.tokenizer import build_tokenizer
+
+Arrays = dict[str, NDArray[np.generic]]
+
+_SCALE = "_scale"
+_WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"
+
+# The base's weights have 4 bits (and a scale for each 32). Rows of the word embedding keep 6
+# bits of the 8 they are stored in: a step a third as wide as the base's own, and the archive
+# packs what is unused, which pays for a quarter more vocabulary.
+_LARGEST = 127
+_LARGEST_EMBEDDING = 31
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """How token states become one logit: `scale * (blend - offset)`.
+
+    The blend is `(maxsim + pooled_weight * cosine) / (1 + pooled_weight)`.
+    """
+
+    pooled_weight: float
+    scale: float
+    offset: float
+
+
+UNFITTED = Head(pooled_weight=0.0, scale=1.0, offset=0.0)
+
+
+def write_folder(
+    folder: Path, base: Base, head: Head, *, name: str, version: str, dtype: str, quantized: bool
+) -> None:
+    """Writes the whole folder; the same arguments give the same bytes.
+
+    Quantized means int8 rows with a float32 scale each, and float16 for what is small; else all
+    is float32, as `transformers` would save it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = quantize(base.tensors) if quantized else dict(base.tensors)
+    save_file(
+        {key: np.ascontiguousarray(arrays[key]) for key in sorted(arrays)},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    build_tokenizer(base.pieces, base.scores).save(str(folder / "tokenizer.json"), pretty=False)
+    _write_json(folder / "config.json", encoder_config(base))
+    write_head(folder, head, name=name, version=version, dtype=dtype)
+
+
+def write_head(folder: Path, head: Head, *, name: str, version: str, dtype: str) -> None:
+    """Writes tamis.json alone."""
+    content = {
+        "name": name,
+        "version": version,
+        "dtype": {"cpu": dtype},
+        "head": {
+            "type": "maxsim",
+            "query_prefix": "query:",
+            "document_prefix": "passage:",
+            "pooled_weight": head.pooled_weight,
+            "scale": head.scale,
+            "offset": head.offset,
+        },
+    }
+    _write_json(folder / "tamis.json", content)
+
+
+def read_head(folder: Path) -> Head:
+    """Reads the head back out of tamis.json."""
+    head = json.loads((folder / "tamis.json").read_text())["head"]
+    return Head(float(head["pooled_weight"]), float(head["scale"]), float(head["offset"]))
+
+
+def encoder_config(base: Base) -> dict[str, object]:
+    """The `transformers` configuration of the encoder."""
+    n_rows = base.tensors[_WORD_EMBEDDINGS].shape[0]
+    return {
+        "architectures": ["BertModel"],
+        "model_type": "bert",
+        "hidden_size": base.hidden,
+        "num_hidden_layers": base.n_layers,
+        "num_attention_heads": base.n_heads,
+        "intermediate_size": base.intermediate,
+        "hidden_act": "gelu",
+        "max_position_embeddings": base.n_positions,
+        "type_vocab_size": base.n_types,
+        "layer_norm_eps": 1e-12,
+        "pad_token_id": 1,
+        "vocab_size": n_rows,
+        "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1,
+        "initializer_range": 0.02,
+        "position_embedding_type": "absolute",
+    }
+
+
+def quantize(tensors: dict[str, Floats]) -> Arrays:
+    """Linear weights and the word embedding as int8 rows; all else as float16."""
+    arrays: Arrays = {}
+    for name, tensor in tensors.items():
+        if tensor.ndim == 2 and not name.startswith(("embeddings.position", "embeddings.token")):
+            largest = _LARGEST_EMBEDDING if name == _WORD_EMBEDDINGS else _LARGEST
+            arrays[name], arrays[name + _SCALE] = quantize_rows(tensor, largest)
+        else:
+            arrays[name] = tensor.astype(np.float16)
+    return arrays
+
+
+def quantize_rows(weight: Floats, largest: int = _LARGEST) -> tuple[NDArray[np.int8], Floats]:
+    """Symmetric per row: `weight ~ rows * scale[:, None]`, rows in -largest..largest."""
+    scale = np.abs(weight).max(axis=1) / np.float32(largest)  # (n_rows,)
+    scale[scale == 0] = 1
+    rows = np.rint(weight / scale[:, None]).clip(-largest, largest)
+    return rows.astype(np.int8), scale.astype(np.float32)
+
+
+def read_tensors(folder: Path) -> dict[str, Floats]:
+    """Reads model.safetensors as float32, int8 rows multiplied out."""
+    stored = load_file(folder / "model.safetensors")
+    tensors: dict[str, Floats] = {}
+    for name, array in stored.items():
+        if name.endswith(_SCALE):
+            continue
+        tensors[name] = array.astype(np.float32)
+        if name + _SCALE in stored:
+            tensors[name] *= stored[name + _SCALE][:, None]
+    return tensors
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """Reads tokenizer.json."""
+    return Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
+def read_scores(folder: Path) -> Floats:
+    """Reads the vocabulary's unigram log-probabilities, by id."""
+    model = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+    return np.array([score for _, score in model["vocab"]], dtype=np.float32)
+
+
+def _write_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,142 @@
+"""Late interaction: the two numbers of a pair (MaxSim, pooled cosine) and their blend.
+
+MaxSim as in ColBERT (Khattab and Zaharia, 2020): for each query token the best cosine among the
+document's tokens, here averaged with the query tokens' information as weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from training.base import Floats
+from training.folder import Head, read_scores, read_tokenizer
+from training.runtime import TokenEncoder
+
+QUERY_PREFIX = "query:"
+DOCUMENT_PREFIX = "passage:"
+MAX_LENGTH_TOKENS = 512
+N_SPECIAL_PIECES = 4
+
+Pairs = Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class SideStates:
+    """What is kept of one text: unit token states, unit pooled state, and the tokens' ids."""
+
+    tokens: Floats  # (n_tokens, hidden)
+    pooled: Floats  # (hidden,)
+    ids: list[int]
+
+
+class PairScorer:
+    """Scores (query, document) pairs of texts with one model folder."""
+
+    def __init__(self, folder: Path, compute_type: str, work: Path) -> None:
+        self._encoder = TokenEncoder(folder, compute_type, work)
+        self._tokenizer = read_tokenizer(folder)
+        self._weights = token_weights(read_scores(folder))
+
+    def features(
+        self, queries: list[str], documents: list[str], pairs: Pairs, label: str
+    ) -> Floats:
+        """Returns (n_pairs, 2): MaxSim and pooled cosine of each pair of indices."""
+        sides = self.encode(queries, QUERY_PREFIX, MAX_LENGTH_TOKENS // 2, f"{label} queries")
+        of_document: dict[int, list[int]] = {}
+        for number, (_, document) in enumerate(pairs):
+            of_document.setdefault(document, []).append(number)
+        used = sorted(of_document)
+        sequences, n_prefix = self._sequences(
+            [documents[i] for i in used], DOCUMENT_PREFIX, MAX_LENGTH_TOKENS
+        )
+        found = np.zeros((len(pairs), 2), dtype=np.float32)
+        for place, states in self._encoder.stream(sequences, label):
+            answer = side_states(states, sequences[place], n_prefix)
+            numbers = of_document[used[place]]
+            asked = [sides[pairs[number][0]] for number in numbers]
+            found[numbers] = match(asked, answer, self._weights)
+        return found
+
+    def encode(
+        self, texts: list[str], prefix: str, max_tokens: int, label: str
+    ) -> list[SideStates]:
+        """Encodes texts one side at a time, in the order given."""
+        sequences, n_prefix = self._sequences(texts, prefix, max_tokens)
+        sides: dict[int, SideStates] = {}
+        for index, states in self._encoder.stream(sequences, label):
+            sides[index] = side_states(states, sequences[index], n_prefix)
+        return [sides[index] for index in range(len(texts))]
+
+    def length(self, text: str) -> int:
+        """The number of tokens of a text."""
+        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def _sequences(
+        self, texts: list[str], prefix: str, max_tokens: int
+    ) -> tuple[list[list[int]], int]:
+        return id_sequences(self._tokenizer, texts, prefix, max_tokens)
+
+
+def id_sequences(
+    tokenizer: Tokenizer, texts: list[str], prefix: str, max_tokens: int
+) -> tuple[list[list[int]], int]:
+    """`<s>` prefix text `</s>` as ids, cut to `max_tokens`; and the prefix's length in tokens."""
+    start: list[int] = tokenizer.encode(prefix, add_special_tokens=False).ids
+    room = max_tokens - len(start) - 2
+    encoded = tokenizer.encode_batch(texts, add_special_tokens=False)
+    return [[0, *start, *encoding.ids[:room], 2] for encoding in encoded], len(start)
+
+
+def token_weights(scores: Floats) -> Floats:
+    """A token's weight by id: minus its log-probability; `<unk>` counts as the rarest piece."""
+    weights = -scores
+    weights[3] = weights.max()
+    return weights
+
+
+def side_states(states: Floats, ids: list[int], n_prefix: int) -> SideStates:
+    """Keeps the text's own tokens, and the mean of all tokens, normalized."""
+    first = 1 + n_prefix
+    return SideStates(unit(states[first:-1]), unit(states.mean(axis=0)), ids[first:-1])
+
+
+def unit(vectors: Floats) -> Floats:
+    """Divides by the length along the last axis."""
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    divided: Floats = vectors / np.maximum(length, 1e-12)
+    return divided
+
+
+def match(queries: list[SideStates], document: SideStates, weights: Floats) -> Floats:
+    """MaxSim and cosine of several queries with one document: (n_queries, 2)."""
+    pooled = np.stack([query.pooled for query in queries]) @ document.pooled
+    maxsim = np.zeros(len(queries), dtype=np.float32)
+    for place, query in enumerate(queries):
+        if query.ids and document.ids:
+            best = (query.tokens @ document.tokens.T).max(axis=1)  # (n_query_tokens,)
+            maxsim[place] = np.average(best, weights=np.maximum(weights[query.ids], 1e-6))
+    return np.stack([maxsim, pooled], axis=1)
+
+
+def blend(features: Floats, pooled_weight: float) -> Floats:
+    """Joins the two columns into one number a pair."""
+    joined = (features[:, 0] + pooled_weight * features[:, 1]) / (1 + pooled_weight)
+    return np.asarray(joined, dtype=np.float32)
+
+
+def logits(features: Floats, head: Head) -> Floats:
+    """`scale * (blend - offset)`."""
+    scaled = head.scale * (blend(features, head.pooled_weight) - head.offset)
+    return np.asarray(scaled, dtype=np.float32)
+
+
+def sigmoid(values: Floats) -> NDArray[np.float64]:
+    """`1 / (1 + exp(-x))`."""
+    squashed: NDArray[np.float64] = 1 / (1 + np.exp(-values.astype(np.float64)))
+    return squashed

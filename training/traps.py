@@ -1,0 +1,160 @@
+"""Keyword traps: questions whose answer must stand above a document that shares more words.
+
+They are checks of a finished model, not data to fit: the tutorial's own examples, the demo's
+Apple question with several honest answers, and a question asked across languages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from training.base import Floats
+from training.folder import Head
+from training.matching import PairScorer, blend, logits, sigmoid
+
+APPLE_QUESTION = "苹果公司最新发布的AI功能"
+APPLE_TRAP = "苹果发布会介绍新款iPhone和健康功能"
+
+PLANT_DOCUMENTS = (
+    "Photosynthesis uses sunlight to convert CO2 and water into glucose.",
+    "Aspirin can cause stomach irritation and bleeding in some patients.",
+    "Plants have green leaves due to chlorophyll pigment.",
+    "Photosynthesis produces oxygen as a byproduct.",
+)
+
+QUANTUM_ANSWER = (
+    "Quantum entanglement is a phenomenon where particles remain connected regardless of distance."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Trap:
+    """A query, documents that answer it, and documents that only look as if they did.
+
+    `is_known_limit` marks what an untrained model gets wrong, told rather than left out.
+    """
+
+    name: str
+    query: str
+    answers: tuple[str, ...]
+    distractors: tuple[str, ...]
+    is_known_limit: bool = False
+
+
+TRAPS = (
+    Trap(
+        "apple",
+        APPLE_QUESTION,
+        (
+            "Apple Intelligence 是苹果推出的人工智能系统，可以改写文字、生成图片，并让 Siri 更聪明",
+            "iOS 18.1 上线 Apple Intelligence，苹果把生成式人工智能带到了 iPhone",
+        ),
+        (APPLE_TRAP,),
+    ),
+    Trap(
+        "apple, answers that do not spell out artificial intelligence",
+        APPLE_QUESTION,
+        (
+            "Apple Intelligence 为 iPhone、iPad 和 Mac 带来写作工具、图像生成和更聪明的 Siri",
+            "苹果推出 Apple Intelligence：写作工具、通知摘要和更懂上下文的 Siri",
+        ),
+        (APPLE_TRAP,),
+        is_known_limit=True,
+    ),
+    Trap(
+        "capital",
+        "What is the capital of France?",
+        ("Paris is the capital of France.",),
+        ("Berlin is the capital of Germany.",),
+    ),
+    Trap(
+        "capital, other words",
+        "What is the capital of France?",
+        ("The French government sits in Paris, the country's capital city.",),
+        ("Berlin is the capital of Germany.", "France is famous for its wine and its cheese."),
+    ),
+    Trap(
+        "photosynthesis",
+        "How does photosynthesis work in plants?",
+        (PLANT_DOCUMENTS[0],),
+        (PLANT_DOCUMENTS[1], PLANT_DOCUMENTS[2], PLANT_DOCUMENTS[3]),
+    ),
+    Trap(
+        "aspirin",
+        "What are the side effects of aspirin?",
+        (PLANT_DOCUMENTS[1],),
+        (PLANT_DOCUMENTS[0], PLANT_DOCUMENTS[2], PLANT_DOCUMENTS[3]),
+    ),
+    Trap(
+        "quantum",
+        "Explain quantum entanglement",
+        (QUANTUM_ANSWER,),
+        ("Classical physics explains motion using Newton's laws.",),
+    ),
+    Trap(
+        "English question, Chinese answer, against English on the same subject",
+        "How tall is Mount Everest?",
+        ("珠穆朗玛峰海拔8848.86米，是世界最高峰。",),
+        (
+            "Mount Everest attracts hundreds of climbers every spring.",
+            "泰山位于山东省，是中国著名的旅游景点。",
+            "Mount Fuji is the highest mountain in Japan.",
+        ),
+        is_known_limit=True,
+    ),
+    Trap(
+        "English question, Chinese answer",
+        "How long does a full charge of the phone's battery take?",
+        ("这款手机的电池充满电大约需要四十分钟。",),
+        (
+            "这款手机有黑色、白色和蓝色三种颜色。",
+            "The train to the airport takes about half an hour.",
+        ),
+    ),
+    Trap(
+        "Chinese question, English answer, against Chinese on the same subject",
+        "法国的首都是哪里？",
+        ("Paris is the capital of France.",),
+        ("法国的国旗是蓝白红三色旗。", "Berlin is the capital of Germany."),
+        is_known_limit=True,
+    ),
+)
+
+
+def trap_figures(scorer: PairScorer, head: Head) -> list[dict[str, object]]:
+    """Scores every trap; `passed` says that each answer stands above every distractor."""
+    return [_one(scorer, head, trap) for trap in TRAPS]
+
+
+def _one(scorer: PairScorer, head: Head, trap: Trap) -> dict[str, object]:
+    documents = [*trap.answers, *trap.distractors]
+    pairs = [(0, i) for i in range(len(documents))]
+    features = scorer.features([trap.query], documents, pairs, trap.name)
+    scores = logits(features, head)
+    n_answers = len(trap.answers)
+    return {
+        "name": trap.name,
+        "query": trap.query,
+        "is_known_limit": trap.is_known_limit,
+        "passed": bool(scores[:n_answers].min() > scores[n_answers:].max()),
+        "documents": _rows(documents, features, head, n_answers),
+    }
+
+
+def _rows(
+    documents: list[str], features: Floats, head: Head, n_answers: int
+) -> list[dict[str, object]]:
+    scores = logits(features, head)
+    blends = blend(features, head.pooled_weight)
+    return [
+        {
+            "document": document,
+            "is_answer": i < n_answers,
+            "maxsim": round(float(features[i, 0]), 4),
+            "cosine": round(float(features[i, 1]), 4),
+            "blend": round(float(blends[i]), 4),
+            "logit": round(float(scores[i]), 3),
+            "score": round(float(sigmoid(scores)[i]), 4),
+        }
+        for i, document in enumerate(documents)
+    ]
