@@ -1,6 +1,7 @@
 """A checkpoint of seeded random weights: for speed, memory and agreement, never for ranking."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
-from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from tamis.engine.checkpoint import TOKENIZER_FILE
+from tamis.engine.hub import EMBEDDED_FOLDER
 
 Array = NDArray[np.float32]
 
@@ -29,8 +32,7 @@ def write_random_checkpoint(folder: Path, shape: Shape = Shape(), *, seed: int =
     """Write an `XLMRobertaForSequenceClassification` with one label in Hugging Face layout.
 
     Matrices are normal with standard deviation 0.02, as transformers initializes them; norms are
-    1 and biases 0 with as much noise, so that leaving one out is seen. Its tokenizer knows single
-    characters and nothing else.
+    1 and biases 0 with as much noise, so that leaving one out is seen.
     """
     folder.mkdir(parents=True, exist_ok=True)
     save_file(dict(_tensors(shape, np.random.default_rng(seed))), folder / "model.safetensors")
@@ -53,7 +55,7 @@ def write_random_checkpoint(folder: Path, shape: Shape = Shape(), *, seed: int =
         "label2id": {"LABEL_0": 0},
     }
     (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
-    _character_tokenizer().save(str(folder / "tokenizer.json"))
+    _write_tokenizer(folder)
     return folder
 
 
@@ -87,22 +89,18 @@ def _tensors(shape: Shape, random: np.random.Generator) -> Iterator[tuple[str, A
     yield from linear("classifier.out_proj", 1, hidden)
 
 
-def _character_tokenizer() -> Tokenizer:
-    special = ["<s>", "<pad>", "</s>", "<unk>"]
-    characters = [chr(code) for code in range(33, 127)]
-    pieces = [(piece, 0.0) for piece in special] + [("▁", -2.0)]
-    pieces += [(character, -5.0) for character in characters] + [("<mask>", 0.0)]
-    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=3))
-    tokenizer.normalizer = normalizers.NFKC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
-    )
-    tokenizer.add_special_tokens(
-        [AddedToken(piece, special=True) for piece in [*special, "<mask>"]]
-    )
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>",
-        pair="<s> $A </s> </s> $B </s>",
-        special_tokens=[("<s>", 0), ("</s>", 2)],
-    )
-    return tokenizer
+def _write_tokenizer(folder: Path) -> None:
+    """The embedded model's: a part of XLM-R's vocabulary, for real texts at real cost."""
+    shutil.copyfile(EMBEDDED_FOLDER / TOKENIZER_FILE, folder / TOKENIZER_FILE)
+    config = {
+        "tokenizer_class": "XLMRobertaTokenizerFast",
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "cls_token": "<s>",
+        "sep_token": "</s>",
+        "pad_token": "<pad>",
+        "unk_token": "<unk>",
+        "mask_token": "<mask>",
+        "model_max_length": 8192,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")

@@ -42,6 +42,11 @@ def test_the_configuration_page_has_every_option(generator: ModuleType) -> None:
     assert all(f"`{name}`" in written for name, _, _ in describe_options())
 
 
+def test_the_numerics_page_has_the_measured_figures(generator: ModuleType) -> None:
+    written = (ROOT / "docs" / "numerics.md").read_text(encoding="utf-8")
+    assert written == generator.numerics_page(), "run `make docs`"
+
+
 def test_every_error_code_is_in_the_api_page() -> None:
     from tamis.errors import RequestError, TamisError, UnavailableError
 

@@ -14,7 +14,6 @@ from tamis.engine.manifest import verify_manifest
 from tamis.engine.runtimes.opening import open_runtime
 from tamis.engine.tokenization import (
     PairTokenizer,
-    read_full_tokenizer,
     read_joint_template,
     read_separate_template,
     read_text_tokenizer,
@@ -108,20 +107,19 @@ def _max_length(settings: ModelSettings, checkpoint: Checkpoint) -> int:
 
 def _read_tokenizer_and_head(checkpoint: Checkpoint, max_length: int) -> tuple[PairTokenizer, Head]:
     definition = read_json(checkpoint.folder / TOKENIZER_FILE)
-    full = read_full_tokenizer(definition)
-    if full.get_vocab_size() > checkpoint.n_pieces:
+    text = read_text_tokenizer(definition)
+    if text.get_vocab_size() > checkpoint.n_pieces:
         raise UnsupportedModelError(
-            f"{TOKENIZER_FILE} has {full.get_vocab_size():,} pieces, and the model's word "
+            f"{TOKENIZER_FILE} has {text.get_vocab_size():,} pieces, and the model's word "
             f"embedding {checkpoint.n_pieces:,}; they do not belong together"
         )
-    text = read_text_tokenizer(definition)
     options = checkpoint.maxsim
     if options is None:
-        joint = read_joint_template(full)
+        joint = read_joint_template(text)
         head = ClassificationHead.read(checkpoint)
         return PairTokenizer(text, joint, max_length=max_length), head
     separate = read_separate_template(
-        full, query_prefix=options.query_prefix, document_prefix=options.document_prefix
+        text, query_prefix=options.query_prefix, document_prefix=options.document_prefix
     )
     tokenizer = PairTokenizer(text, separate, max_length=max_length)
     return tokenizer, MaxSimHead.read(options, separate, definition)

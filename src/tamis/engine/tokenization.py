@@ -166,18 +166,6 @@ class PairTokenizer:
         return [encoding.ids for encoding in encodings]
 
 
-def read_full_tokenizer(definition: dict[str, Any]) -> Tokenizer:
-    """The tokenizer as its tokenizer.json describes it, special tokens and template included.
-
-    Raises:
-        UnsupportedModelError: the `tokenizers` library cannot read it.
-    """
-    try:
-        return Tokenizer.from_str(json.dumps(definition | {"truncation": None, "padding": None}))
-    except Exception as error:
-        raise UnsupportedModelError(f"tokenizer.json cannot be read: {error}") from error
-
-
 def read_unigram_scores(definition: dict[str, Any]) -> NDArray[np.float32]:
     """Log-probability of each piece (vocabulary,); special pieces count as the rarest.
 
@@ -193,26 +181,32 @@ def read_unigram_scores(definition: dict[str, Any]) -> NDArray[np.float32]:
 
 
 def read_text_tokenizer(definition: dict[str, Any]) -> Tokenizer:
-    """A tokenizer for text alone, from the contents of a tokenizer.json.
+    """A tokenizer for text, from the contents of a tokenizer.json.
 
-    Special tokens are taken out of it: out of the added tokens, so that they are not looked
-    for in text, and out of the vocabulary's spellings, where a Unigram model would find them
-    on its own. A document therefore cannot forge `</s>` or `<mask>`.
+    Special tokens are taken out of the text's reach: out of the added tokens, so that they are
+    not looked for in text, and out of the vocabulary's spellings, where a Unigram model would
+    find them on its own. A document therefore cannot forge `</s>` or `<mask>`. The template
+    (post_processor) stays, for it puts them in by their ids.
+
+    Raises:
+        UnsupportedModelError: the `tokenizers` library cannot read it.
     """
     special = _special_ids(definition)
     added = cast("list[dict[str, Any]]", definition.get("added_tokens") or [])
     plain = definition | {
         "added_tokens": [token for token in added if token["id"] not in special],
         "model": _without_spellings(definition["model"], special),
-        "post_processor": None,
         "truncation": None,
         "padding": None,
     }
-    return Tokenizer.from_str(json.dumps(plain))
+    try:
+        return Tokenizer.from_str(json.dumps(plain))
+    except Exception as error:
+        raise UnsupportedModelError(f"tokenizer.json cannot be read: {error}") from error
 
 
 def read_joint_template(tokenizer: Tokenizer) -> JointTemplate:
-    """The model's own pair template, found by encoding a pair with its full tokenizer.
+    """The model's own pair template, found by encoding a pair with its tokenizer.
 
     Raises:
         UnsupportedModelError: the tokenizer puts no special tokens around a pair.
@@ -258,7 +252,7 @@ def _without_spellings(model: dict[str, Any], special: set[int]) -> dict[str, An
 
     A piece with a space in it is never looked up: pre-tokenizers split or replace spaces.
     """
-    vocabulary = model["vocab"]
+    vocabulary: Any = model.get("vocab") or {}
     if isinstance(vocabulary, list):
         pieces = cast("list[tuple[str, float]]", vocabulary)
         spelled = [

@@ -117,6 +117,7 @@ def _read_asset(name: str) -> bytes:
 def _rerank_operation(requests: Any, answers: Any, errors: Any) -> dict[str, Any]:
     title, _, description = _SUMMARY.partition("\n\n")
     return {
+        "tags": ["rerank"],
         "summary": title,
         "description": description,
         "requestBody": {
@@ -139,4 +140,4 @@ def _probe(
     responses = {"200": _answer("Yes." if unready else "Always.", schema, media_type)}
     if unready:
         responses["503"] = _answer("Not yet, or not any more.", schema)
-    return {"get": {"summary": summary, "responses": responses}}
+    return {"get": {"tags": ["operations"], "summary": summary, "responses": responses}}

@@ -11,7 +11,6 @@ from tokenizers import Tokenizer
 from tamis.engine.tokenization import (
     PairTokenizer,
     SeparateTemplate,
-    read_full_tokenizer,
     read_joint_template,
     read_separate_template,
     read_text_tokenizer,
@@ -50,18 +49,15 @@ def definition_of(folder: Path) -> dict[str, Any]:
 
 def joint_tokenizer(folder: Path, max_length: int = 512) -> PairTokenizer:
     """A tokenizer for pairs that are read together."""
-    definition = definition_of(folder)
-    template = read_joint_template(read_full_tokenizer(definition))
-    return PairTokenizer(read_text_tokenizer(definition), template, max_length=max_length)
+    text = read_text_tokenizer(definition_of(folder))
+    return PairTokenizer(text, read_joint_template(text), max_length=max_length)
 
 
 def separate_tokenizer(folder: Path, max_length: int = 512) -> PairTokenizer:
     """A tokenizer for pairs that are read apart, as multilingual-e5 reads them."""
-    definition = definition_of(folder)
-    template = read_separate_template(
-        read_full_tokenizer(definition), query_prefix="query:", document_prefix="passage:"
-    )
-    return PairTokenizer(read_text_tokenizer(definition), template, max_length=max_length)
+    text = read_text_tokenizer(definition_of(folder))
+    template = read_separate_template(text, query_prefix="query:", document_prefix="passage:")
+    return PairTokenizer(text, template, max_length=max_length)
 
 
 def full_tokenizer(folder: Path) -> Tokenizer:
@@ -244,7 +240,7 @@ def test_truncation_and_padding_in_tokenizer_json_do_not_count(tiny_model: Path)
     full.enable_truncation(5)
     full.enable_padding(length=64)
     edited = json.loads(full.to_str())
-    template = read_joint_template(read_full_tokenizer(edited))
+    template = read_joint_template(read_text_tokenizer(edited))
     tokenizer = PairTokenizer(read_text_tokenizer(edited), template, max_length=512)
 
     (pair,) = tokenizer.encode(QUERY, [ORDINARY[1]])
@@ -257,12 +253,12 @@ def test_a_tokenizer_without_a_pair_template_is_refused(tiny_model: Path) -> Non
     definition = definition_of(tiny_model) | {"post_processor": None}
 
     with pytest.raises(UnsupportedModelError, match="post_processor"):
-        read_joint_template(read_full_tokenizer(definition))
+        read_joint_template(read_text_tokenizer(definition))
 
 
 def test_a_tokenizer_of_an_unknown_kind_is_refused() -> None:
     with pytest.raises(UnsupportedModelError, match=r"tokenizer\.json cannot be read"):
-        read_full_tokenizer({"model": {"type": "Abacus"}})
+        read_text_tokenizer({"model": {"type": "Abacus"}})
 
 
 @pytest.mark.parametrize(("query", "document"), [(QUERY, ORDINARY[1]), ("", ""), (" ", "\n\n")])
@@ -292,7 +288,7 @@ def test_read_apart_each_text_has_its_own_room(tiny_maxsim: Path) -> None:
 def test_prefixes_longer_than_the_room_leave_no_text_and_do_no_harm(tiny_maxsim: Path) -> None:
     definition = definition_of(tiny_maxsim)
     template = read_separate_template(
-        read_full_tokenizer(definition), query_prefix="query " * 20, document_prefix="a " * 40
+        read_text_tokenizer(definition), query_prefix="query " * 20, document_prefix="a " * 40
     )
     tokenizer = PairTokenizer(read_text_tokenizer(definition), template, max_length=16)
 
