@@ -1,6 +1,7 @@
 """tamis beside other ways to run the same model, interleaved in one run.
 
-Usage: python -m benchmarks.side_by_side --environments FOLDER [--work FOLDER] [--rounds N]
+Usage: python -m benchmarks.side_by_side --environments FOLDER [--work FOLDER]
+           [--rounds N] [--documents N …]
 
 FOLDER holds one virtual environment for each peer, made by `benchmarks/make_environments.sh`. All
 run an XLM-RoBERTa-large of random weights on the same texts: speed and agreement mean something,
@@ -77,12 +78,14 @@ def main() -> int:
     parser.add_argument("--environments", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("build/benchmarks"))
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--documents", type=int, nargs="+", default=[16, 50])
     options = parser.parse_args()
     folder: Path = options.work / "random-large"
     if not (folder / "tokenizer_config.json").exists():
         write_random_checkpoint(folder)
     measured: dict[str, Any] = {}
-    for name, workload in (("16 documents", rag_mix(16)), ("50 documents", rag_mix(50))):
+    for n_documents in options.documents:
+        workload, name = rag_mix(n_documents), f"RAG mix, {n_documents} documents"
         runs = race(workload, folder, options.environments, options.work, options.rounds)
         measured[name] = {"tokens": count_tokens(workload, folder), **summary(runs)}
         print(json.dumps({name: measured[name]}, indent=2), flush=True)

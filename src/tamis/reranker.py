@@ -1,9 +1,9 @@
 """The Python face: rerank in this process, without a server."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tamis.engine.explanation import explain_pair
 from tamis.engine.loading import LoadedModel, load_model
 from tamis.engine.pairs import EncodedPair
+from tamis.errors import InvalidFieldError, SettingsError
 from tamis.ranking import rank
 from tamis.scheduler.scheduler import BatchReport, score_now
 from tamis.settings import (
@@ -21,7 +22,7 @@ from tamis.settings import (
     SchedulerSettings,
     model_settings,
 )
-from tamis.types import Document, RankedDocument, TokenMatch, document_text
+from tamis.types import Document, RankedDocument, RerankRequest, TokenMatch
 
 
 class Reranker:
@@ -40,6 +41,7 @@ class Reranker:
         revision: Branch, tag or commit of a hub name.
         offline: Look at local files only.
         threads: CPU threads; 0 takes the cores this process may use.
+        max_batch_tokens: Tokens in one forward pass, at most; None for the server's default.
         on_batch: Called after each forward pass, in the calling thread.
 
     Raises:
@@ -59,8 +61,12 @@ class Reranker:
         revision: str | None = None,
         offline: bool = False,
         threads: int = 0,
+        max_batch_tokens: int | None = None,
         on_batch: Callable[[BatchReport], None] | None = None,
     ) -> None:
+        given = cast("object", model)  # callers may have no types
+        if not isinstance(given, str | Path | LoadedModel):
+            raise SettingsError(f"a model is a name or a folder, not {type(given).__name__}")
         if not isinstance(model, LoadedModel):
             options = {
                 "name": str(model),
@@ -74,7 +80,7 @@ class Reranker:
             }
             model = load_model(model_settings(options))
         self._model = model
-        self._max_batch_tokens = SchedulerSettings().max_batch_tokens
+        self._max_batch_tokens = max_batch_tokens or SchedulerSettings().max_batch_tokens
         self._on_batch = on_batch
 
     @property
@@ -85,7 +91,7 @@ class Reranker:
     def rank(
         self,
         query: str,
-        documents: Sequence[Document],
+        documents: Iterable[Document],
         *,
         top_n: int | None = None,
         threshold: float | None = None,
@@ -101,10 +107,15 @@ class Reranker:
             explain: Say which words matched, where the model can tell (late interaction).
 
         Raises:
-            InvalidFieldError: a document has no text.
+            MissingFieldError: the query is empty.
+            InvalidFieldError: a document has no text, or an option is out of its range.
             InvalidTextError: a text is not valid Unicode.
         """
-        texts = [document_text(document, index) for index, document in enumerate(documents)]
+        if isinstance(documents, str | Mapping):
+            raise InvalidFieldError("`documents` is one document; give a list of them")
+        documents = tuple(documents)
+        request = RerankRequest(query, documents, top_n=top_n, threshold=threshold)
+        texts = request.texts()
         pairs = self._model.tokenizer.encode(query, texts)
         return [
             RankedDocument(
@@ -123,9 +134,16 @@ class Reranker:
         """Logits (n_pairs,) of (query, document) pairs, in their order.
 
         Raises:
+            MissingFieldError: a query is empty.
+            InvalidFieldError: a pair is not two texts.
             InvalidTextError: a text is not valid Unicode.
         """
-        encoded = [self._model.tokenizer.encode(query, [document])[0] for query, document in pairs]
+        encoded: list[EncodedPair] = []
+        for number, pair in enumerate(pairs):
+            if isinstance(pair, str) or len(pair) != 2:
+                raise InvalidFieldError(f"pair {number} must be a query and a document")
+            request = RerankRequest(pair[0], (pair[1],))
+            encoded += self._model.tokenizer.encode(request.query, request.texts())
         return self._score(encoded)
 
     def close(self) -> None:

@@ -5,6 +5,8 @@ Options come, later ones winning, from defaults, `TAMIS_SECTION__OPTION` variabl
 """
 
 import os
+import re
+import tempfile
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,11 +31,18 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 
 DEFAULT_MODEL = "tamis-mini"
 ENV_PREFIX = "TAMIS_"
+_SERVICE_LINK = re.compile(r"TAMIS_(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)")
+"""What Kubernetes sets in every container beside a Service named `tamis`; not ours to refuse."""
 
 
 def _user_cache_dir() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "tamis"
+    base = os.environ.get("XDG_CACHE_HOME")
+    if base:
+        return Path(base) / "tamis"
+    try:
+        return Path.home() / ".cache" / "tamis"
+    except RuntimeError:  # a user without a home, as containers have them
+        return Path(tempfile.gettempdir()) / "tamis"
 
 
 class Section(BaseModel):
@@ -218,7 +227,9 @@ def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
     unknown = sorted(
         name
         for name in environment
-        if name.upper().startswith(ENV_PREFIX) and name.upper() not in known
+        if name.upper().startswith(ENV_PREFIX)
+        and name.upper() not in known
+        and not _SERVICE_LINK.fullmatch(name)
     )
     if unknown:
         raise SettingsError(

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
-from tamis.errors import InvalidFieldError
+from tamis.errors import InvalidFieldError, MissingFieldError
 
 Document = str | Mapping[str, object]
 """A text, or a mapping with a `text` and whatever else the caller wants back."""
@@ -30,6 +30,31 @@ class RerankRequest:
     threshold: float | None = None
     truncate: bool = True
     truncation_side: TruncationSide = "right"
+
+    def __post_init__(self) -> None:
+        """Refuse what no dialect, shell or program may ask.
+
+        Raises:
+            MissingFieldError: the query is empty.
+            InvalidFieldError: the query is no text, or an option is out of its range.
+        """
+        query = cast("object", self.query)  # callers may have no types
+        if not isinstance(query, str):
+            raise InvalidFieldError(f"`query` must be a string, not {type(query).__name__}")
+        if not query.strip():
+            raise MissingFieldError("Missing or empty `query`")
+        if self.top_n is not None and self.top_n < 1:
+            raise InvalidFieldError(f"`top_n` is {self.top_n}; it must be at least 1")
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise InvalidFieldError(f"`threshold` is {self.threshold}; scores are from 0 to 1")
+
+    def texts(self) -> list[str]:
+        """The text of each document.
+
+        Raises:
+            InvalidFieldError: a document has none.
+        """
+        return [document_text(document, index) for index, document in enumerate(self.documents)]
 
 
 @dataclass(frozen=True, slots=True)

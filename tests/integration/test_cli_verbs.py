@@ -180,3 +180,17 @@ def test_the_demo_shows_each_case_before_and_after(shell: Shell) -> None:
     for case in CASES:
         assert case.query in done.out
         assert all(done.out.count(document) >= 2 for document in case.documents)
+
+
+def test_a_model_that_is_here_is_not_looked_for_at_the_hub(shell: Shell, tiny_model: Path) -> None:
+    for name in ("tamis-mini", str(tiny_model)):
+        done = shell.run("models", "pull", name)
+        assert done.code == 78
+        assert "is on this machine" in done.err
+
+
+def test_the_offline_variable_counts_for_pull_and_convert(shell: Shell) -> None:
+    for verb in ("pull", "convert"):
+        done = shell.run("models", verb, "some/model", TAMIS_MODEL__OFFLINE="true")
+        assert done.code == 69
+        assert "may not be asked (offline)" in done.err

@@ -257,6 +257,16 @@ def test_offline_takes_a_whole_model_that_another_program_fetched(
     assert client.run(offline=True).folder == folder
 
 
+def test_a_model_that_another_program_fetched_serves_while_the_hub_is_down(
+    client: Client, repository: Repository
+) -> None:
+    folder = client.pulled()
+    (folder / "tamis-manifest.json").unlink()
+    client.endpoint = "http://127.0.0.1:9"
+
+    assert client.run().folder == folder
+
+
 def test_without_a_network_one_sentence_says_so(client: Client) -> None:
     client.endpoint = "http://127.0.0.1:9"
 

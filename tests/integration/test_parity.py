@@ -4,6 +4,7 @@ Tolerances, as documented: float32 within 1e-4, the other dtypes as measured bel
 """
 
 import gc
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,6 +92,33 @@ def test_tiny_classifiers_answer_as_transformers_does(
 
     for logits in [alone(model, tiny_case.pairs), *in_company(model, tiny_case.pairs)]:
         np.testing.assert_allclose(logits, tiny_case.expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_positions_follow_the_padding_token_as_in_transformers(
+    tmp_path: Path, cache_dir: Path, runtime: RuntimeName
+) -> None:
+    folder = tiny_models.save_classifier(tmp_path / "model", "xlm-roberta", pad_token_id=0)
+    _put_padding_first(folder / "tokenizer.json")
+    settings = ModelSettings(name=str(folder), cache_dir=cache_dir, runtime=runtime, threads=1)
+    model = load_model(settings)
+    assert model.tokenizer.encode("q", ["d"])[0].sequences[0].token_ids[0] == 1
+    pairs = model.tokenizer.encode(QUERIES[0], DOCUMENTS)
+
+    expected = classifier_logits(load_classifier(folder), pairs)
+
+    np.testing.assert_allclose(model.backend.forward(pairs), expected, atol=1e-5)
+
+
+def _put_padding_first(path: Path) -> None:
+    """`<pad>` becomes number 0 and `<s>` number 1 of a tiny XLM-R tokenizer."""
+    content = json.loads(path.read_text())
+    pieces = content["model"]["vocab"]
+    pieces[0], pieces[1] = pieces[1], pieces[0]
+    first, second = content["added_tokens"][:2]
+    first["content"], second["content"] = second["content"], first["content"]
+    content["post_processor"]["special_tokens"]["<s>"]["ids"] = [1]
+    tiny_models.write_json(path, content)
 
 
 def test_token_types_make_a_difference(tiny_classifiers: dict[str, Path], cache_dir: Path) -> None:

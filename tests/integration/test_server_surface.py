@@ -147,3 +147,11 @@ def test_a_forged_host_changes_no_answer(served: Served) -> None:
     forged = {"host": "x/livez?y="}
     assert served.client.get("/docs/start.js", headers=forged).status_code == 200
     assert served.client.get("/nowhere", headers=forged).status_code == 404
+
+
+def test_the_openapi_document_has_every_status_an_error_can_have() -> None:
+    from tamis.server.documentation import openapi_document
+    from tamis.server.errors import ERROR_STATUSES
+
+    possible = {str(status) for status in ERROR_STATUSES.values()} | {"424"}
+    assert possible <= set(openapi_document()["paths"]["/rerank"]["post"]["responses"])

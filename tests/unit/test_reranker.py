@@ -1,11 +1,18 @@
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tamis import Reranker
-from tamis.errors import InvalidFieldError, InvalidTextError, ModelNotFoundError, SettingsError
+from tamis.errors import (
+    InvalidFieldError,
+    InvalidTextError,
+    MissingFieldError,
+    ModelNotFoundError,
+    SettingsError,
+)
 from tamis.scheduler.scheduler import BatchReport
 from tamis.types import Document
 
@@ -52,7 +59,7 @@ def test_rank_and_score_agree(reranker: Reranker) -> None:
 
 
 def test_score_takes_any_iterable_of_different_queries(reranker: Reranker) -> None:
-    pairs = [("panda", "a bear"), ("", ""), ("Warum ist der Himmel blau?", "Rayleigh")]
+    pairs = [("panda", "a bear"), ("hi", ""), ("Warum ist der Himmel blau?", "Rayleigh")]
 
     together = reranker.score(iter(pairs))
 
@@ -123,3 +130,41 @@ def test_a_model_that_is_not_there_is_not_found() -> None:
 def test_an_option_out_of_its_range_is_a_settings_error(tiny_model: Path) -> None:
     with pytest.raises(SettingsError, match=r"model\.max_length"):
         Reranker(tiny_model, max_length=3)
+
+
+@pytest.mark.parametrize(
+    ("query", "documents", "options", "error"),
+    [
+        ("q", "abc", {}, InvalidFieldError),
+        ("q", {"text": "one document"}, {}, InvalidFieldError),
+        (None, ["a"], {}, InvalidFieldError),
+        (" ", ["a"], {}, MissingFieldError),
+        ("q", ["a"], {"top_n": 0}, InvalidFieldError),
+        ("q", ["a"], {"top_n": -1}, InvalidFieldError),
+        ("q", ["a"], {"threshold": 2.0}, InvalidFieldError),
+        ("q", ["a"], {"threshold": float("nan")}, InvalidFieldError),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(
+    reranker: Reranker, query: Any, documents: Any, options: Any, error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        reranker.rank(query, documents, **options)
+
+
+def test_documents_may_come_from_a_generator(reranker: Reranker) -> None:
+    ranked = reranker.rank(QUERY, (text for text in ("hi", "a bear")))
+
+    assert {place.document for place in ranked} == {"hi", "a bear"}
+
+
+@pytest.mark.parametrize("pairs", [["ab"], [("a", "b", "c")], [("a", 7)]])
+def test_pairs_that_are_not_two_texts_are_refused(reranker: Reranker, pairs: Any) -> None:
+    with pytest.raises(InvalidFieldError):
+        reranker.score(pairs)
+
+
+def test_a_model_that_is_no_name_is_refused() -> None:
+    nothing: Any = None
+    with pytest.raises(SettingsError, match="a name or a folder, not NoneType"):
+        Reranker(nothing)

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 
-from tamis.errors import InvalidFieldError, ShuttingDownError, TextTooLongError
+from tamis.errors import InvalidFieldError, QueueFullError, ShuttingDownError, TextTooLongError
 from tamis.ranking import rank
 from tamis.scheduler.scheduler import Scheduler
 from tamis.service import RerankService
@@ -26,7 +26,9 @@ async def service(backend: FakeBackend) -> AsyncIterator[RerankService]:
     """A running service that reads 16 tokens a pair."""
     scheduler = Scheduler(backend, max_batch_tokens=64, max_queued_tokens=10_000)
     scheduler.start()
-    service = RerankService("word-model", WordTokenizer(max_length=16), scheduler)
+    service = RerankService(
+        "word-model", WordTokenizer(max_length=16), scheduler, max_waiting_characters=10_000
+    )
     yield service
     await service.close()
 
@@ -140,3 +142,16 @@ async def test_closing_answers_requests_that_are_still_being_tokenized(
     answers = await asyncio.gather(*waiting, return_exceptions=True)
 
     assert isinstance(answers[0], ShuttingDownError)
+
+
+async def test_texts_that_wait_for_the_tokenizer_are_bounded(service: RerankService) -> None:
+    large = RerankRequest(QUERY, ("x" * 15_000,))
+
+    first, second = await asyncio.gather(
+        service.rerank(large), service.rerank(large), return_exceptions=True
+    )
+    third = await service.rerank(large)
+
+    assert not isinstance(first, BaseException)
+    assert isinstance(second, QueueFullError)
+    assert third == first

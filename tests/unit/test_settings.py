@@ -1,3 +1,4 @@
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -128,3 +129,28 @@ def test_every_option_is_described_once_with_its_default() -> None:
     assert options["model.max_length"][0] == Settings().model.max_length
     assert all(text.endswith(".") for _, text in options.values())
     assert len(options) == len(list(describe_options())) >= 18
+
+
+def test_a_kubernetes_service_of_our_name_does_not_stop_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TAMIS_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("TAMIS_SERVICE_PORT_HTTP", "8000")
+    monkeypatch.setenv("TAMIS_PORT", "tcp://10.0.0.1:8000")
+    monkeypatch.setenv("TAMIS_PORT_8000_TCP_ADDR", "10.0.0.1")
+    assert load_settings().server.port == 8000
+
+    monkeypatch.setenv("TAMIS_SERVER_PORT", "9000")
+    with pytest.raises(SettingsError, match="TAMIS_SERVER_PORT"):
+        load_settings()
+
+
+def test_a_user_without_a_home_gets_a_cache_in_the_temporary_folder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def homeless() -> Path:
+        raise RuntimeError
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    assert load_settings().model.cache_dir == Path(tempfile.gettempdir()) / "tamis"

@@ -67,12 +67,16 @@ def _object(name: str, number: int, line: str) -> Document:
     return document
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
 def _has_text(parsed: object) -> bool:
     return isinstance(parsed, dict) and "text" in parsed
 
 
 def _json_or_none(line: str) -> object:
     try:
-        return json.loads(line)
+        return json.loads(line, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         return None

@@ -12,7 +12,13 @@ from tamis.cli.options import Offline, Revision
 from tamis.engine.checkpoint import Checkpoint, read_checkpoint
 from tamis.engine.manifest import verify_manifest
 from tamis.errors import ModelNotFoundError, SettingsError
-from tamis.settings import DEFAULT_MODEL, DtypeName, load_settings
+from tamis.settings import (
+    DEFAULT_MODEL,
+    DtypeName,
+    ModelSettings,
+    load_settings,
+    model_settings,
+)
 
 models = typer.Typer(
     help="Fetch, check, convert and list models.",
@@ -45,7 +51,10 @@ def pull(name: Name, revision: Revision = None, offline: Offline = None) -> None
     """Fetch a model from the hub, or its newer version, and write its manifest."""
     from tamis.engine import hub
 
-    folder = hub.pull(name, revision=revision, offline=offline is True)
+    if name == DEFAULT_MODEL or Path(name).is_dir():
+        raise SettingsError(f"{name} is on this machine; only names of repositories are fetched")
+    settings = _settings(name, revision, offline)
+    folder = hub.pull(name, revision=settings.revision, offline=settings.offline)
     checkpoint = read_checkpoint(folder)
     typer.echo(f"{name} {folder.name} is in {folder} ({_describe(checkpoint)})")
 
@@ -55,7 +64,8 @@ def verify(name: Name, revision: Revision = None) -> None:
     """Compare a model's files with its manifest, and check that tamis runs it."""
     from tamis.engine import hub
 
-    folder = hub.locate(name, revision=revision, offline=True)
+    settings = _settings(name, revision, offline=True)
+    folder = hub.locate(name, revision=settings.revision, offline=True)
     checkpoint = read_checkpoint(folder)
     n_files = verify_manifest(folder)
     if n_files is None:
@@ -81,19 +91,25 @@ def convert(
     from tamis.engine.conversion import convert as convert_checkpoint
     from tamis.engine.runtimes.opening import converted_folder
 
-    checkpoint = read_checkpoint(hub.locate(name, revision=revision, offline=offline is True))
+    settings = _settings(name, revision, offline)
+    source = hub.locate(name, revision=settings.revision, offline=settings.offline)
+    checkpoint = read_checkpoint(source, name=None if Path(name).is_dir() else name)
     verify_manifest(checkpoint.folder)
     if checkpoint.converted_dtype is not None:
         raise ModelNotFoundError(f"{name} is converted already; convert its source")
     wanted = checkpoint.cpu_dtype if dtype == "auto" else dtype
-    cache_dir = load_settings().model.cache_dir
-    folder = output or converted_folder(checkpoint, dtype=wanted, cache_dir=cache_dir)
+    folder = output or converted_folder(checkpoint, dtype=wanted, cache_dir=settings.cache_dir)
     try:
         if output is not None and output.exists() and any(output.iterdir()):
             raise SettingsError(f"{output} is not empty; name a new folder")
         typer.echo(str(convert_checkpoint(checkpoint, folder, dtype=wanted)))
     except OSError as error:
         raise SettingsError(f"cannot write {folder}: {error.strerror}") from error
+
+
+def _settings(name: str, revision: str | None, offline: bool | None) -> ModelSettings:
+    options = {"name": name, "revision": revision, "offline": offline}
+    return model_settings(options, load_settings().model)
 
 
 def _rows(cache_dir: Path) -> list[tuple[str, str, str, str, str]]:

@@ -67,11 +67,12 @@ def rank(
         "threads": threads,
         "offline": offline,
     }
-    settings = model_settings(options, load_settings().model)
+    held = load_settings()
     documents = read_documents(files or [])
     with Console(stderr=True) as console, _BatchProgress(console, len(documents)) as progress:
         reranker = Reranker(
-            load_model(settings),
+            load_model(model_settings(options, held.model)),
+            max_batch_tokens=held.scheduler.max_batch_tokens,
             on_batch=lambda report: progress.advance(report.n_pairs),
         )
         results = reranker.rank(query, documents, top_n=top_n, threshold=threshold, explain=explain)

@@ -4,7 +4,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args
+
+import msgspec
 
 from tamis.errors import IncompleteModelError, UnsafeModelError, UnsupportedModelError
 
@@ -13,9 +15,77 @@ TOKENIZER_FILE = "tokenizer.json"
 WEIGHTS_FILE = "model.safetensors"
 WEIGHTS_INDEX_FILE = "model.safetensors.index.json"
 TAMIS_FILE = "tamis.json"
+RUNTIME_FOLDER = "ctranslate2"
 PICKLED_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5", ".msgpack")
+FORMAT_VERSION = 2
+"""Of converted folders; raised when they change in a way that old ones must not be used."""
 
 Activation = Literal["gelu", "relu"]
+Dtype = Literal["float32", "float16", "bfloat16", "int8"]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Content = TypeVar("Content")
+
+
+class ClassificationOptions(msgspec.Struct, frozen=True, tag_field="type", tag="classification"):
+    """The head that `config.json` names; it has no options."""
+
+
+class MaxSimOptions(msgspec.Struct, frozen=True, tag_field="type", tag="maxsim"):
+    """A late-interaction head as `tamis.json` describes it (see `engine/heads.py`)."""
+
+    query_prefix: str
+    document_prefix: str
+    pooled_weight: Annotated[float, msgspec.Meta(ge=0)]
+    scale: float
+    offset: float
+
+
+class _CpuDtype(msgspec.Struct, frozen=True):
+    cpu: Dtype = "float32"
+
+
+class _Converted(msgspec.Struct, frozen=True):
+    dtype: Dtype
+    format: int
+
+
+class _Description(msgspec.Struct, frozen=True):
+    """What tamis reads in `tamis.json`."""
+
+    name: str | None = None
+    dtype: _CpuDtype = _CpuDtype()
+    head: ClassificationOptions | MaxSimOptions = ClassificationOptions()
+    converted: _Converted | None = None
+
+
+class _Kind(msgspec.Struct, frozen=True):
+    """What `config.json` says of any model."""
+
+    architectures: list[str] | None = None
+    auto_map: Any = msgspec.UNSET
+
+
+class _Config(msgspec.Struct, frozen=True):
+    """What `config.json` says of an encoder; defaults are those of `transformers`."""
+
+    vocab_size: Count
+    num_hidden_layers: Count
+    num_attention_heads: Count
+    hidden_size: Count
+    max_position_embeddings: Count
+    layer_norm_eps: Annotated[float, msgspec.Meta(gt=0)] = 1e-12
+    hidden_act: str = "gelu"
+    position_embedding_type: str = "absolute"
+    is_decoder: bool = False
+    pad_token_id: Annotated[int, msgspec.Meta(ge=0)] | None = 1
+    id2label: dict[str, Any] | None = None
+    num_labels: int = 2
+
+
+class _Index(msgspec.Struct, frozen=True):
+    """What tamis reads in `model.safetensors.index.json`: the shard of each tensor."""
+
+    weight_map: dict[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,33 +96,25 @@ class Family:
         prefix: Before the encoder's tensor names.
         pooler: The linear layer (then tanh) on the first token's state.
         output: The linear layer that makes the logit.
-        position_offset: The row of the position table that belongs to the first token.
+        positions_after_padding: Whether positions are counted from the row of the position
+            table that follows the padding token's number, as RoBERTa's are.
     """
 
     prefix: str
     pooler: str
     output: str
-    position_offset: int
+    positions_after_padding: bool = False
 
 
-_ROBERTA = Family("roberta.", "classifier.dense", "classifier.out_proj", 2)
+_ROBERTA = Family(
+    "roberta.", "classifier.dense", "classifier.out_proj", positions_after_padding=True
+)
 FAMILIES: Mapping[str, Family] = {
     "XLMRobertaForSequenceClassification": _ROBERTA,
     "RobertaForSequenceClassification": _ROBERTA,
-    "BertForSequenceClassification": Family("bert.", "bert.pooler.dense", "classifier", 0),
-    "BertModel": Family("", "", "", 0),
+    "BertForSequenceClassification": Family("bert.", "bert.pooler.dense", "classifier"),
+    "BertModel": Family("", "", ""),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class MaxSimOptions:
-    """A late-interaction head as `tamis.json` describes it (see `engine/heads.py`)."""
-
-    query_prefix: str
-    document_prefix: str
-    pooled_weight: float
-    scale: float
-    offset: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +122,10 @@ class Checkpoint:
     """A model's folder, read and found fit to run.
 
     Attributes:
-        name: What the model calls itself; its folder's name otherwise.
+        name: What the model calls itself; what it was asked for by, or its folder's name
+            otherwise.
         n_pieces: Rows of its word embedding.
+        position_offset: The row of the position table that belongs to the first token.
         max_length: Most tokens a sequence may have.
         maxsim: The head's options; None means a classification head.
         cpu_dtype: What `dtype="auto"` takes on a CPU.
@@ -75,53 +139,58 @@ class Checkpoint:
     n_layers: int
     n_heads: int
     hidden_size: int
+    position_offset: int
     max_length: int
     layer_norm_epsilon: float
     activation: Activation
     maxsim: MaxSimOptions | None
-    cpu_dtype: str
-    converted_dtype: str | None
+    cpu_dtype: Dtype
+    converted_dtype: Dtype | None
 
 
-def read_checkpoint(folder: Path) -> Checkpoint:
+def read_checkpoint(folder: Path, *, name: str | None = None) -> Checkpoint:
     """Read `config.json` and `tamis.json`, and refuse what tamis would not run faithfully.
 
+    Args:
+        folder: Where the model is.
+        name: What it was asked for by, for a model that does not call itself anything.
+
     Raises:
-        IncompleteModelError: `config.json` or `tokenizer.json` is missing or not JSON.
+        IncompleteModelError: a file is missing or not JSON.
         UnsafeModelError: the weights are pickled only, or the model brings code (`auto_map`).
         UnsupportedModelError: the architecture, head or an option of it is not known.
     """
-    config = read_json(folder / CONFIG_FILE)
-    own = read_json(folder / TAMIS_FILE) if (folder / TAMIS_FILE).exists() else {}
-    if "auto_map" in config:
-        raise UnsafeModelError(
-            f"{folder} wants code of its own to run (`auto_map` in config.json); "
-            "tamis runs no code that comes with weights"
-        )
-    converted = cast("dict[str, str]", own.get("converted") or {})
-    if not converted:
+    family = _read_family(folder)
+    own = _Description()
+    if (folder / TAMIS_FILE).exists():
+        own = read_struct(folder / TAMIS_FILE, _Description)
+    if own.converted is None:
         _require_weights(folder)
+    else:
+        _require_runtime_files(folder, own.converted)
     if not (folder / TOKENIZER_FILE).exists():
         raise IncompleteModelError(f"{folder} has no {TOKENIZER_FILE}")
-    family = _read_family(folder, config)
-    maxsim = _read_maxsim(folder, own)
+    config = read_struct(folder / CONFIG_FILE, _Config)
+    maxsim = own.head if isinstance(own.head, MaxSimOptions) else None
     if maxsim is None:
         _require_one_label(folder, config, family)
-    n_heads, hidden_size = _read_width(folder, config)
+    _require_shared_width(folder, config)
+    position_offset = _position_offset(folder, config, family)
     return Checkpoint(
         folder=folder,
-        name=str(own.get("name") or config.get("_name_or_path") or folder.name),
+        name=own.name or name or folder.resolve().name,
         family=family,
-        n_pieces=_count(folder, config, "vocab_size"),
-        n_layers=_count(folder, config, "num_hidden_layers"),
-        n_heads=n_heads,
-        hidden_size=hidden_size,
-        max_length=_count(folder, config, "max_position_embeddings") - family.position_offset,
-        layer_norm_epsilon=float(config.get("layer_norm_eps", 1e-12)),
+        n_pieces=config.vocab_size,
+        n_layers=config.num_hidden_layers,
+        n_heads=config.num_attention_heads,
+        hidden_size=config.hidden_size,
+        position_offset=position_offset,
+        max_length=config.max_position_embeddings - position_offset,
+        layer_norm_epsilon=config.layer_norm_eps,
         activation=_read_activation(folder, config),
         maxsim=maxsim,
-        cpu_dtype=str((own.get("dtype") or {}).get("cpu", "float32")),
-        converted_dtype=converted.get("dtype"),
+        cpu_dtype=own.dtype.cpu,
+        converted_dtype=None if own.converted is None else own.converted.dtype,
     )
 
 
@@ -129,17 +198,32 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file.
 
     Raises:
-        IncompleteModelError: the file is missing or holds something else.
+        IncompleteModelError: the file is missing, cannot be read or holds something else.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise IncompleteModelError(f"{path.parent} has no {path.name}") from None
-    except ValueError as error:
+    except OSError as error:
+        raise IncompleteModelError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
         raise IncompleteModelError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise IncompleteModelError(f"{path} holds no JSON object")
     return cast("dict[str, Any]", content)
+
+
+def read_struct(path: Path, kind: type[Content]) -> Content:
+    """A JSON object from a file, its fields checked against a struct's; others are left out.
+
+    Raises:
+        IncompleteModelError: the file is missing, cannot be read or holds no JSON object.
+        UnsupportedModelError: a field is missing or of another type.
+    """
+    try:
+        return msgspec.convert(read_json(path), kind)
+    except msgspec.ValidationError as error:
+        raise UnsupportedModelError(f"tamis cannot use {path}: {error}") from error
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -147,16 +231,38 @@ def weight_files(folder: Path) -> list[Path]:
 
     Raises:
         IncompleteModelError: a shard that the index names is missing.
+        UnsupportedModelError: the index names a file outside the folder.
     """
     index = folder / WEIGHTS_INDEX_FILE
     if not index.exists():
         return [folder / WEIGHTS_FILE]
-    shards = cast("dict[str, str]", read_json(index).get("weight_map") or {})
-    files = [folder / Path(name).name for name in sorted(set(shards.values()))]
-    missing = [path.name for path in files if not path.exists()]
-    if missing or not files:
+    names = sorted(set((read_struct(index, _Index).weight_map or {}).values()))
+    for name in names:
+        if name in ("", "..") or Path(name).name != name:
+            raise UnsupportedModelError(
+                f"{index} names the shard {name!r}; a shard is a file beside its index"
+            )
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing or not names:
         raise IncompleteModelError(f"{folder} lacks {', '.join(missing) or 'its shards'}")
-    return files
+    return [folder / name for name in names]
+
+
+def _read_family(folder: Path) -> Family:
+    kind = read_struct(folder / CONFIG_FILE, _Kind)
+    if kind.auto_map is not msgspec.UNSET:
+        raise UnsafeModelError(
+            f"{folder} wants code of its own to run (`auto_map` in config.json); "
+            "tamis runs no code that comes with weights"
+        )
+    names = kind.architectures or []
+    for name in names:
+        if name in FAMILIES:
+            return FAMILIES[name]
+    raise UnsupportedModelError(
+        f"{folder} is {', '.join(names) or 'of no named architecture'}; tamis runs "
+        + ", ".join(FAMILIES)
+    )
 
 
 def _require_weights(folder: Path) -> None:
@@ -172,79 +278,58 @@ def _require_weights(folder: Path) -> None:
     raise IncompleteModelError(f"{folder} has no {WEIGHTS_FILE}")
 
 
-def _count(folder: Path, config: Mapping[str, Any], name: str) -> int:
-    value = config.get(name)
-    if not isinstance(value, int) or value < 1:
+def _require_runtime_files(folder: Path, converted: _Converted) -> None:
+    if converted.format != FORMAT_VERSION:
         raise UnsupportedModelError(
-            f"{folder}: config.json gives {value!r} for {name}, not a count"
+            f"{folder} was converted in format {converted.format}, and this tamis reads "
+            f"{FORMAT_VERSION}; convert its source again"
         )
-    return value
+    if not (folder / RUNTIME_FOLDER / "model.bin").is_file():
+        raise IncompleteModelError(
+            f"{folder} is converted but has no {RUNTIME_FOLDER}/model.bin; convert its source again"
+        )
 
 
-def _read_width(folder: Path, config: Mapping[str, Any]) -> tuple[int, int]:
-    """How many attention heads there are, and the hidden size they share."""
-    n_heads = _count(folder, config, "num_attention_heads")
-    hidden_size = _count(folder, config, "hidden_size")
-    if hidden_size % n_heads:
+def _require_shared_width(folder: Path, config: _Config) -> None:
+    if config.hidden_size % config.num_attention_heads:
         raise UnsupportedModelError(
-            f"{folder}: {n_heads} attention heads cannot share a hidden size of {hidden_size}"
+            f"{folder}: {config.num_attention_heads} attention heads cannot share a hidden size "
+            f"of {config.hidden_size}"
         )
-    return n_heads, hidden_size
 
 
-def _read_family(folder: Path, config: Mapping[str, Any]) -> Family:
-    names = cast("list[str]", config.get("architectures") or [])
-    for name in names:
-        if name in FAMILIES:
-            return FAMILIES[name]
-    raise UnsupportedModelError(
-        f"{folder} is {', '.join(names) or 'of no named architecture'}; tamis runs "
-        + ", ".join(FAMILIES)
-    )
+def _position_offset(folder: Path, config: _Config, family: Family) -> int:
+    """`create_position_ids_from_input_ids` in `transformers` counts from pad_token_id + 1."""
+    if not family.positions_after_padding:
+        return 0
+    padding = config.pad_token_id
+    if padding is None or padding + 1 >= config.max_position_embeddings:
+        raise UnsupportedModelError(
+            f"{folder}: config.json has pad_token_id {padding} and max_position_embeddings "
+            f"{config.max_position_embeddings}; positions start behind pad_token_id"
+        )
+    return padding + 1
 
 
-def _require_one_label(folder: Path, config: Mapping[str, Any], family: Family) -> None:
+def _require_one_label(folder: Path, config: _Config, family: Family) -> None:
     if not family.output:
         raise UnsupportedModelError(
             f"{folder} is an encoder without a classification head, and no {TAMIS_FILE} names one"
         )
-    labels = config.get("id2label")
-    n_labels = len(cast("dict[str, str]", labels)) if labels else int(config.get("num_labels", 2))
+    n_labels = len(config.id2label) if config.id2label else config.num_labels
     if n_labels != 1:
         raise UnsupportedModelError(
             f"{folder} has {n_labels} labels; a reranker has one (the relevance logit)"
         )
 
 
-def _read_activation(folder: Path, config: Mapping[str, Any]) -> Activation:
-    if config.get("is_decoder"):
+def _read_activation(folder: Path, config: _Config) -> Activation:
+    if config.is_decoder:
         raise UnsupportedModelError(f"{folder} is a decoder; tamis runs encoders")
-    positions = config.get("position_embedding_type", "absolute")
-    name = config.get("hidden_act", "gelu")
+    name, positions = config.hidden_act, config.position_embedding_type
     if name not in get_args(Activation) or positions != "absolute":
         raise UnsupportedModelError(
             f"{folder} has activation {name} and {positions} positions; "
             "tamis runs gelu or relu, and absolute positions"
         )
     return cast("Activation", name)
-
-
-def _read_maxsim(folder: Path, own: Mapping[str, Any]) -> MaxSimOptions | None:
-    head: Any = own.get("head") or {"type": "classification"}
-    kind = head.get("type") if isinstance(head, dict) else None
-    if kind == "classification":
-        return None
-    if kind != "maxsim":
-        raise UnsupportedModelError(f"{folder} has a head of type {kind}")
-    try:
-        return MaxSimOptions(
-            query_prefix=str(head["query_prefix"]),
-            document_prefix=str(head["document_prefix"]),
-            pooled_weight=float(head["pooled_weight"]),
-            scale=float(head["scale"]),
-            offset=float(head["offset"]),
-        )
-    except KeyError as error:
-        raise UnsupportedModelError(
-            f"the head in {TAMIS_FILE} lacks {error.args[0]} ({folder})"
-        ) from None

@@ -1,5 +1,8 @@
 """safetensors -> a folder that CTranslate2 loads, made with numpy alone."""
 
+import contextlib
+import errno
+import itertools
 import json
 import shutil
 import tempfile
@@ -9,22 +12,21 @@ from typing import Any
 import numpy as np
 from ctranslate2.specs import common_spec, transformer_spec
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from tamis.engine.checkpoint import (
     CONFIG_FILE,
+    FORMAT_VERSION,
+    RUNTIME_FOLDER,
     TAMIS_FILE,
     TOKENIZER_FILE,
     WEIGHTS_FILE,
     Checkpoint,
     read_json,
 )
-from tamis.engine.manifest import write_manifest
+from tamis.engine.manifest import read_manifest, verify_manifest, write_manifest
 from tamis.engine.weights import QuantizedRows, Weights, read_weights
-
-RUNTIME_FOLDER = "ctranslate2"
-FORMAT_VERSION = 1
-"""Raised when converted folders change in a way that old ones must not be used."""
+from tamis.errors import ModelError
 
 _ACTIVATIONS = {"gelu": common_spec.Activation.GELU, "relu": common_spec.Activation.RELU}
 _STORED_DTYPES = {"float32": "float32", "bfloat16": "float32", "float16": "float16", "int8": "int8"}
@@ -44,18 +46,45 @@ def convert(checkpoint: Checkpoint, output: Path, *, dtype: str) -> Path:
 
     Args:
         checkpoint: What to convert.
-        output: Folder to make; one that stands there is replaced.
+        output: Folder to make; one that stands there is replaced, unless it is the same.
         dtype: What the model will compute in.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    try:
-        _write(checkpoint, partial, stored_dtype(dtype))
-        shutil.rmtree(output, ignore_errors=True)
-        partial.rename(output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=".converting.", dir=output.parent) as scratch:
+        made = Path(scratch) / "made"
+        made.mkdir()  # with the mode of any folder; the one around it is its maker's alone
+        _write(checkpoint, made, dtype)
+        _put(made, output, aside=Path(scratch))
     return output
+
+
+def _put(made: Path, output: Path, *, aside: Path) -> None:
+    """Rename a finished folder to its place, whole at every moment that another process sees.
+
+    What stands there already is kept when another process made the same, else moved aside.
+    """
+    attempts = itertools.count()
+    while not _renamed(made, output) and not _is_whole_copy(output, made):
+        with contextlib.suppress(FileNotFoundError):
+            output.rename(aside / f"replaced-{next(attempts)}")
+
+
+def _renamed(made: Path, output: Path) -> bool:
+    """Whether there was room for it; a folder takes the place of none but an empty one."""
+    try:
+        made.rename(output)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        raise
+    return True
+
+
+def _is_whole_copy(folder: Path, made: Path) -> bool:
+    try:
+        return read_manifest(folder) == read_manifest(made) and verify_manifest(folder) is not None
+    except (ModelError, OSError):
+        return False
 
 
 def _write(checkpoint: Checkpoint, folder: Path, dtype: str) -> None:
@@ -64,14 +93,16 @@ def _write(checkpoint: Checkpoint, folder: Path, dtype: str) -> None:
     spec = encoder_spec(checkpoint, weights)
     spec.validate()
     already_int8 = isinstance(spec_source(checkpoint, weights), QuantizedRows)
-    spec.optimize(quantization=None if already_int8 else dtype)
+    stored = "int8" if already_int8 else stored_dtype(dtype)
+    spec.optimize(quantization=None if already_int8 else stored)
     spec.save(str(folder / RUNTIME_FOLDER))
     for name in (CONFIG_FILE, TOKENIZER_FILE):
         shutil.copyfile(checkpoint.folder / name, folder / name)
     if checkpoint.maxsim is None:
         names = (f"{checkpoint.family.output}.weight", f"{checkpoint.family.output}.bias")
-        save_file({name: weights.array(name) for name in names}, folder / WEIGHTS_FILE)
-    _write_description(checkpoint, folder, "int8" if already_int8 else dtype)
+        output = save({name: weights.array(name) for name in names})
+        (folder / WEIGHTS_FILE).write_bytes(output)  # `save_file` keeps others from reading it
+    _write_description(checkpoint, folder, computed=dtype, stored=stored)
     write_manifest(folder)
 
 
@@ -97,7 +128,7 @@ def encoder_spec(
     encoder.scale_embeddings = False
     pooled = checkpoint.maxsim is None
     spec = transformer_spec.TransformerEncoderModelSpec(encoder, pooling_layer=pooled)
-    _set_embeddings(encoder, weights, f"{family.prefix}embeddings", family.position_offset)
+    _set_embeddings(encoder, weights, f"{family.prefix}embeddings", checkpoint.position_offset)
     for number, layer in enumerate(encoder.layer):
         _set_layer(layer, weights, f"{family.prefix}encoder.layer.{number}")
     if pooled:
@@ -151,10 +182,10 @@ def _set_norm(spec: Any, weights: Weights, name: str) -> None:
     spec.beta = weights.array(f"{name}.bias")
 
 
-def _write_description(checkpoint: Checkpoint, folder: Path, dtype: str) -> None:
+def _write_description(checkpoint: Checkpoint, folder: Path, *, computed: str, stored: str) -> None:
     source = checkpoint.folder / TAMIS_FILE
     own = read_json(source) if source.exists() else {}
     own["name"] = checkpoint.name
-    own.setdefault("dtype", {"cpu": dtype})
-    own["converted"] = {"dtype": dtype, "format": FORMAT_VERSION}
+    own["dtype"] = {"cpu": computed}
+    own["converted"] = {"dtype": stored, "format": FORMAT_VERSION}
     (folder / TAMIS_FILE).write_text(json.dumps(own, indent=2) + "\n", encoding="utf-8")

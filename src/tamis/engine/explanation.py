@@ -8,7 +8,9 @@ from tamis.types import TokenMatch
 def explain_pair(
     model: LoadedModel, query: str, document: str, pair: EncodedPair
 ) -> tuple[TokenMatch, ...] | None:
-    """One match for each query token, in the query's order.
+    """One match for each query token that has characters, in the query's order.
+
+    Pieces that only mark the beginning of a word are left out; shares sum to 1 over the others.
 
     Returns:
         None where the model reads both texts together, or one of them has no text tokens.
@@ -18,15 +20,15 @@ def explain_pair(
         return None
     query_spans = model.tokenizer.spans(query, len(matches.shares))
     document_spans = model.tokenizer.spans(document, len(pair.sequences[-1].token_ids))
+    shown = [n for n, (start, end) in enumerate(query_spans) if end > start]
+    total = float(matches.shares[shown].sum())
     return tuple(
         TokenMatch(
-            query_token=query[slice(*query_span)],
-            document_token=document[slice(*document_spans[nearest])],
-            document_span=document_spans[nearest],
-            similarity=float(similarity),
-            share=float(share),
+            query_token=query[slice(*query_spans[n])],
+            document_token=document[slice(*document_spans[matches.nearest[n]])],
+            document_span=document_spans[matches.nearest[n]],
+            similarity=float(matches.similarities[n]),
+            share=float(matches.shares[n]) / total,
         )
-        for query_span, nearest, similarity, share in zip(
-            query_spans, matches.nearest, matches.similarities, matches.shares, strict=True
-        )
+        for n in shown
     )

@@ -5,6 +5,7 @@ connection is resumed where it broke; a pull that failed keeps the files that ca
 fetched is compared with the hub's sha256 and listed in a manifest beside it.
 """
 
+import logging
 import re
 from pathlib import Path
 
@@ -40,6 +41,8 @@ from tamis.errors import (
 )
 from tamis.settings import DEFAULT_MODEL
 
+logger = logging.getLogger(__name__)
+
 EMBEDDED_FOLDER = Path(__file__).parent.parent / "models" / "mini"
 TIMEOUT_SECONDS = 10.0
 
@@ -67,8 +70,17 @@ def locate(name: str, *, revision: str | None, offline: bool) -> Path:
         return Path(name)
     if not _NAME.fullmatch(name):
         raise ModelNotFoundError(f"there is no folder {name}, and it is no name of a repository")
-    fetched = find_fetched(name, revision=revision, verified=not offline)
-    return fetched or pull(name, revision=revision, offline=offline)
+    fetched = find_fetched(name, revision=revision)
+    if fetched is not None:
+        return fetched
+    try:
+        return pull(name, revision=revision, offline=offline)
+    except HubUnreachableError:
+        unverified = find_fetched(name, revision=revision, verified=False)
+        if unverified is None:
+            raise
+        logger.warning("%s was fetched by another program and has no manifest", name)
+        return unverified
 
 
 def find_fetched(name: str, *, revision: str | None, verified: bool = True) -> Path | None:

@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from tamis.engine.hub import locate
 from tamis.engine.manifest import verify_manifest
 from tamis.engine.runtimes.opening import open_runtime
 from tamis.engine.tokenization import (
+    JointTemplate,
     PairTokenizer,
     read_joint_template,
     read_separate_template,
@@ -62,12 +64,13 @@ def load_model(settings: ModelSettings) -> LoadedModel:
         SettingsError: an option asks for what this model does not have.
     """
     folder = locate(settings.name, revision=settings.revision, offline=settings.offline)
-    checkpoint = read_checkpoint(folder)
+    name = None if Path(settings.name).is_dir() else settings.name
+    checkpoint = read_checkpoint(folder, name=name)
     verify_manifest(folder)
     max_length = _max_length(settings, checkpoint)
     tokenizer, head = _read_tokenizer_and_head(checkpoint, max_length)
     model = LoadedModel(
-        name=checkpoint.name if Path(settings.name).is_dir() else settings.name,
+        name=name or checkpoint.name,
         tokenizer=tokenizer,
         backend=LocalBackend(
             open_runtime(settings, checkpoint, reads_tokens=head.reads_tokens), head
@@ -106,7 +109,7 @@ def _max_length(settings: ModelSettings, checkpoint: Checkpoint) -> int:
 
 
 def _read_tokenizer_and_head(checkpoint: Checkpoint, max_length: int) -> tuple[PairTokenizer, Head]:
-    definition = read_json(checkpoint.folder / TOKENIZER_FILE)
+    definition = _read_definition(checkpoint)
     text = read_text_tokenizer(definition)
     if text.get_vocab_size() > checkpoint.n_pieces:
         raise UnsupportedModelError(
@@ -116,6 +119,7 @@ def _read_tokenizer_and_head(checkpoint: Checkpoint, max_length: int) -> tuple[P
     options = checkpoint.maxsim
     if options is None:
         joint = read_joint_template(text)
+        _require_no_padding(checkpoint, joint)
         head = ClassificationHead.read(checkpoint)
         return PairTokenizer(text, joint, max_length=max_length), head
     separate = read_separate_template(
@@ -123,3 +127,25 @@ def _read_tokenizer_and_head(checkpoint: Checkpoint, max_length: int) -> tuple[P
     )
     tokenizer = PairTokenizer(text, separate, max_length=max_length)
     return tokenizer, MaxSimHead.read(options, separate, definition)
+
+
+def _require_no_padding(checkpoint: Checkpoint, template: JointTemplate) -> None:
+    """RoBERTa counts no position at a padding token, so that none may stand in a pair."""
+    parts = (template.prefix, template.middle, template.suffix)
+    padding = checkpoint.position_offset - 1
+    if any(padding in part.token_ids for part in parts):
+        raise UnsupportedModelError(
+            f"{checkpoint.folder}: config.json has pad_token_id {padding}, which {TOKENIZER_FILE} "
+            "puts around every text; they do not belong together"
+        )
+
+
+def _read_definition(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The contents of tokenizer.json."""
+    path = checkpoint.folder / TOKENIZER_FILE
+    definition = read_json(path)
+    if not isinstance(definition.get("model"), dict):
+        raise UnsupportedModelError(
+            f"{path} has no `model`; tamis reads what `tokenizers` writes (`Tokenizer.save`)"
+        )
+    return definition

@@ -4,12 +4,17 @@ import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import cast
 
-from tamis.engine.checkpoint import read_json
+import msgspec
+
+from tamis.engine.checkpoint import read_struct
 from tamis.errors import ChecksumMismatchError, IncompleteModelError
 
 MANIFEST_FILE = "tamis-manifest.json"
+
+
+class _Manifest(msgspec.Struct, frozen=True):
+    sha256: dict[str, str]
 
 
 def write_manifest(folder: Path) -> dict[str, str]:
@@ -21,13 +26,13 @@ def write_manifest(folder: Path) -> dict[str, str]:
 
 
 def read_manifest(folder: Path) -> dict[str, str] | None:
-    """Digests by relative path; None where a folder has no manifest."""
-    if not (folder / MANIFEST_FILE).exists():
-        return None
-    digests = read_json(folder / MANIFEST_FILE).get("sha256")
-    if not isinstance(digests, dict):
-        raise IncompleteModelError(f"{folder / MANIFEST_FILE} lists no sha256")
-    return cast("dict[str, str]", digests)
+    """Digests by relative path; None where a folder has no manifest.
+
+    Raises:
+        ModelError: the manifest is not one.
+    """
+    path = folder / MANIFEST_FILE
+    return read_struct(path, _Manifest).sha256 if path.exists() else None
 
 
 def verify_manifest(folder: Path) -> int | None:
@@ -37,7 +42,8 @@ def verify_manifest(folder: Path) -> int | None:
         How many files were compared; None where a folder has no manifest.
 
     Raises:
-        IncompleteModelError: a listed file is missing.
+        IncompleteModelError: a listed file is missing, or the manifest is cut short.
+        UnsupportedModelError: the manifest lists no digests.
         ChecksumMismatchError: a file's bytes are not those of the manifest.
     """
     expected = read_manifest(folder)

@@ -1,20 +1,32 @@
 """(query, documents) -> encoded pairs: templates, truncation, token counts."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from tamis.engine.pairs import EncodedPair, TokenIds, TokenSequence
 from tamis.errors import InvalidTextError, TextTooLongError, UnsupportedModelError
 from tamis.types import TruncationSide
 
 CHARACTERS_PER_TOKEN = 32
-"""Characters kept for each token of room before tokenizing: twice XLM-R's longest piece."""
+"""Characters looked at for each token of room at first: twice XLM-R's longest piece."""
+
+SPARSE_TEXT_DOUBLINGS = 4
+"""How often more is looked at when that was too little: 262,000 characters for 512 tokens."""
+
+WORD_START = "▁"
+"""What Metaspace puts before a word; a piece of its own where no longer piece begins the word."""
+
+CONTROL_SPELLINGS = (
+    *("<s>", "</s>", "<pad>", "<unk>", "<mask>"),
+    *("[CLS]", "[SEP]", "[PAD]", "[UNK]", "[MASK]"),
+)
+"""Pieces that steer a model, should a tokenizer.json fail to flag them as special."""
 
 
 class PairTemplate(Protocol):
@@ -130,40 +142,39 @@ class PairTokenizer:
             InvalidTextError: a text is not valid Unicode.
             TextTooLongError: `truncate` is False and a text does not fit.
         """
+        _require_unicode(query, documents)
         room = self._template.query_room(self._max_length)
-        query_ids, query_cut = _cut(self._ids(["query"], [query], room)[0], query, room)
+        ((query_ids, query_cut),) = self._ids([query], room, "right")
         start = self._template.start(query_ids)
         room = self._template.document_room(self._max_length, len(query_ids))
-        names = [f"document {index}" for index in range(len(documents))]
-        all_ids = self._ids(names, documents, room, truncation_side)
-        pairs: list[EncodedPair] = []
-        for text, ids in zip(documents, all_ids, strict=True):
-            document_ids, cut = _cut(ids, text, room, truncation_side)
-            pairs.append(
-                EncodedPair(self._template.finish(start, document_ids), truncated=cut or query_cut)
-            )
+        pairs = [
+            EncodedPair(self._template.finish(start, ids), truncated=query_cut or cut)
+            for ids, cut in self._ids(documents, room, truncation_side)
+        ]
         if not truncate:
             _refuse_truncated(pairs, self._max_length)
         return pairs
 
     def spans(self, text: str, n_tokens: int) -> list[tuple[int, int]]:
-        """Start and end, in characters, of the first `n_tokens` text tokens of a text."""
-        most = (n_tokens + 1) * CHARACTERS_PER_TOKEN
-        encoding = self._tokenizer.encode(text[:most], add_special_tokens=False)
-        return encoding.offsets[:n_tokens]
+        """Start and end, in characters, of the first `n_tokens` text tokens of a text.
+
+        A piece that only marks the beginning of a word has no characters of its own.
+        """
+        encode = self._tokenizer.encode_batch
+        (encoding,) = _encode_enough(encode, [text], n_tokens, "right")
+        tokens = list(zip(encoding.tokens, encoding.offsets, strict=True))[:n_tokens]
+        return [(start, start if token == WORD_START else end) for token, (start, end) in tokens]
 
     def _ids(
-        self,
-        names: Sequence[str],
-        texts: Sequence[str],
-        room: int,
-        side: TruncationSide = "right",
-    ) -> list[list[int]]:
-        _require_unicode(names, texts)
-        most = (room + 1) * CHARACTERS_PER_TOKEN
-        short = [text[:most] if side == "right" else text[-most:] for text in texts]
-        encodings = self._tokenizer.encode_batch_fast(short, add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
+        self, texts: Sequence[str], room: int, side: TruncationSide
+    ) -> Iterator[tuple[TokenIds, bool]]:
+        """At most `room` ids of each text, and whether it has more."""
+        encode = self._tokenizer.encode_batch_fast  # without places in the text
+        longest = (room + 1) * CHARACTERS_PER_TOKEN * 2**SPARSE_TEXT_DOUBLINGS
+        for text, encoding in zip(texts, _encode_enough(encode, texts, room, side), strict=True):
+            ids = encoding.ids
+            kept = ids[:room] if side == "right" else ids[max(0, len(ids) - room) :]
+            yield np.array(kept, dtype=np.int32), len(ids) > room or len(text) > longest
 
 
 def read_unigram_scores(definition: dict[str, Any]) -> NDArray[np.float32]:
@@ -243,8 +254,31 @@ def read_separate_template(
 
 
 def _special_ids(definition: dict[str, Any]) -> set[int]:
+    """Ids that text must not reach, whether or not the file flags them as special."""
     added = cast("list[dict[str, Any]]", definition.get("added_tokens") or [])
-    return {cast("int", token["id"]) for token in added if token["special"]}
+    spelled = {token["content"]: token["id"] for token in added} | _control_pieces(definition)
+    flagged = {cast("int", token["id"]) for token in added if token.get("special")}
+    controls = {cast("int", spelled[piece]) for piece in CONTROL_SPELLINGS if piece in spelled}
+    return flagged | controls | _template_ids(definition.get("post_processor"))
+
+
+def _control_pieces(definition: dict[str, Any]) -> dict[str, int]:
+    vocabulary: Any = cast("dict[str, Any]", definition["model"]).get("vocab") or {}
+    if isinstance(vocabulary, dict):
+        return cast("dict[str, int]", vocabulary)
+    pieces = cast("list[tuple[str, float]]", vocabulary)
+    return {piece: index for index, (piece, _) in enumerate(pieces)}
+
+
+def _template_ids(processor: Any) -> set[int]:
+    """Ids that a post-processor, or one inside it, puts around texts."""
+    if not isinstance(processor, dict):
+        return set()
+    parts = cast("dict[str, Any]", processor)
+    ids = {parts[end][1] for end in ("cls", "sep") if end in parts}
+    for token in cast("dict[str, Any]", parts.get("special_tokens") or {}).values():
+        ids |= set(token["ids"])
+    return ids.union(*map(_template_ids, parts.get("processors") or []))
 
 
 def _without_spellings(model: dict[str, Any], special: set[int]) -> dict[str, Any]:
@@ -269,12 +303,25 @@ def _without_spellings(model: dict[str, Any], special: set[int]) -> dict[str, An
     }
 
 
-def _cut(
-    ids: list[int], text: str, room: int, side: TruncationSide = "right"
-) -> tuple[TokenIds, bool]:
-    kept = ids[:room] if side == "right" else ids[max(0, len(ids) - room) :]
-    cut = len(ids) > room or len(text) > (room + 1) * CHARACTERS_PER_TOKEN
-    return np.array(kept, dtype=np.int32), cut
+def _encode_enough(
+    encode: Callable[..., list[Encoding]], texts: Sequence[str], room: int, side: TruncationSide
+) -> list[Encoding]:
+    """Encode texts whole, or enough of their beginning (end) to have more than `room` tokens.
+
+    Tokenizing costs by the character, so a long text is cut first, and less of it is cut while
+    it proves sparse (a long run of blanks is one token), `SPARSE_TEXT_DOUBLINGS` times at most.
+    """
+    found: dict[int, Encoding] = {}
+    most = (room + 1) * CHARACTERS_PER_TOKEN
+    waiting = list(range(len(texts)))
+    for _ in range(1 + SPARSE_TEXT_DOUBLINGS):
+        short = [texts[n][:most] if side == "right" else texts[n][-most:] for n in waiting]
+        found |= dict(zip(waiting, encode(short, add_special_tokens=False), strict=True))
+        waiting = [n for n in waiting if len(texts[n]) > most and len(found[n].ids) <= room]
+        if not waiting:
+            break
+        most *= 2
+    return [found[n] for n in range(len(texts))]
 
 
 def _sequence(ids: Sequence[int], type_ids: Sequence[int]) -> TokenSequence:
@@ -305,9 +352,10 @@ def _refuse_truncated(pairs: Sequence[EncodedPair], max_length: int) -> None:
             )
 
 
-def _require_unicode(names: Sequence[str], texts: Sequence[str]) -> None:
+def _require_unicode(query: str, documents: Sequence[str]) -> None:
     """All of each text counts, what will be cut of it too: it may go back to the caller."""
-    for name, text in zip(names, texts, strict=True):
+    names = ["query", *(f"document {index}" for index in range(len(documents)))]
+    for name, text in zip(names, [query, *documents], strict=True):
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:

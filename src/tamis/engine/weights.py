@@ -78,7 +78,7 @@ def read_weights(checkpoint: Checkpoint) -> Weights:
     prefix = checkpoint.family.prefix
     n_pieces, hidden_size = weights.shape(f"{prefix}embeddings.word_embeddings.weight")
     n_positions, _ = weights.shape(f"{prefix}embeddings.position_embeddings.weight")
-    max_length = n_positions - checkpoint.family.position_offset
+    max_length = n_positions - checkpoint.position_offset
     found = (n_pieces, hidden_size, max_length, weights.count_layers(prefix))
     told = (
         checkpoint.n_pieces,
@@ -105,7 +105,9 @@ def _mapped(path: Path) -> Iterator[tuple[str, tuple[str, NDArray[Any]]]]:
                 yield name, _view(name, entry, data[start:])
     except FileNotFoundError:
         raise IncompleteModelError(f"{path.parent} lacks {path.name}") from None
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise IncompleteModelError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise IncompleteModelError(f"{path} is cut short or not safetensors: {error}") from error
 
 

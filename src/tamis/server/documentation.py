@@ -42,6 +42,7 @@ _ERROR_STATUSES = {
     "400": "The body is not JSON, or a required field is missing or empty.",
     "413": "The body, or its tokens, are more than the server takes.",
     "422": "A field has a wrong type or value.",
+    "424": "The model failed, in TEI's dialect.",
     "429": "The queue is full; `Retry-After` says when to come back.",
     "500": "The model failed, or the server did.",
     "503": "The model is loading, or the server is shutting down.",

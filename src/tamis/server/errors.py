@@ -15,7 +15,7 @@ from tamis.errors import (
 
 RETRY_AFTER_SECONDS = 1
 
-_STATUSES: dict[type[TamisError], int] = {
+ERROR_STATUSES: dict[type[TamisError], int] = {
     TamisError: 500,
     RequestError: 422,
     MalformedBodyError: 400,
@@ -31,7 +31,7 @@ _STATUSES: dict[type[TamisError], int] = {
 
 def status_of(error: TamisError) -> int:
     """The HTTP status of an error: its class's, or that of the nearest class above."""
-    return next(_STATUSES[cls] for cls in type(error).__mro__ if cls in _STATUSES)
+    return next(ERROR_STATUSES[cls] for cls in type(error).__mro__ if cls in ERROR_STATUSES)
 
 
 def headers_of(status: int) -> dict[str, str]:

@@ -17,6 +17,9 @@ from tamis.settings import ModelSettings, Settings
 
 logger = logging.getLogger(__name__)
 
+CHARACTERS_PER_TOKEN = 4
+"""Of English text in XLM-R's vocabulary (the embedded model's card)."""
+
 ModelLoader = Callable[[ModelSettings], LoadedModel]
 State = Literal["loading", "ready", "failed"]
 
@@ -124,4 +127,9 @@ class ModelLife:
         self._metrics.describe_model(
             name=model.name, runtime=model.runtime, device=model.device, dtype=model.dtype
         )
-        return RerankService(model.name, model.tokenizer, scheduler)
+        return RerankService(
+            model.name,
+            model.tokenizer,
+            scheduler,
+            max_waiting_characters=options.max_queued_tokens * CHARACTERS_PER_TOKEN,
+        )

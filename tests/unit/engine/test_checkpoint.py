@@ -5,7 +5,13 @@ from typing import Any
 
 import pytest
 
-from tamis.engine.checkpoint import MaxSimOptions, read_checkpoint, read_json, weight_files
+from tamis.engine.checkpoint import (
+    FORMAT_VERSION,
+    MaxSimOptions,
+    read_checkpoint,
+    read_json,
+    weight_files,
+)
 from tamis.errors import IncompleteModelError, UnsafeModelError, UnsupportedModelError
 from tests.tiny_models import edit_json, write_json
 
@@ -141,21 +147,121 @@ def test_one_label_may_be_told_by_its_number(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("head", "complaint"),
+    ("changes", "field"),
     [
-        ({"type": "colbert"}, "head of type colbert"),
-        ({}, "head of type None"),
-        ({"type": "maxsim", "query_prefix": "query:"}, "head in tamis.json lacks document_prefix"),
-        ("maxsim", "head of type None"),
+        ({"layer_norm_eps": "abc"}, "layer_norm_eps"),
+        ({"layer_norm_eps": 0}, "layer_norm_eps"),
+        ({"num_labels": "x"}, "num_labels"),
+        ({"id2label": ["x"]}, "id2label"),
+        ({"architectures": "XLMRobertaForSequenceClassification"}, "architectures"),
+        ({"is_decoder": "no"}, "is_decoder"),
+        ({"hidden_act": 7}, "hidden_act"),
+        ({"hidden_size": True}, "hidden_size"),
+        ({"pad_token_id": -1}, "pad_token_id"),
     ],
 )
-def test_a_head_that_is_not_known_or_not_whole_is_refused(
-    maxsim_folder: Path, head: object, complaint: str
+def test_a_config_with_a_field_of_another_type_is_refused(
+    folder: Path, changes: dict[str, Any], field: str
 ) -> None:
-    write_json(maxsim_folder / "tamis.json", {"head": head} if head else {"head": {"x": 1}})
+    edit_json(folder / "config.json", **changes)
+
+    with pytest.raises(UnsupportedModelError, match=rf"config\.json: Expected .* at `\$\.{field}"):
+        read_checkpoint(folder)
+
+
+@pytest.mark.parametrize(("padding", "max_length"), [(0, 513), (1, 512), (3, 510), (512, 1)])
+def test_positions_of_roberta_follow_the_padding_token(
+    folder: Path, padding: int, max_length: int
+) -> None:
+    edit_json(folder / "config.json", pad_token_id=padding)
+
+    checkpoint = read_checkpoint(folder)
+
+    assert (checkpoint.position_offset, checkpoint.max_length) == (padding + 1, max_length)
+
+
+def test_positions_of_bert_start_at_0_whatever_the_padding(
+    tiny_classifiers: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_classifiers["bert"], tmp_path / "bert"))
+    edit_json(folder / "config.json", pad_token_id=7)
+
+    assert read_checkpoint(folder).position_offset == 0
+
+
+@pytest.mark.parametrize("padding", [None, 513])
+def test_a_roberta_without_room_behind_its_padding_token_is_refused(
+    folder: Path, padding: int | None
+) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    write_json(folder / "config.json", config | {"pad_token_id": padding})
+
+    with pytest.raises(UnsupportedModelError, match=f"pad_token_id {padding}"):
+        read_checkpoint(folder)
+
+
+def test_a_name_is_the_folders_unless_another_is_told(folder: Path) -> None:
+    edit_json(folder / "config.json", _name_or_path="BAAI/bge-m3")
+
+    assert read_checkpoint(folder).name == "spoilt"
+    assert read_checkpoint(folder / ".." / "spoilt" / ".").name == "spoilt"
+    assert read_checkpoint(folder, name="BAAI/bge-reranker-v2-m3").name == "BAAI/bge-reranker-v2-m3"
+    write_json(folder / "tamis.json", {"name": "own"})
+    assert read_checkpoint(folder, name="asked/for").name == "own"
+
+
+HEAD = {
+    "type": "maxsim",
+    "query_prefix": "",
+    "document_prefix": "",
+    "pooled_weight": 1,
+    "scale": 1,
+    "offset": 0,
+}
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ({"head": {"type": "colbert"}}, r"'colbert' - at `\$\.head\.type"),
+        ({"head": {"x": 1}}, r"missing required field `type` - at `\$\.head"),
+        ({"head": {"type": "maxsim", "query_prefix": ""}}, "missing required field `document_pre"),
+        ({"head": "maxsim"}, r"at `\$\.head"),
+        ({"head": HEAD | {"pooled_weight": None}}, r"at `\$\.head\.pooled_weight"),
+        ({"head": HEAD | {"pooled_weight": -1}}, r"at `\$\.head\.pooled_weight"),
+        ({"head": HEAD | {"scale": "1"}}, r"at `\$\.head\.scale"),
+        ({"head": HEAD | {"query_prefix": 3}}, r"at `\$\.head\.query_prefix"),
+        ({"name": 3}, r"at `\$\.name"),
+        ({"dtype": "int8"}, r"at `\$\.dtype"),
+        ({"dtype": {"cpu": "int4"}}, r"at `\$\.dtype\.cpu"),
+        ({"converted": "yes"}, r"at `\$\.converted"),
+        ({"converted": {"dtype": "float32"}}, "missing required field `format`"),
+        ({"converted": {"dtype": "float32", "format": 1}}, "converted in format 1,"),
+    ],
+)
+def test_a_description_that_is_not_known_or_not_whole_is_refused(
+    maxsim_folder: Path, content: object, complaint: str
+) -> None:
+    write_json(maxsim_folder / "tamis.json", content)
 
     with pytest.raises(UnsupportedModelError, match=complaint):
         read_checkpoint(maxsim_folder)
+
+
+def test_a_converted_folder_without_its_weights_is_incomplete(folder: Path) -> None:
+    converted = {"dtype": "float32", "format": FORMAT_VERSION}
+    write_json(folder / "tamis.json", {"converted": converted})
+
+    with pytest.raises(IncompleteModelError, match=r"no ctranslate2/model\.bin"):
+        read_checkpoint(folder)
+
+
+def test_a_folder_in_place_of_a_file_is_incomplete(folder: Path) -> None:
+    (folder / "config.json").unlink()
+    (folder / "config.json").mkdir()
+
+    with pytest.raises(IncompleteModelError, match=r"config\.json cannot be read"):
+        read_checkpoint(folder)
 
 
 def test_a_missing_shard_is_named(folder: Path) -> None:
@@ -175,11 +281,21 @@ def test_an_index_without_shards_is_incomplete(folder: Path, index: object) -> N
         weight_files(folder)
 
 
-def test_shards_outside_the_folder_are_not_followed(folder: Path) -> None:
-    index = {"weight_map": {"a": "../../../etc/passwd"}}
-    write_json(folder / "model.safetensors.index.json", index)
+@pytest.mark.parametrize(
+    "name", ["..", ".", "", "/etc/passwd", "../model.safetensors", "below/model.safetensors", "a/"]
+)
+def test_a_shard_that_is_no_plain_file_name_is_refused(folder: Path, name: str) -> None:
+    write_json(folder / "model.safetensors.index.json", {"weight_map": {"a": name}})
 
-    with pytest.raises(IncompleteModelError, match="lacks passwd"):
+    with pytest.raises(UnsupportedModelError, match="a shard is a file beside its index"):
+        weight_files(folder)
+
+
+@pytest.mark.parametrize("weight_map", [["a"], "model.safetensors", {"a": 3}, {"a": None}])
+def test_an_index_of_another_kind_is_refused(folder: Path, weight_map: object) -> None:
+    write_json(folder / "model.safetensors.index.json", {"weight_map": weight_map})
+
+    with pytest.raises(UnsupportedModelError, match=r"index\.json: Expected .* at `\$\.weight_map"):
         weight_files(folder)
 
 

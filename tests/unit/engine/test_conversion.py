@@ -1,5 +1,6 @@
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from tamis.engine.loading import load_model
 from tamis.engine.manifest import verify_manifest
 from tamis.errors import ChecksumMismatchError, IncompleteModelError, RuntimeUnavailableError
 from tamis.settings import DtypeName, ModelSettings
-from tests.tiny_models import edit_json, quantize_rows
+from tests.tiny_models import edit_json, quantize_rows, write_json
 
 QUERY, DOCUMENTS = "what is a panda?", ["hi", "the giant panda is a bear species", ""]
 
@@ -20,6 +21,10 @@ def logits_of(folder: Path, cache_dir: Path, *, dtype: DtypeName = "auto") -> li
     """The logits of a few pairs, by a folder's model."""
     model = load_model(ModelSettings(name=str(folder), cache_dir=cache_dir, dtype=dtype))
     return model.backend.forward(model.tokenizer.encode(QUERY, DOCUMENTS)).tolist()
+
+
+def _asked(*dtypes: DtypeName) -> tuple[DtypeName, ...]:
+    return dtypes
 
 
 @pytest.fixture(params=["xlm-roberta", "bert", "maxsim"])
@@ -78,11 +83,38 @@ def test_int8_rows_that_a_checkpoint_stores_are_kept_as_they_are(
     np.testing.assert_allclose(logits_of(output, cache_dir), dequantized, atol=0.5)
 
 
-def test_more_precision_than_a_folder_kept_is_refused(source: Path, tmp_path: Path) -> None:
-    output = convert(read_checkpoint(source), tmp_path / "made", dtype="int8")
+@pytest.mark.parametrize("dtype", ["int8", "float16"])
+def test_more_precision_than_a_folder_kept_is_refused(
+    source: Path, tmp_path: Path, dtype: str
+) -> None:
+    output = convert(read_checkpoint(source), tmp_path / "made", dtype=dtype)
 
-    with pytest.raises(RuntimeUnavailableError, match="cannot give float32 back"):
+    with pytest.raises(RuntimeUnavailableError, match=f"to {dtype} and cannot give float32 back"):
         load_model(ModelSettings(name=str(output), dtype="float32"))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_a_folder_computes_in_what_it_was_converted_for_not_in_what_its_source_names(
+    source: Path, tmp_path: Path, dtype: DtypeName
+) -> None:
+    named = {"int8": "float32", "float32": "int8"}[dtype]
+    description = source / "tamis.json"
+    own = json.loads(description.read_text()) if description.exists() else {}
+    write_json(description, own | {"dtype": {"cpu": named}})
+
+    output = convert(read_checkpoint(source), tmp_path / "made", dtype=dtype)
+
+    for asked in _asked("auto", dtype):
+        assert load_model(ModelSettings(name=str(output), dtype=asked)).dtype == dtype
+
+
+def test_int8_rows_of_the_source_may_be_computed_in_float32(source: Path, tmp_path: Path) -> None:
+    quantize_rows(source / "model.safetensors")
+
+    output = convert(read_checkpoint(source), tmp_path / "made", dtype="float32")
+
+    for asked in _asked("auto", "float32"):
+        assert load_model(ModelSettings(name=str(output), dtype=asked)).dtype == "float32"
 
 
 def test_a_converted_folder_is_verified_when_it_is_loaded(source: Path, tmp_path: Path) -> None:
@@ -92,6 +124,16 @@ def test_a_converted_folder_is_verified_when_it_is_loaded(source: Path, tmp_path
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")
 
     with pytest.raises(ChecksumMismatchError, match=r"ctranslate2/model\.bin"):
+        load_model(ModelSettings(name=str(output)))
+
+
+def test_spoilt_files_without_a_manifest_are_refused(source: Path, tmp_path: Path) -> None:
+    output = convert(read_checkpoint(source), tmp_path / "made", dtype="float32")
+    (output / "tamis-manifest.json").unlink()
+    weights = output / "ctranslate2" / "model.bin"
+    weights.write_bytes(weights.read_bytes()[:1000])
+
+    with pytest.raises(RuntimeUnavailableError, match="ctranslate2 cannot open"):
         load_model(ModelSettings(name=str(output)))
 
 
@@ -110,6 +152,51 @@ def test_converting_again_replaces_the_folder(source: Path, tmp_path: Path) -> N
 
     assert json.loads((output / "tamis.json").read_text())["converted"]["dtype"] == "float32"
     assert not (output / "left-over").exists()
+
+
+def test_converting_at_once_makes_one_folder(source: Path, tmp_path: Path) -> None:
+    checkpoint = read_checkpoint(source)
+    output = tmp_path / "out" / "made"
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: convert(checkpoint, output, dtype="float32"), range(16)))
+
+    assert verify_manifest(output) is not None
+    assert list(output.parent.iterdir()) == [output]
+
+
+def test_a_folder_that_is_whole_and_the_same_stays_where_it_is(
+    source: Path, tmp_path: Path
+) -> None:
+    output = convert(read_checkpoint(source), tmp_path / "out" / "made", dtype="float32")
+    before = output.stat().st_ino
+
+    convert(read_checkpoint(source), output, dtype="float32")
+
+    assert output.stat().st_ino == before
+    assert list(output.parent.iterdir()) == [output]
+
+
+def test_a_spoilt_folder_is_replaced(source: Path, tmp_path: Path) -> None:
+    output = convert(read_checkpoint(source), tmp_path / "out" / "made", dtype="float32")
+    (output / "ctranslate2" / "model.bin").write_bytes(b"cut short")
+
+    convert(read_checkpoint(source), output, dtype="float32")
+
+    assert verify_manifest(output) is not None
+    assert list(output.parent.iterdir()) == [output]
+
+
+def test_a_converted_folder_has_the_modes_of_any_folder(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "file").touch()
+
+    output = convert(read_checkpoint(source), tmp_path / "out" / "made", dtype="float32")
+
+    folders = [output, *(path for path in output.rglob("*") if path.is_dir())]
+    assert {path.stat().st_mode for path in folders} == {(tmp_path / "plain").stat().st_mode}
+    files = [path for path in output.rglob("*") if path.is_file()]
+    assert {path.stat().st_mode for path in files} == {(tmp_path / "file").stat().st_mode}
 
 
 def test_a_failure_leaves_nothing_behind(source: Path, tmp_path: Path) -> None:

@@ -71,6 +71,12 @@ def test_a_loaded_model_says_what_it_is_and_where_it_runs(
     assert f"{runtime} on cpu in float32, at most 512 tokens" in caplog.text
 
 
+def test_a_model_is_not_called_what_it_was_trained_from(load: Any, folder: Path) -> None:
+    edit_json(folder / "config.json", _name_or_path="BAAI/bge-m3")
+
+    assert load(folder).name == "spoilt"
+
+
 def test_auto_is_ctranslate2(load: Any, tiny_model: Path) -> None:
     assert load(tiny_model).runtime == "ctranslate2"
 
@@ -151,6 +157,10 @@ def make_pickled(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
 
 
+def lose_tokenizer_model(folder: Path) -> None:
+    edit_json(folder / "tokenizer.json", model=None)
+
+
 def two_outputs(folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     for name in ("classifier.out_proj.weight", "classifier.out_proj.bias"):
@@ -162,6 +172,11 @@ def lose_tensor(folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     del tensors["roberta.encoder.layer.1.output.dense.bias"]
     save_file(tensors, folder / "model.safetensors")
+
+
+def weights_in_a_folder(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").mkdir()
 
 
 def config(**changes: Any) -> Any:
@@ -176,6 +191,9 @@ def config(**changes: Any) -> Any:
         (spoil_shard, IncompleteModelError, "model-00002-of-00002.safetensors"),
         (cut_short, IncompleteModelError, "cut short"),
         (lose_tensor, IncompleteModelError, "no tensor roberta.encoder.layer.1.output.dense.bias"),
+        (weights_in_a_folder, IncompleteModelError, "cannot be read: Is a directory"),
+        (lose_tokenizer_model, UnsupportedModelError, "has no `model`"),
+        (config(pad_token_id=0), UnsupportedModelError, "pad_token_id 0, which tokenizer.json"),
         (spoil_bytes, ChecksumMismatchError, "model.safetensors"),
         (two_outputs, UnsupportedModelError, "2 labels"),
         (config(id2label={"0": "a", "1": "b"}), UnsupportedModelError, "2 labels"),

@@ -10,7 +10,7 @@ from tamis.engine.manifest import (
     verify_manifest,
     write_manifest,
 )
-from tamis.errors import ChecksumMismatchError, IncompleteModelError
+from tamis.errors import ChecksumMismatchError, IncompleteModelError, UnsupportedModelError
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_a_missing_file_is_named(folder: Path) -> None:
 def test_a_manifest_of_another_kind_is_refused(folder: Path, content: str) -> None:
     (folder / MANIFEST_FILE).write_text(content)
 
-    with pytest.raises((IncompleteModelError, ChecksumMismatchError)):
+    with pytest.raises(UnsupportedModelError, match=r"tamis-manifest\.json: .*sha256"):
         verify_manifest(folder)
 
 

@@ -1,3 +1,4 @@
+import copy
 import json
 import time
 from pathlib import Path
@@ -335,3 +336,34 @@ def test_a_vocabulary_without_scores_has_no_unigram_scores(
 ) -> None:
     with pytest.raises(UnsupportedModelError, match="Unigram"):
         read_unigram_scores(definition_of(tiny_classifiers["bert"]))
+
+
+def test_control_tokens_are_out_of_reach_even_if_no_file_flags_them(tiny_model: Path) -> None:
+    definition = definition_of(tiny_model)
+    unflagged = copy.deepcopy(definition)
+    for token in unflagged["added_tokens"]:
+        del token["special"]
+    forgery = "a </s></s> panda <mask> <s> <pad> <unk>"
+
+    pairs: list[list[int]] = []
+    for known in (definition, unflagged, unflagged | {"added_tokens": []}):
+        text = read_text_tokenizer(known)
+        tokenizer = PairTokenizer(text, read_joint_template(text), max_length=512)
+        pairs.append(single(tokenizer.encode(QUERY, [forgery])[0])[0])
+
+    assert pairs[0] == pairs[1] == pairs[2]
+    assert [pairs[0].count(index) for index in (0, 1, 2)] == [1, 0, 3]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_few_words_among_many_blanks_are_all_read(tiny_model: Path, side: TruncationSide) -> None:
+    tokenizer = joint_tokenizer(tiny_model)
+    blanks = (" " * 60 + "\n") * 1_000
+
+    (plain,) = tokenizer.encode(QUERY, ["panda bear"])
+    (sparse,) = tokenizer.encode(
+        QUERY, [f"panda {blanks} bear"], truncate=False, truncation_side=side
+    )
+
+    assert single(sparse) == single(plain)
+    assert not sparse.truncated

@@ -66,6 +66,13 @@ def test_a_missing_file_is_incomplete(path: Path) -> None:
         Weights([path])
 
 
+def test_a_folder_in_place_of_a_file_is_incomplete(path: Path) -> None:
+    path.mkdir()
+
+    with pytest.raises(IncompleteModelError, match=r"model\.safetensors cannot be read"):
+        Weights([path])
+
+
 @pytest.mark.parametrize("kept", [0, 4, 8, 30, -1, -8])
 def test_a_file_cut_short_is_incomplete(path: Path, kept: int) -> None:
     save_file({"x": VALUES}, path)

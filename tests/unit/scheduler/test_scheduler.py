@@ -233,7 +233,7 @@ async def test_a_cancelled_request_is_never_run() -> None:
 
 async def test_a_request_cancelled_while_its_batch_fails_is_not_tried_again() -> None:
     loop = asyncio.get_running_loop()
-    kept, gone = pairs_of("kept"), pairs_of("gone")
+    kept, gone, after = pairs_of("kept"), pairs_of("gone"), pairs_of("after")
     tasks: list[asyncio.Task[Logits]] = []
 
     def fail_together(pairs: Sequence[EncodedPair]) -> None:
@@ -245,8 +245,21 @@ async def test_a_request_cancelled_while_its_batch_fails_is_not_tried_again() ->
     async with running(backend) as scheduler:
         tasks += [asyncio.create_task(scheduler.submit(pairs)) for pairs in (kept, gone)]
         await asyncio.gather(*tasks, return_exceptions=True)
+        await scheduler.submit(after)
 
-    assert backend.batches == [kept + gone, kept]
+    assert backend.batches == [kept + gone, kept, after]
+
+
+async def test_callers_of_a_loop_that_dies_are_told() -> None:
+    class Death(BaseException):
+        pass
+
+    def die(_: Sequence[EncodedPair]) -> None:
+        raise Death
+
+    async with running(FakeBackend(die)) as scheduler:
+        with pytest.raises(ShuttingDownError):
+            await scheduler.submit(pairs_of("any"))
 
 
 async def test_a_request_cancelled_while_it_runs_leaves_its_batch_mates_alone() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tamis.engine.collate import PackedBatch
-from tamis.errors import InferenceError
+from tamis.errors import InferenceError, RuntimeUnavailableError
 
 
 def cuda_available() -> bool:
@@ -27,6 +27,9 @@ class CTranslate2Runtime:
         folder: CTranslate2's own files.
         threads: CPU threads of one forward pass.
         reads_tokens: Whether token states are wanted rather than the pooled first token.
+
+    Raises:
+        RuntimeUnavailableError: the files are spoilt, or the device has no room for them.
     """
 
     def __init__(
@@ -35,13 +38,18 @@ class CTranslate2Runtime:
         self.device = device
         self.dtype = dtype
         self._reads_tokens = reads_tokens
-        self._encoder: ctranslate2.Encoder | None = ctranslate2.Encoder(
-            str(folder),
-            device=device,
-            compute_type=dtype,
-            inter_threads=1,
-            intra_threads=threads,
-        )
+        try:
+            self._encoder: ctranslate2.Encoder | None = ctranslate2.Encoder(
+                str(folder),
+                device=device,
+                compute_type=dtype,
+                inter_threads=1,
+                intra_threads=threads,
+            )
+        except RuntimeError as error:
+            raise RuntimeUnavailableError(
+                f"ctranslate2 cannot open {folder} on {device} in {dtype}: {error}"
+            ) from error
 
     def forward(self, batch: PackedBatch) -> NDArray[np.float32]:
         """See `Runtime.forward`."""

@@ -9,8 +9,8 @@ from pathlib import Path
 from ctranslate2 import __version__ as ctranslate2_version
 
 from tamis.engine import device
-from tamis.engine.checkpoint import Checkpoint
-from tamis.engine.conversion import FORMAT_VERSION, RUNTIME_FOLDER, convert, stored_dtype
+from tamis.engine.checkpoint import FORMAT_VERSION, RUNTIME_FOLDER, Checkpoint
+from tamis.engine.conversion import convert, stored_dtype
 from tamis.engine.manifest import read_manifest, verify_manifest
 from tamis.engine.runtimes import ctranslate2
 from tamis.engine.runtimes.base import Runtime
@@ -70,17 +70,20 @@ def _open_ctranslate2(
 def _converted(checkpoint: Checkpoint, folder: Path, dtype: str) -> bool:
     """Whether the cache holds the converted form, made now if need be, and whole."""
     try:
-        if verify_manifest(folder):
-            return True
-    except ModelError as error:
-        logger.warning("the converted model is made again: %s", error)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        convert(checkpoint, folder, dtype=dtype)
+        if not _is_whole(folder):
+            convert(checkpoint, folder, dtype=dtype)
     except OSError as error:
         logger.warning("cannot keep the converted model in %s: %s", folder.parent, error)
         return False
     return True
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        return verify_manifest(folder) is not None
+    except ModelError as error:
+        logger.warning("the converted model is made again: %s", error)
+        return False
 
 
 def _open_torch(
@@ -117,13 +120,17 @@ def _resolve_dtype(asked: str, where: str, cpu_dtype: str, computed: frozenset[s
 
 
 def _require_stored(checkpoint: Checkpoint, asked: str) -> None:
-    """Refuse to compute in more precision than a converted folder has kept."""
-    if checkpoint.converted_dtype == checkpoint.cpu_dtype == "int8" and asked not in (
-        "auto",
-        "int8",
-    ):
+    """Refuse to compute in more precision than the conversion has kept.
+
+    Rows that the source itself stores in int8 lose nothing where the folder was converted to
+    compute in floats.
+    """
+    stored = checkpoint.converted_dtype
+    rounded_to_int8 = stored == checkpoint.cpu_dtype == "int8" and asked not in ("auto", "int8")
+    rounded_to_half = stored == "float16" and asked == "float32"
+    if rounded_to_int8 or rounded_to_half:
         raise RuntimeUnavailableError(
-            f"{checkpoint.folder} was converted to int8 and cannot give {asked} back; "
+            f"{checkpoint.folder} was converted to {stored} and cannot give {asked} back; "
             "convert its source again"
         )
 

@@ -83,7 +83,7 @@ class TorchRuntime:
         self._activation = F.gelu if checkpoint.activation == "gelu" else F.relu
         self._tokens = read.tensor("embeddings.word_embeddings.weight")
         positions = read.tensor("embeddings.position_embeddings.weight")
-        self._positions = positions[checkpoint.family.position_offset :]
+        self._positions = positions[checkpoint.position_offset :]
         self._types = read.tensor("embeddings.token_type_embeddings.weight")
         self._embedding_norm = read.affine("embeddings.LayerNorm")
         self._layers = [read.layer(f"encoder.layer.{n}") for n in range(checkpoint.n_layers)]

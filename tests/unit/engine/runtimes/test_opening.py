@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from tamis.engine.runtimes.ctranslate2 import computed_dtypes
 from tamis.engine.runtimes.torch import computed_dtypes as computed_by_torch
 from tamis.errors import RuntimeUnavailableError
 from tamis.settings import DtypeName, ModelSettings, RuntimeName
-from tests.tiny_models import edit_json, quantize_rows, write_json
+from tests.tiny_models import quantize_rows, write_json
 
 RUNTIMES: list[RuntimeName] = ["ctranslate2", "torch"]
 
@@ -69,6 +70,49 @@ def test_a_cache_that_cannot_be_written_costs_a_warning_and_no_more(
 
     assert model.backend.forward(model.tokenizer.encode("q", ["d"])).shape == (1,)
     assert "cannot keep the converted model" in caplog.text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc has files that not even root reads")
+def test_a_cache_that_cannot_be_read_costs_a_warning_and_no_more(
+    folder: Path, cache_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened(folder, cache_dir)
+    (made,) = (cache_dir / "converted").iterdir()
+    (made / "ctranslate2" / "model.bin").unlink()
+    (made / "ctranslate2" / "model.bin").symlink_to("/proc/self/mem")
+
+    model = opened(folder, cache_dir)
+
+    assert model.backend.forward(model.tokenizer.encode("q", ["d"])).shape == (1,)
+    assert "cannot keep the converted model" in caplog.text
+
+
+def test_models_that_start_at_once_share_one_conversion(
+    folder: Path, cache_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        models = list(pool.map(lambda _: opened(folder, cache_dir), range(8)))
+
+    logits = {
+        model.backend.forward(model.tokenizer.encode("q", ["d"])).tobytes() for model in models
+    }
+    assert len(logits) == len(kept(cache_dir)) == 1
+    assert not caplog.records
+
+
+def test_processes_that_start_at_once_share_one_conversion(folder: Path, cache_dir: Path) -> None:
+    code = f"""
+from tamis.engine.loading import load_model
+from tamis.settings import ModelSettings
+load_model(ModelSettings(name={str(folder)!r}, cache_dir={str(cache_dir)!r}, threads=1))
+"""
+    command = [sys.executable, "-c", code]
+
+    started = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(4)]
+    complaints = [process.communicate()[1] for process in started]
+
+    assert complaints == [b""] * 4
+    assert len(kept(cache_dir)) == 1
 
 
 def test_a_spoilt_conversion_is_made_again(
@@ -181,7 +225,7 @@ print(load_model(ModelSettings(name={str(folder)!r}, cache_dir={str(cache_dir)!r
 
 
 def test_the_names_of_cached_models_are_plain(folder: Path, cache_dir: Path) -> None:
-    edit_json(folder / "config.json", _name_or_path="BAAI/bge reranker\nv2")
+    write_json(folder / "tamis.json", {"name": "BAAI/bge reranker\nv2"})
 
     opened(folder, cache_dir)
 
