@@ -72,7 +72,6 @@ def test_a_cache_that_cannot_be_written_costs_a_warning_and_no_more(
     assert "cannot keep the converted model" in caplog.text
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="/proc has files that not even root reads")
 def test_a_cache_that_cannot_be_read_costs_a_warning_and_no_more(
     folder: Path, cache_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
