@@ -12,7 +12,7 @@ from tamis import Reranker
 from tamis.settings import describe_options
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("training/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *ROOT.glob("[tb]*/*.md")])
 
 
 @pytest.fixture(name="generator", scope="module")
@@ -89,3 +89,19 @@ def test_the_readmes_ranking_table_is_what_training_measured() -> None:
         found = [results["sets"][head][name]["nDCG@10"] for head in heads[1:-1]]
         cells = [float(cell) for cell in row[1:]]
         assert cells == pytest.approx([*found, sum(found) / len(found)], abs=6e-4), row[0]
+
+
+def test_the_readmes_speed_table_is_what_was_measured_side_by_side() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    path = ROOT / "benchmarks/results/side_by_side.json"
+    (run,) = json.loads(path.read_text(encoding="utf-8"))["measured"].values()
+    _, *rows = table_below(text, "| | time for 16 documents")
+    names = [
+        *("tutorial", "CrossEncoder", "FlagReranker"),
+        *("tamis ctranslate2 float32", "tamis torch float32", "tamis ctranslate2 int8"),
+    ]
+    for (_, seconds, times), name in zip(rows, names, strict=True):
+        found = run["contestants"][name]
+        assert float(seconds.removesuffix(" s")) == pytest.approx(found["seconds_median"], abs=0.06)
+        assert float(times) == pytest.approx(found["times_faster_than_tutorial"], abs=0.006)
+        assert len(found["seconds"]) == 3
