@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Virtual environments of the peers that benchmarks/side_by_side.py runs: make_environments.sh FOLDER
+# Virtual environments of the peers that side_by_side.py and over_http.py run: make_environments.sh FOLDER
 set -euo pipefail
 folder=${1:?where to make them}
 make_environment() {
@@ -8,3 +8,4 @@ make_environment() {
 }
 make_environment sentence-transformers sentence-transformers==5.7.0
 make_environment FlagEmbedding FlagEmbedding==1.4.2
+make_environment infinity "infinity-emb[server,torch]==0.0.78"

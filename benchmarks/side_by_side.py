@@ -14,13 +14,14 @@ import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from benchmarks.random_checkpoint import write_random_checkpoint
+from benchmarks.random_checkpoint import Shape, write_random_checkpoint
 from benchmarks.results_file import save
 from benchmarks.workloads import Workload, rag_mix
 from tamis.engine.tokenization import (
@@ -53,6 +54,7 @@ FIELD = {
     BASELINE: Contestant("tutorial.py", "sentence-transformers"),
     "CrossEncoder": Contestant("crossencoder.py", "sentence-transformers"),
     "FlagReranker": Contestant("flagreranker.py", "FlagEmbedding", most_documents=16),
+    "tamis torch bfloat16": Contestant("tamis_reranker.py", None, ("WORK", "torch", "bfloat16")),
     "tamis torch float32": Contestant("tamis_reranker.py", None, ("WORK", "torch", "float32")),
     "tamis ctranslate2 float32": Contestant(
         "tamis_reranker.py", None, ("WORK", "ctranslate2", "float32")
@@ -86,25 +88,49 @@ def main() -> int:
     measured: dict[str, Any] = {}
     for n_documents in options.documents:
         workload, name = rag_mix(n_documents), f"RAG mix, {n_documents} documents"
-        runs = race(workload, folder, options.environments, options.work, options.rounds)
-        measured[name] = {"tokens": count_tokens(workload, folder), **summary(runs)}
+        peaks: list[dict[str, float]] = []
+        runs = race(workload, folder, options.environments, options.work, options.rounds, peaks)
+        lengths = pair_lengths(workload, folder)
+        measured[name] = {
+            "tokens": {"real": sum(lengths), "padded": max(lengths) * len(lengths)},
+            **summary(runs),
+            "gemm": shares_of_peak(runs, peaks, operations(lengths, Shape())),
+        }
         print(json.dumps({name: measured[name]}, indent=2), flush=True)
         save("side_by_side", measured)
     return 0
 
 
 def race(
-    workload: Workload, folder: Path, environments: Path, work: Path, rounds: int
+    workload: Workload,
+    folder: Path,
+    environments: Path,
+    work: Path,
+    rounds: int,
+    peaks: list[dict[str, float]],
 ) -> dict[str, list[Run]]:
-    """Runs of each contestant; every round lets each run once, in turn."""
+    """Runs of each contestant; every round lets each run once, in turn.
+
+    `peaks` gets the machine's GEMM rates (1e9 operations a second by dtype), twice a round.
+    """
     runs: dict[str, list[Run]] = {}
     for number in range(rounds):
         for name, contestant in FIELD.items():
+            if name in (BASELINE, "tamis torch float32"):
+                peaks.append(measure_peaks())
             if len(workload.documents) <= contestant.most_documents:
                 run = measure(contestant, workload, folder, environments, work)
                 runs.setdefault(name, []).append(run)
                 print(f"round {number + 1}: {name} {run.seconds:.2f} s", flush=True)
     return runs
+
+
+def measure_peaks() -> dict[str, float]:
+    """The machine's GEMM rates now, in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.gemm"]
+    done = subprocess.run(command, capture_output=True, check=True, text=True)
+    rates: dict[str, float] = json.loads(done.stdout)
+    return rates
 
 
 def measure(
@@ -147,13 +173,37 @@ def summary(runs: dict[str, list[Run]]) -> dict[str, Any]:
     return {"logits_std": float(reference.std()), "contestants": contestants}
 
 
-def count_tokens(workload: Workload, folder: Path) -> dict[str, int]:
-    """Tokens that matter, and tokens when all pairs are padded to the longest."""
+def shares_of_peak(
+    runs: dict[str, list[Run]], peaks: list[dict[str, float]], n_operations: float
+) -> dict[str, Any]:
+    """How near each tamis comes to the rates measured beside it, on the tokens that matter."""
+    rates = {dtype: statistics.median(peak[dtype] for peak in peaks) for dtype in peaks[0]}
+    return {
+        "median_rates_1e9_per_second": rates,
+        "operations_1e9": n_operations / 1e9,
+        "share_of_median_rate": {
+            name: n_operations
+            / statistics.median(run.seconds for run in found)
+            / (rates[name.split()[-1]] * 1e9)
+            for name, found in runs.items()
+            if name.startswith("tamis")
+        },
+    }
+
+
+def operations(lengths: Sequence[int], shape: Shape) -> float:
+    """Multiplications and additions of a forward pass over real tokens, all layers whole."""
+    linear = 4 * shape.hidden**2 + 2 * shape.hidden * shape.inner
+    attention = 4 * shape.hidden * sum(length**2 for length in lengths)
+    return float(shape.n_layers * (2 * linear * sum(lengths) + attention))
+
+
+def pair_lengths(workload: Workload, folder: Path) -> list[int]:
+    """Tokens of each pair."""
     definition = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     text = read_text_tokenizer(definition)
     tokenizer = PairTokenizer(text, read_joint_template(text), max_length=512)
-    lengths = [pair.n_tokens for pair in tokenizer.encode(workload.query, workload.documents)]
-    return {"real": sum(lengths), "padded": max(lengths) * len(lengths)}
+    return [pair.n_tokens for pair in tokenizer.encode(workload.query, workload.documents)]
 
 
 def _ask(stdin: IO[str], stdout: IO[str], workload: Workload) -> dict[str, Any]:

@@ -74,6 +74,7 @@ VERBS = [
     ["models", "pull"],
     ["models", "verify"],
     ["models", "convert"],
+    ["models", "tune"],
 ]
 
 

@@ -19,7 +19,6 @@ from tamis.settings import (
     DeviceName,
     DtypeName,
     RuntimeName,
-    SchedulerSettings,
     model_settings,
 )
 from tamis.types import Document, RankedDocument, RerankRequest, TokenMatch
@@ -41,7 +40,8 @@ class Reranker:
         revision: Branch, tag or commit of a hub name.
         offline: Look at local files only.
         threads: CPU threads; 0 takes the cores this process may use.
-        max_batch_tokens: Tokens in one forward pass, at most; None for the server's default.
+        max_batch_tokens: Tokens in one forward pass, at most; None for what was measured
+            on this processor when the model was converted.
         on_batch: Called after each forward pass, in the calling thread.
 
     Raises:
@@ -80,7 +80,7 @@ class Reranker:
             }
             model = load_model(model_settings(options))
         self._model = model
-        self._max_batch_tokens = max_batch_tokens or SchedulerSettings().max_batch_tokens
+        self._max_batch_tokens = max_batch_tokens or model.max_batch_tokens
         self._on_batch = on_batch
 
     @property

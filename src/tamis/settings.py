@@ -90,8 +90,12 @@ class SchedulerSettings(Section):
 
     max_batch_tokens: Annotated[
         int,
-        Field(ge=1, description="Tokens in one forward pass, at most (a longer pair is alone)."),
-    ] = 1024
+        Field(
+            ge=0,
+            description="Tokens in one forward pass, at most (a longer pair is alone); 0 takes "
+            "what was measured on this processor when the model was converted.",
+        ),
+    ] = 0
     max_queued_tokens: Annotated[
         int,
         Field(ge=1, description="Tokens waiting or running, at most; beyond it callers get 429."),

@@ -114,6 +114,28 @@ def test_a_folder_without_a_manifest_can_still_be_checked(shell: Shell, tiny_mod
     assert "can be run (3 layers of 32, classification head" in done.out
 
 
+def test_a_converted_model_is_measured_anew_on_another_processor(
+    shell: Shell, tiny_model: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "converted"
+    shell.run("models", "convert", tiny_model, "-o", output)
+    (output / "tamis-tuning.json").unlink()
+    done = shell.run("models", "tune", output)
+    assert done.code == 0
+    assert [line.split("\t")[0] for line in done.out.splitlines()][:2] == ["512", "1024"]
+    assert "token budget on this processor" in done.err
+    assert (output / "tamis-tuning.json").exists()
+    assert shell.run("models", "verify", output).code == 0
+
+
+def test_what_was_not_converted_cannot_be_measured(
+    shell: Shell, tiny_model: Path, tmp_path: Path
+) -> None:
+    done = shell.run("models", "tune", tiny_model, XDG_CACHE_HOME=str(tmp_path))
+    assert done.code == 78
+    assert "has not been converted" in done.sentence
+
+
 def test_convert_overwrites_nothing(shell: Shell, tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "note").write_text("mine")

@@ -88,7 +88,7 @@ def test_an_unknown_argument_refuses_the_start(arguments: list[str]) -> None:
         ("model.device", "tpu"),
         ("model.dtype", "float64"),
         ("model.threads", "-1"),
-        ("scheduler.max_batch_tokens", "0"),
+        ("scheduler.max_batch_tokens", "-1"),
         ("scheduler.max_queued_tokens", "1.5"),
         ("server.port", "65536"),
         ("log.level", "loud"),

@@ -27,6 +27,9 @@ models = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+ConvertedDtype = Annotated[
+    DtypeName, typer.Option("--dtype", help="What the converted model computes in.")
+]
 Name = Annotated[str, typer.Argument(help="Embedded model, hub name or local folder.")]
 
 
@@ -80,16 +83,15 @@ def convert(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder to write; the cache otherwise.")
     ] = None,
-    dtype: Annotated[
-        DtypeName, typer.Option("--dtype", help="What the model will compute in.")
-    ] = "auto",
+    dtype: ConvertedDtype = "auto",
     revision: Revision = None,
     offline: Offline = None,
 ) -> None:
     """Convert a model for ctranslate2, into a folder that loads by itself."""
     from tamis.engine import hub
     from tamis.engine.conversion import convert as convert_checkpoint
-    from tamis.engine.runtimes.opening import converted_folder
+    from tamis.engine.device import usable_cores
+    from tamis.engine.runtimes.opening import converted_folder, tune_converted
 
     settings = _settings(name, revision, offline)
     source = hub.locate(name, revision=settings.revision, offline=settings.offline)
@@ -102,9 +104,37 @@ def convert(
     try:
         if output is not None and output.exists() and any(output.iterdir()):
             raise SettingsError(f"{output} is not empty; name a new folder")
-        typer.echo(str(convert_checkpoint(checkpoint, folder, dtype=wanted)))
+        convert_checkpoint(checkpoint, folder, dtype=wanted)
     except OSError as error:
         raise SettingsError(f"cannot write {folder}: {error.strerror}") from error
+    tuning = tune_converted(folder, threads=settings.threads or usable_cores())
+    typer.echo(str(folder))
+    typer.echo(f"token budget on this processor: {tuning.max_batch_tokens:,}", err=True)
+
+
+@models.command()
+def tune(name: Name, dtype: ConvertedDtype = "auto", revision: Revision = None) -> None:
+    """Measure a converted model's token budget anew, on this processor.
+
+    Takes a converted folder, or the name of a model whose converted form is in the cache.
+    """
+    from tamis.engine import hub
+    from tamis.engine.device import usable_cores
+    from tamis.engine.runtimes.opening import converted_folder, tune_converted
+
+    settings = _settings(name, revision, offline=True)
+    source = hub.locate(name, revision=settings.revision, offline=True)
+    checkpoint = read_checkpoint(source, name=None if Path(name).is_dir() else name)
+    wanted = checkpoint.cpu_dtype if dtype == "auto" else dtype
+    folder = source
+    if checkpoint.converted_dtype is None:
+        folder = converted_folder(checkpoint, dtype=wanted, cache_dir=settings.cache_dir)
+    if not folder.is_dir():
+        raise ModelNotFoundError(f"{name} has not been converted; `tamis models convert {name}`")
+    tuning = tune_converted(folder, threads=settings.threads or usable_cores())
+    for budget, speed in tuning.tokens_per_second.items():
+        typer.echo(f"{budget}\t{speed:,.0f} tokens/s")
+    typer.echo(f"token budget on this processor: {tuning.max_batch_tokens:,}", err=True)
 
 
 def _settings(name: str, revision: str | None, offline: bool | None) -> ModelSettings:

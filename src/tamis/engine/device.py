@@ -2,6 +2,7 @@
 
 import math
 import os
+import platform
 from collections.abc import Collection
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from tamis.errors import RuntimeUnavailableError
 
 HALF_PRECISION = ("float16", "bfloat16")
 _CPU_FLAGS = {"float16": {"avx512_fp16", "amx_fp16"}, "bfloat16": {"avx512_bf16", "amx_bf16"}}
+_SPEED_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8")
 _QUOTA_FILE = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -64,12 +66,30 @@ def resolve_dtype(
 
 def cpu_computes(dtype: str) -> bool:
     """Whether this CPU has instructions for a half-precision dtype."""
+    return bool(_CPU_FLAGS[dtype] & set(_processor().get("flags", "").split()))
+
+
+def processor_name() -> str:
+    """What tells one kind of processor from another: name, family, model, widest instructions."""
+    fields = _processor()
+    flags = set(fields.get("flags", "").split())
+    widest = " ".join(flag for flag in _SPEED_FLAGS if flag in flags)
+    named = [fields.get(name, "") for name in ("model name", "cpu family", "model")]
+    name, family, model = named if any(named) else [platform.machine(), "?", "?"]
+    return f"{name} (family {family} model {model}, {widest})"
+
+
+def _processor() -> dict[str, str]:
+    """The first processor of /proc/cpuinfo; nothing where there is no such file."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return False
-    flags = next((line for line in lines if line.startswith("flags")), "")
-    return bool(_CPU_FLAGS[dtype] & set(flags.split()))
+        return {}
+    fields: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        fields.setdefault(name.strip(), value.strip())
+    return fields
 
 
 def _quota_cores(path: Path) -> int | None:

@@ -50,6 +50,11 @@ class LoadedModel:
         return self.backend.runtime.device
 
     @property
+    def max_batch_tokens(self) -> int:
+        """The token budget of one forward pass that suits it here."""
+        return self.backend.runtime.max_batch_tokens
+
+    @property
     def dtype(self) -> str:
         """What it computes in."""
         return self.backend.runtime.dtype

@@ -118,7 +118,7 @@ class ModelLife:
         options = self._settings.scheduler
         scheduler = Scheduler(
             model.backend,
-            max_batch_tokens=options.max_batch_tokens,
+            max_batch_tokens=options.max_batch_tokens or model.max_batch_tokens,
             max_queued_tokens=options.max_queued_tokens,
             on_batch=self._metrics.observe_batch,
         )

@@ -21,6 +21,11 @@ class Runtime(Protocol):
         """What it computes in."""
         ...
 
+    @property
+    def max_batch_tokens(self) -> int:
+        """The token budget of one forward pass that suits it here."""
+        ...
+
     def forward(self, batch: PackedBatch) -> NDArray[np.float32]:
         """Run the encoder on a batch.
 

@@ -26,6 +26,7 @@ class CTranslate2Runtime:
     Args:
         folder: CTranslate2's own files.
         threads: CPU threads of one forward pass.
+        max_batch_tokens: See `Runtime.max_batch_tokens`.
         reads_tokens: Whether token states are wanted rather than the pooled first token.
 
     Raises:
@@ -33,10 +34,18 @@ class CTranslate2Runtime:
     """
 
     def __init__(
-        self, folder: Path, *, device: str, dtype: str, threads: int, reads_tokens: bool
+        self,
+        folder: Path,
+        *,
+        device: str,
+        dtype: str,
+        threads: int,
+        max_batch_tokens: int,
+        reads_tokens: bool,
     ) -> None:
         self.device = device
         self.dtype = dtype
+        self.max_batch_tokens = max_batch_tokens
         self._reads_tokens = reads_tokens
         try:
             self._encoder: ctranslate2.Encoder | None = ctranslate2.Encoder(

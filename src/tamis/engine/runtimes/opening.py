@@ -9,11 +9,17 @@ from pathlib import Path
 from ctranslate2 import __version__ as ctranslate2_version
 
 from tamis.engine import device
-from tamis.engine.checkpoint import FORMAT_VERSION, RUNTIME_FOLDER, Checkpoint
+from tamis.engine.checkpoint import (
+    FORMAT_VERSION,
+    RUNTIME_FOLDER,
+    Checkpoint,
+    read_checkpoint,
+)
 from tamis.engine.conversion import convert, stored_dtype
 from tamis.engine.manifest import read_manifest, verify_manifest
 from tamis.engine.runtimes import ctranslate2
 from tamis.engine.runtimes.base import Runtime
+from tamis.engine.tuning import DEFAULT_BATCH_TOKENS, Tuning, read_tuning, tune
 from tamis.engine.weights import read_weights
 from tamis.errors import ModelError, RuntimeUnavailableError
 from tamis.settings import ModelSettings
@@ -48,12 +54,14 @@ def _open_ctranslate2(
         settings.dtype, where, checkpoint.cpu_dtype, ctranslate2.computed_dtypes(where)
     )
 
-    def opened(folder: Path) -> Runtime:
+    def opened(folder: Path) -> ctranslate2.CTranslate2Runtime:
+        tuning = read_tuning(folder, dtype=dtype, threads=threads) if where == "cpu" else None
         return ctranslate2.CTranslate2Runtime(
             folder / RUNTIME_FOLDER,
             device=where,
             dtype=dtype,
             threads=threads,
+            max_batch_tokens=tuning.max_batch_tokens if tuning else DEFAULT_BATCH_TOKENS[where],
             reads_tokens=reads_tokens,
         )
 
@@ -61,21 +69,41 @@ def _open_ctranslate2(
         _require_stored(checkpoint, settings.dtype)
         return opened(checkpoint.folder)
     folder = converted_folder(checkpoint, dtype=dtype, cache_dir=settings.cache_dir)
-    if _converted(checkpoint, folder, dtype):
-        return opened(folder)
-    with tempfile.TemporaryDirectory() as temporary:
-        return opened(convert(checkpoint, Path(temporary) / "converted", dtype=dtype))
-
-
-def _converted(checkpoint: Checkpoint, folder: Path, dtype: str) -> bool:
-    """Whether the cache holds the converted form, made now if need be, and whole."""
     try:
-        if not _is_whole(folder):
+        made = not _is_whole(folder)
+        if made:
             convert(checkpoint, folder, dtype=dtype)
     except OSError as error:
         logger.warning("cannot keep the converted model in %s: %s", folder.parent, error)
-        return False
-    return True
+        with tempfile.TemporaryDirectory() as temporary:
+            return opened(convert(checkpoint, Path(temporary) / "converted", dtype=dtype))
+    runtime = opened(folder)
+    if made and where == "cpu":
+        tuning = tune(runtime, folder, threads=threads, max_length=checkpoint.max_length)
+        runtime.max_batch_tokens = tuning.max_batch_tokens
+    return runtime
+
+
+def tune_converted(folder: Path, *, threads: int) -> Tuning:
+    """Measure the token budget of a converted model on this machine's CPU and store it there.
+
+    Raises:
+        ModelError: it is no converted model, or cannot be opened.
+    """
+    checkpoint = read_checkpoint(folder)
+    computed = ctranslate2.computed_dtypes("cpu")
+    runtime = ctranslate2.CTranslate2Runtime(
+        folder / RUNTIME_FOLDER,
+        device="cpu",
+        dtype=_resolve_dtype("auto", "cpu", checkpoint.cpu_dtype, computed),
+        threads=threads,
+        max_batch_tokens=DEFAULT_BATCH_TOKENS["cpu"],
+        reads_tokens=checkpoint.maxsim is not None,
+    )
+    try:
+        return tune(runtime, folder, threads=threads, max_length=checkpoint.max_length)
+    finally:
+        runtime.close()
 
 
 def _is_whole(folder: Path) -> bool:

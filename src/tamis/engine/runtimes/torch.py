@@ -6,7 +6,7 @@ last layer runs for it alone.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -16,13 +16,19 @@ import torch.nn.functional as F  # noqa: N812 - everybody calls it so
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tamis.engine.checkpoint import Checkpoint
+from tamis.engine.checkpoint import Activation, Checkpoint
 from tamis.engine.collate import PackedBatch
 from tamis.engine.device import HALF_PRECISION, cpu_computes
+from tamis.engine.tuning import DEFAULT_BATCH_TOKENS
 from tamis.engine.weights import Weights
 from tamis.errors import InferenceError
 
 Bounds = Sequence[tuple[int, int]]
+_ACTIVATE: Mapping[Activation, Callable[[Tensor], Tensor]] = {
+    "gelu": torch.ops.aten.gelu_,
+    "relu": torch.relu_,
+}
+"""In place: the inner states are the largest there are, and a copy costs their pages anew."""
 
 
 def cuda_available() -> bool:
@@ -76,11 +82,12 @@ class TorchRuntime:
     ) -> None:
         self.device = device
         self.dtype = dtype
+        self.max_batch_tokens = DEFAULT_BATCH_TOKENS[device]
         torch.set_num_threads(threads)
         read = _Reader(weights, checkpoint.family.prefix, torch.device(device), dtype)
         self._n_heads = checkpoint.n_heads
         self._epsilon = checkpoint.layer_norm_epsilon
-        self._activation = F.gelu if checkpoint.activation == "gelu" else F.relu
+        self._activate = _ACTIVATE[checkpoint.activation]
         self._tokens = read.tensor("embeddings.word_embeddings.weight")
         positions = read.tensor("embeddings.position_embeddings.weight")
         self._positions = positions[checkpoint.position_offset :]
@@ -130,18 +137,20 @@ class TorchRuntime:
         qkv = F.linear(states, *layer.qkv).view(len(states), 3, self._n_heads, -1)
         mixed: list[Tensor] = []
         for start, end in bounds:
-            query, key, value = qkv[start:end].permute(1, 2, 0, 3)  # (heads, length, size) each
+            # (1, heads, length, size) each: only with a batch dimension are fused kernels taken
+            query, key, value = qkv[None, start:end].permute(2, 0, 3, 1, 4)
             if first_only:
-                query = query[:, :1]
-            mixed.append(F.scaled_dot_product_attention(query, key, value).transpose(0, 1))
+                query = query[:, :, :1]
+            attended = F.scaled_dot_product_attention(query, key, value)
+            mixed.append(attended[0].transpose(0, 1))  # (length, heads, size)
         return torch.cat(mixed).reshape(-1, hidden)
 
     def _finish(self, layer: Layer, states: Tensor, attended: Tensor) -> Tensor:
         """The rest of a layer: output projection, feed-forward, both with residual and norm."""
         projected = F.linear(attended, *layer.attention_output)
-        states = self._norm(layer.attention_norm, states + projected)
-        inner = self._activation(F.linear(states, *layer.intermediate))
-        return self._norm(layer.output_norm, states + F.linear(inner, *layer.output))
+        states = self._norm(layer.attention_norm, projected.add_(states))
+        inner = self._activate(F.linear(states, *layer.intermediate))
+        return self._norm(layer.output_norm, F.linear(inner, *layer.output).add_(states))
 
     def _norm(self, norm: Affine, states: Tensor) -> Tensor:
         return F.layer_norm(states, (states.shape[-1],), *norm, eps=self._epsilon)

@@ -1,0 +1,162 @@
+"""The token budget of one forward pass, measured where a model runs and kept beside it.
+
+A small budget pays the fixed cost of a pass more often; a large one overflows the processor's
+caches and pads attention further. Where the best lies differs between processors, so it is
+measured once, when a model is converted, and stored for each processor.
+"""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from tamis.engine.checkpoint import Count, read_json
+from tamis.engine.collate import PackedBatch
+from tamis.engine.device import processor_name
+from tamis.engine.runtimes.base import Runtime
+from tamis.errors import ModelError
+
+logger = logging.getLogger(__name__)
+
+TUNING_FILE = "tamis-tuning.json"
+DEFAULT_BATCH_TOKENS: Mapping[str, int] = {"cpu": 1024, "cuda": 16_384}
+"""Until something was measured: by device."""
+
+BUDGETS = (512, 1024, 2048)
+_PASSES = 2
+CLEARLY_FASTER = 1.05
+"""What a budget must gain over the default to take its place: less is the machine's noise."""
+
+_MEDIAN_TOKENS, _SIGMA, _SHORTEST, _LONGEST = 140, 0.65, 36, 512  # pairs as retrieval brings them
+_SEED = 0
+
+
+class Tuning(msgspec.Struct, frozen=True):
+    """What was measured on one processor.
+
+    Attributes:
+        max_batch_tokens: The budget to take.
+        tokens_per_second: Of each budget that was tried.
+    """
+
+    max_batch_tokens: Count
+    tokens_per_second: dict[str, float]
+
+
+def tune(runtime: Runtime, folder: Path, *, threads: int, max_length: int) -> Tuning:
+    """Measure a runtime's best budget and store it beside the model; a few passes, seconds long.
+
+    Args:
+        runtime: The encoder, ready to run.
+        folder: Its converted model; a measurement that cannot be kept there is lost.
+        threads: CPU threads of one forward pass.
+        max_length: Tokens a sequence may have.
+    """
+    speeds = _measure(runtime, max_length)
+    tuning = Tuning(choose_budget(speeds), {str(n): speed for n, speed in speeds.items()})
+    try:
+        _store(folder / TUNING_FILE, tuning_key(runtime.dtype, threads), tuning)
+    except OSError as error:
+        logger.warning("cannot keep the measured token budget in %s: %s", folder, error)
+    logger.info(
+        "measured once for this processor: %d tokens a forward pass (%s tokens/s)",
+        *(tuning.max_batch_tokens, ", ".join(f"{n}: {speed:,.0f}" for n, speed in speeds.items())),
+    )
+    return tuning
+
+
+def read_tuning(folder: Path, *, dtype: str, threads: int) -> Tuning | None:
+    """What was measured on this processor; None where nothing was, or the file is spoilt."""
+    try:
+        return _read(folder / TUNING_FILE).get(tuning_key(dtype, threads))
+    except ModelError as error:
+        logger.warning("the measured token budget is not used: %s", error)
+        return None
+
+
+def tuning_key(dtype: str, threads: int) -> str:
+    """What a measurement holds for."""
+    return f"{processor_name()}, {threads} threads, {dtype}"
+
+
+def choose_budget(speeds: Mapping[int, float]) -> int:
+    """The fastest budget, or the default where none is clearly faster.
+
+    Args:
+        speeds: Tokens a second of each budget, the default among them.
+    """
+    default = DEFAULT_BATCH_TOKENS["cpu"]
+    fastest = max(speeds, key=lambda budget: speeds[budget])
+    return fastest if speeds[fastest] > CLEARLY_FASTER * speeds[default] else default
+
+
+def _measure(runtime: Runtime, max_length: int) -> dict[int, float]:
+    """Tokens a second by budget; larger budgets are left out once they prove slower."""
+    runtime.forward(_batches(DEFAULT_BATCH_TOKENS["cpu"], max_length)[-1])
+    speeds: dict[int, float] = {}
+    for budget in BUDGETS:
+        batches = _batches(budget, max_length)
+        n_tokens = sum(len(batch.token_ids) for batch in batches)
+        speeds[budget] = n_tokens / min(_seconds(runtime, batches) for _ in range(_PASSES))
+        if speeds[budget] * CLEARLY_FASTER < max(speeds.values()):
+            break
+    return speeds
+
+
+def _seconds(runtime: Runtime, batches: Iterable[PackedBatch]) -> float:
+    started = time.perf_counter()
+    for batch in batches:
+        runtime.forward(batch)
+    return time.perf_counter() - started
+
+
+def _batches(budget: int, max_length: int) -> list[PackedBatch]:
+    """The same seeded lengths, longest first, cut into batches of at most `budget` tokens."""
+    random = np.random.default_rng(_SEED)
+    lengths: list[int] = []
+    while sum(lengths) < max(BUDGETS):
+        drawn = random.lognormal(np.log(_MEDIAN_TOKENS), _SIGMA)
+        lengths.append(int(min(max(drawn, _SHORTEST), _LONGEST, max_length)))
+    batches: list[list[int]] = [[]]
+    for length in sorted(lengths, reverse=True):
+        if batches[-1] and sum(batches[-1]) + length > budget:
+            batches.append([])
+        batches[-1].append(length)
+    return [_batch(batch) for batch in batches]
+
+
+def _batch(lengths: Iterable[int]) -> PackedBatch:
+    cu_seqlens = np.cumsum([0, *lengths], dtype=np.int32)
+    ids = np.zeros(cu_seqlens[-1], dtype=np.int32)  # what the tokens are does not change the time
+    return PackedBatch(
+        token_ids=ids,
+        type_ids=ids,
+        cu_seqlens=cu_seqlens,
+        pair_sequences=np.arange(len(cu_seqlens) - 1, dtype=np.intp)[:, None],
+    )
+
+
+def _read(path: Path) -> dict[str, Tuning]:
+    if not path.exists():
+        return {}
+    try:
+        return msgspec.convert(read_json(path), dict[str, Tuning])
+    except msgspec.ValidationError as error:
+        raise ModelError(f"{path}: {error}") from error
+
+
+def _store(path: Path, key: str, tuning: Tuning) -> None:
+    """Put one measurement beside those of other processors, whole at every moment."""
+    try:
+        held = _read(path)
+    except ModelError:
+        held = {}
+    content = json.dumps(msgspec.to_builtins(held | {key: tuning}), indent=2) + "\n"
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(content, encoding="utf-8")
+    draft.replace(path)
