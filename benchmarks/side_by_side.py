@@ -81,6 +81,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=Path("build/benchmarks"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--documents", type=int, nargs="+", default=[16, 50])
+    parser.add_argument("--result", default="side_by_side", help="name of the saved result")
     options = parser.parse_args()
     folder: Path = options.work / "random-large"
     if not (folder / "tokenizer_config.json").exists():
@@ -97,7 +98,7 @@ def main() -> int:
             "gemm": shares_of_peak(runs, peaks, operations(lengths, Shape())),
         }
         print(json.dumps({name: measured[name]}, indent=2), flush=True)
-        save("side_by_side", measured)
+        save(options.result, measured)
     return 0
 
 
