@@ -73,11 +73,12 @@ def measure(command: list[str]) -> dict[str, Any]:
     """Seconds of each request, and pairs a second, by the number of callers."""
     run: dict[str, Any] = {}
     with serving(command) as url, httpx2.Client(timeout=600) as client:
-        ask(client, url, seed=1000)
+        ask(client, url, texts(1000))
         for callers, n_requests in REQUESTS.items():
+            bodies = [texts(seed) for seed in range(n_requests)]
             started = time.perf_counter()
             with ThreadPoolExecutor(callers) as pool:
-                seconds = list(pool.map(lambda seed: ask(client, url, seed), range(n_requests)))
+                seconds = list(pool.map(lambda body: ask(client, url, body), bodies))
             elapsed = time.perf_counter() - started
             run[str(callers)] = {
                 "pairs_per_second": n_requests * N_DOCUMENTS / elapsed,
@@ -86,10 +87,14 @@ def measure(command: list[str]) -> dict[str, Any]:
     return run
 
 
-def ask(client: httpx2.Client, url: str, seed: int) -> float:
-    """Seconds of one request; each seed has texts of its own."""
+def texts(seed: int) -> dict[str, Any]:
+    """The body of a request; each seed has texts of its own."""
     work = short(N_DOCUMENTS, seed=seed)
-    body = {"model": "m", "query": work.query, "documents": list(work.documents)}
+    return {"model": "m", "query": work.query, "documents": list(work.documents)}
+
+
+def ask(client: httpx2.Client, url: str, body: dict[str, Any]) -> float:
+    """Seconds of one request."""
     started = time.perf_counter()
     answer = client.post(f"{url}/rerank", json=body).raise_for_status().json()
     seconds = time.perf_counter() - started
