@@ -75,6 +75,7 @@ VERBS = [
     ["models", "verify"],
     ["models", "convert"],
     ["models", "tune"],
+    ["models", "calibrate"],
 ]
 
 

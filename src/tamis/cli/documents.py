@@ -29,14 +29,14 @@ def read_documents(names: list[str]) -> list[Document]:
     documents = [
         document
         for name in names or [STANDARD_INPUT]
-        for document in _parse(name, _read_lines(name))
+        for document in _parse(name, read_lines(name))
     ]
     if not documents:
         raise MissingFieldError("no documents: every line is empty")
     return documents
 
 
-def _read_lines(name: str) -> Iterator[tuple[int, str]]:
+def read_lines(name: str) -> Iterator[tuple[int, str]]:
     """Numbered lines that are not empty."""
     try:
         data = sys.stdin.buffer.read() if name == STANDARD_INPUT else Path(name).read_bytes()

@@ -8,10 +8,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from tamis.cli.calibrate import calibrate
 from tamis.cli.options import Offline, Revision
 from tamis.engine.checkpoint import Checkpoint, read_checkpoint
 from tamis.engine.manifest import verify_manifest
-from tamis.errors import ModelNotFoundError, SettingsError
+from tamis.errors import ModelError, ModelNotFoundError, SettingsError
 from tamis.settings import (
     DEFAULT_MODEL,
     DtypeName,
@@ -30,6 +31,8 @@ models = typer.Typer(
 ConvertedDtype = Annotated[
     DtypeName, typer.Option("--dtype", help="What the converted model computes in.")
 ]
+models.command()(calibrate)
+
 Name = Annotated[str, typer.Argument(help="Embedded model, hub name or local folder.")]
 
 
@@ -42,7 +45,7 @@ def list_models() -> None:
             typer.echo("\t".join(row))
         return
     table = Table(show_edge=False, pad_edge=False)
-    for heading in ("model", "kind", "revision", "size", "folder"):
+    for heading in ("model", "kind", "revision", "size", "folder", "calibration"):
         table.add_column(heading, justify="right" if heading == "size" else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)
@@ -91,7 +94,7 @@ def convert(
     from tamis.engine import hub
     from tamis.engine.conversion import convert as convert_checkpoint
     from tamis.engine.device import usable_cores
-    from tamis.engine.runtimes.opening import converted_folder, tune_converted
+    from tamis.engine.runtimes.opening import auto_dtype, converted_folder, tune_converted
 
     settings = _settings(name, revision, offline)
     source = hub.locate(name, revision=settings.revision, offline=settings.offline)
@@ -99,7 +102,7 @@ def convert(
     verify_manifest(checkpoint.folder)
     if checkpoint.converted_dtype is not None:
         raise ModelNotFoundError(f"{name} is converted already; convert its source")
-    wanted = checkpoint.cpu_dtype if dtype == "auto" else dtype
+    wanted = auto_dtype(checkpoint, settings.cache_dir) if dtype == "auto" else dtype
     folder = output or converted_folder(checkpoint, dtype=wanted, cache_dir=settings.cache_dir)
     try:
         if output is not None and output.exists() and any(output.iterdir()):
@@ -120,12 +123,12 @@ def tune(name: Name, dtype: ConvertedDtype = "auto", revision: Revision = None) 
     """
     from tamis.engine import hub
     from tamis.engine.device import usable_cores
-    from tamis.engine.runtimes.opening import converted_folder, tune_converted
+    from tamis.engine.runtimes.opening import auto_dtype, converted_folder, tune_converted
 
     settings = _settings(name, revision, offline=True)
     source = hub.locate(name, revision=settings.revision, offline=True)
     checkpoint = read_checkpoint(source, name=None if Path(name).is_dir() else name)
-    wanted = checkpoint.cpu_dtype if dtype == "auto" else dtype
+    wanted = auto_dtype(checkpoint, settings.cache_dir) if dtype == "auto" else dtype
     folder = source
     if checkpoint.converted_dtype is None:
         folder = converted_folder(checkpoint, dtype=wanted, cache_dir=settings.cache_dir)
@@ -142,20 +145,33 @@ def _settings(name: str, revision: str | None, offline: bool | None) -> ModelSet
     return model_settings(options, load_settings().model)
 
 
-def _rows(cache_dir: Path) -> list[tuple[str, str, str, str, str]]:
+def _rows(cache_dir: Path) -> list[tuple[str, ...]]:
     from tamis.engine import hub
 
     embedded = hub.EMBEDDED_FOLDER
-    rows = [(DEFAULT_MODEL, "embedded", "", _size(embedded), str(embedded))]
+    rows = [(DEFAULT_MODEL, "embedded", "", _size(embedded), str(embedded), "")]
     rows += [
-        (name, "fetched", commit[:12], _size(folder), str(folder))
+        (name, "fetched", commit[:12], _size(folder), str(folder), "")
         for name, commit, folder in hub.list_fetched()
     ]
     converted = sorted((cache_dir / "converted").glob("[!.]*"))
     return rows + [
-        (folder.name.rsplit("-", 2)[0], "converted", "", _size(folder), str(folder))
+        (
+            *(folder.name.rsplit("-", 2)[0], "converted", "", _size(folder), str(folder)),
+            _calibration(folder),
+        )
         for folder in converted
     ]
+
+
+def _calibration(folder: Path) -> str:
+    from tamis.engine.calibration import read_report
+
+    try:
+        report = read_report(folder)
+    except ModelError as error:
+        return f"spoilt: {error}"
+    return report.verdict if report else ""
 
 
 def _size(folder: Path) -> str:

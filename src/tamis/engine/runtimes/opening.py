@@ -9,10 +9,12 @@ from pathlib import Path
 from ctranslate2 import __version__ as ctranslate2_version
 
 from tamis.engine import device
+from tamis.engine.calibration import read_report
 from tamis.engine.checkpoint import (
     FORMAT_VERSION,
     RUNTIME_FOLDER,
     Checkpoint,
+    Dtype,
     read_checkpoint,
 )
 from tamis.engine.conversion import convert, stored_dtype
@@ -50,9 +52,10 @@ def _open_ctranslate2(
     settings: ModelSettings, checkpoint: Checkpoint, threads: int, *, reads_tokens: bool
 ) -> Runtime:
     where = device.resolve_device(settings.device, cuda_available=ctranslate2.cuda_available())
-    dtype = _resolve_dtype(
-        settings.dtype, where, checkpoint.cpu_dtype, ctranslate2.computed_dtypes(where)
-    )
+    cpu_dtype = checkpoint.cpu_dtype
+    if settings.dtype == "auto" and where == "cpu":
+        cpu_dtype = auto_dtype(checkpoint, settings.cache_dir)
+    dtype = _resolve_dtype(settings.dtype, where, cpu_dtype, ctranslate2.computed_dtypes(where))
 
     def opened(folder: Path) -> ctranslate2.CTranslate2Runtime:
         tuning = read_tuning(folder, dtype=dtype, threads=threads) if where == "cpu" else None
@@ -138,6 +141,24 @@ def _open_torch(
         threads=threads,
         reads_tokens=reads_tokens,
     )
+
+
+def auto_dtype(checkpoint: Checkpoint, cache_dir: Path) -> Dtype:
+    """int8 in place of float32 where a calibration report stands for it; the log says why."""
+    if checkpoint.converted_dtype is not None or checkpoint.cpu_dtype != "float32":
+        return checkpoint.cpu_dtype
+    try:
+        report = read_report(converted_folder(checkpoint, dtype="int8", cache_dir=cache_dir))
+    except ModelError as error:
+        logger.warning("%s computes in float32: %s", checkpoint.name, error)
+        return "float32"
+    dtype: Dtype = "float32"
+    reason = "int8 has no calibration report (`tamis models calibrate` makes one)"
+    if report is not None:
+        dtype = "float32" if report.shortcomings else "int8"
+        reason = f"the calibration report of int8 {report.verdict}"
+    logger.info("%s computes in %s: %s", checkpoint.name, dtype, reason)
+    return dtype
 
 
 def _resolve_dtype(asked: str, where: str, cpu_dtype: str, computed: frozenset[str]) -> str:

@@ -6,8 +6,10 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from tamis.engine.calibration import CalibrationReport, write_report
 from tamis.engine.loading import LoadedModel, load_model
 from tamis.engine.runtimes import ctranslate2
 from tamis.engine.runtimes.ctranslate2 import computed_dtypes
@@ -230,3 +232,62 @@ def test_the_names_of_cached_models_are_plain(folder: Path, cache_dir: Path) -> 
 
     assert next(iter(kept(cache_dir))).startswith("BAAI-bge-reranker-v2-float32-")
     assert not ctranslate2.cuda_available()
+
+
+REPORT = CalibrationReport(
+    n_queries=200,
+    n_pairs=400,
+    logit_difference_max=0.0,
+    logit_difference_rms=0.0,
+    logit_std=1.0,
+    tau=1.0,
+    tau_lowest_decile=1.0,
+    same_top_1=1.0,
+    same_top_5=1.0,
+    n_judged_queries=200,
+    ndcg_float32=0.7,
+    ndcg_int8=0.7,
+)
+
+
+@pytest.mark.parametrize(
+    ("tau", "dtype", "reason"),
+    [(1.0, "int8", "report of int8 passes"), (0.5, "float32", "report of int8 fails: tau 0.500")],
+)
+def test_auto_takes_int8_on_a_cpu_only_where_its_report_passes(
+    folder: Path,
+    cache_dir: Path,
+    caplog: pytest.LogCaptureFixture,
+    tau: float,
+    dtype: str,
+    reason: str,
+) -> None:
+    opened(folder, cache_dir, dtype="int8")
+    (converted,) = (cache_dir / "converted").iterdir()
+    write_report(converted, msgspec.structs.replace(REPORT, tau=tau))
+
+    with caplog.at_level(logging.INFO):
+        assert opened(folder, cache_dir).dtype == dtype
+    assert reason in caplog.text
+
+
+def test_auto_takes_float32_where_there_is_no_report_or_a_spoilt_one(
+    folder: Path, cache_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened(folder, cache_dir, dtype="int8")
+    (converted,) = (cache_dir / "converted").iterdir()
+    with caplog.at_level(logging.INFO):
+        assert opened(folder, cache_dir).dtype == "float32"
+        assert "int8 has no calibration report" in caplog.text
+        (converted / "tamis-calibration.json").write_text("{}")
+        assert opened(folder, cache_dir).dtype == "float32"
+        assert "tamis-calibration.json" in caplog.text
+
+
+def test_a_report_does_not_stand_for_a_changed_source(folder: Path, cache_dir: Path) -> None:
+    opened(folder, cache_dir, dtype="int8")
+    (converted,) = (cache_dir / "converted").iterdir()
+    write_report(converted, REPORT)
+    os.utime(folder / "model.safetensors", ns=(0, 0))
+
+    assert opened(folder, cache_dir).dtype == "float32"

@@ -1,0 +1,150 @@
+"""`tamis models calibrate`: what int8 does to a model's ranking."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import track
+
+from tamis.cli.documents import read_lines
+from tamis.cli.options import MaxLength, Offline, Revision, Threads
+from tamis.engine.pairs import Logits
+from tamis.errors import InvalidFieldError, MissingFieldError, SettingsError
+from tamis.settings import DtypeName, ModelSettings, load_settings, model_settings
+
+
+class _Line(msgspec.Struct):
+    """One line of the data."""
+
+    query: Annotated[str, msgspec.Meta(min_length=1)]
+    documents: Annotated[list[str], msgspec.Meta(min_length=1)]
+    grades: list[Annotated[float, msgspec.Meta(ge=0)]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedQuery:
+    """A query, its candidates and, where somebody has judged them, a grade for each."""
+
+    query: str
+    documents: list[str]
+    grades: list[float] | None
+
+
+def calibrate(
+    name: Annotated[str, typer.Argument(help="Embedded model, hub name or local folder.")],
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data",
+            help="JSONL: {query, documents, grades?} a line, a grade (0 and up) for each document.",
+        ),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
+    revision: Revision = None,
+    max_length: MaxLength = None,
+    threads: Threads = None,
+    offline: Offline = None,
+) -> None:
+    """Compare int8 with float32 on queries of yours, and keep the report with the model.
+
+    Where it passes (200 queries or more, Kendall's tau 0.98, the same top 5 for 95%, nDCG@10
+    within 0.005), dtype auto takes int8 on a CPU.
+    """
+    from tamis.engine.calibration import QueryScores, compare, write_report
+
+    queries = list(read_judged_queries(data))
+    options = {
+        "name": name,
+        "revision": revision,
+        "offline": offline,
+        "max_length": max_length,
+        "threads": threads,
+        "device": "cpu",
+        "runtime": "ctranslate2",
+    }
+    settings = model_settings(options, load_settings().model)
+    folder = _int8_folder(settings)
+    float32 = _logits(settings, "float32", queries)
+    int8 = _logits(settings, "int8", queries)
+    report = compare(
+        [
+            QueryScores(reference, found, query.grades)
+            for reference, found, query in zip(float32, int8, queries, strict=True)
+        ]
+    )
+    try:
+        write_report(folder, report)
+    except OSError as error:
+        raise SettingsError(
+            f"cannot keep the report in {folder}: {error.strerror}; model.cache_dir must be a "
+            "folder that can be written to"
+        ) from error
+    fields = msgspec.to_builtins(report) | {"verdict": report.verdict, "folder": str(folder)}
+    if as_json:
+        typer.echo(json.dumps(fields))
+        return
+    for label, value in fields.items():
+        typer.echo(f"{label}\t{f'{value:.6g}' if isinstance(value, float) else value}")
+
+
+def read_judged_queries(name: str) -> Iterator[JudgedQuery]:
+    """Queries with their candidates from a JSONL file; `-` is standard input.
+
+    Raises:
+        MissingFieldError: there is no such file, or nothing in it.
+        InvalidFieldError: a line is not what it must be.
+        InvalidTextError: the file is not UTF-8.
+    """
+    found = 0
+    for number, line in read_lines(name):
+        try:
+            parsed = msgspec.json.decode(line, type=_Line)
+        except msgspec.DecodeError as error:
+            raise InvalidFieldError(f"{name} line {number}: {error}") from error
+        if parsed.grades is not None and len(parsed.grades) != len(parsed.documents):
+            raise InvalidFieldError(
+                f"{name} line {number}: {len(parsed.grades)} grades for "
+                f"{len(parsed.documents)} documents"
+            )
+        found += 1
+        yield JudgedQuery(parsed.query, parsed.documents, parsed.grades)
+    if not found:
+        raise MissingFieldError(f"{name} has no queries: every line is empty")
+
+
+def _int8_folder(settings: ModelSettings) -> Path:
+    """Where the int8 form of the model stands, or will stand."""
+    from tamis.engine import hub
+    from tamis.engine.checkpoint import read_checkpoint
+    from tamis.engine.runtimes.opening import converted_folder
+
+    source = hub.locate(settings.name, revision=settings.revision, offline=settings.offline)
+    is_folder = Path(settings.name).is_dir()
+    checkpoint = read_checkpoint(source, name=None if is_folder else settings.name)
+    if checkpoint.converted_dtype is not None:
+        raise SettingsError(
+            f"{settings.name} is converted, and has no float32 to compare with; "
+            "calibrate its source"
+        )
+    return converted_folder(checkpoint, dtype="int8", cache_dir=settings.cache_dir)
+
+
+def _logits(settings: ModelSettings, dtype: DtypeName, queries: list[JudgedQuery]) -> list[Logits]:
+    """Logits of each query's documents, (n_documents,) each, in one dtype."""
+    from tamis.engine.loading import load_model
+    from tamis.reranker import Reranker
+
+    model = load_model(model_settings({"dtype": dtype}, settings))
+    console = Console(stderr=True)
+    with Reranker(model) as reranker:
+        return [
+            reranker.score((query.query, document) for document in query.documents)
+            for query in track(
+                queries, dtype, console=console, transient=True, disable=not console.is_terminal
+            )
+        ]
