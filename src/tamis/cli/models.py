@@ -149,7 +149,9 @@ def _rows(cache_dir: Path) -> list[tuple[str, ...]]:
     from tamis.engine import hub
 
     embedded = hub.EMBEDDED_FOLDER
-    rows = [(DEFAULT_MODEL, "embedded", "", _size(embedded), str(embedded), "")]
+    rows: list[tuple[str, ...]] = [
+        (DEFAULT_MODEL, "embedded", "", _size(embedded), str(embedded), "")
+    ]
     rows += [
         (name, "fetched", commit[:12], _size(folder), str(folder), "")
         for name, commit, folder in hub.list_fetched()

@@ -6,8 +6,7 @@ last layer runs for it alone.
 """
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -19,11 +18,11 @@ from torch import Tensor
 from tamis.engine.checkpoint import Activation, Checkpoint
 from tamis.engine.collate import PackedBatch
 from tamis.engine.device import HALF_PRECISION, cpu_computes
+from tamis.engine.runtimes.attention import Spans, choose_attention, varlen_kernel
 from tamis.engine.tuning import DEFAULT_BATCH_TOKENS
 from tamis.engine.weights import Weights
 from tamis.errors import InferenceError
 
-Bounds = Sequence[tuple[int, int]]
 _ACTIVATE: Mapping[Activation, Callable[[Tensor], Tensor]] = {
     "gelu": torch.ops.aten.gelu_,
     "relu": torch.relu_,
@@ -85,6 +84,8 @@ class TorchRuntime:
         self.max_batch_tokens = DEFAULT_BATCH_TOKENS[device]
         torch.set_num_threads(threads)
         read = _Reader(weights, checkpoint.family.prefix, torch.device(device), dtype)
+        capability = torch.cuda.get_device_capability() if device == "cuda" else None
+        self._attention = choose_attention(dtype, capability, varlen_kernel())
         self._n_heads = checkpoint.n_heads
         self._epsilon = checkpoint.layer_norm_epsilon
         self._activate = _ACTIVATE[checkpoint.activation]
@@ -101,17 +102,17 @@ class TorchRuntime:
         """See `Runtime.forward`."""
         if not self._layers:
             raise InferenceError("the model is closed")
-        edges = batch.cu_seqlens.tolist()
-        bounds = list(pairwise(edges))
+        cu_seqlens = torch.from_numpy(batch.cu_seqlens).to(self.device)
+        spans = Spans(batch.cu_seqlens.tolist(), cu_seqlens)
         states = self._embed(batch)  # (n_tokens, hidden)
         for layer in self._layers[:-1]:
-            states = self._finish(layer, states, self._attend(layer, states, bounds))
+            states = self._finish(layer, states, self._attend(layer, states, spans))
         last = self._layers[-1]
         if self._pooler is None:
-            states = self._finish(last, states, self._attend(last, states, bounds))
+            states = self._finish(last, states, self._attend(last, states, spans))
             return _to_numpy(states)
-        first = states[torch.tensor(edges[:-1], device=self.device)]  # (n_sequences, hidden)
-        first = self._finish(last, first, self._attend(last, states, bounds, first_only=True))
+        first = states[cu_seqlens[:-1].long()]  # (n_sequences, hidden)
+        first = self._finish(last, first, self._attend(last, states, spans, first_only=True))
         return _to_numpy(torch.tanh(F.linear(first, *self._pooler)))
 
     def close(self) -> None:
@@ -130,20 +131,11 @@ class TorchRuntime:
         return self._norm(self._embedding_norm, states)
 
     def _attend(
-        self, layer: Layer, states: Tensor, bounds: Bounds, *, first_only: bool = False
+        self, layer: Layer, states: Tensor, spans: Spans, *, first_only: bool = False
     ) -> Tensor:
         """Attention inside each sequence; for its first token alone where that is enough."""
-        hidden = states.shape[1]
         qkv = F.linear(states, *layer.qkv).view(len(states), 3, self._n_heads, -1)
-        mixed: list[Tensor] = []
-        for start, end in bounds:
-            # (1, heads, length, size) each: only with a batch dimension are fused kernels taken
-            query, key, value = qkv[None, start:end].permute(2, 0, 3, 1, 4)
-            if first_only:
-                query = query[:, :, :1]
-            attended = F.scaled_dot_product_attention(query, key, value)
-            mixed.append(attended[0].transpose(0, 1))  # (length, heads, size)
-        return torch.cat(mixed).reshape(-1, hidden)
+        return self._attention(qkv, spans, first_only).reshape(-1, states.shape[1])
 
     def _finish(self, layer: Layer, states: Tensor, attended: Tensor) -> Tensor:
         """The rest of a layer: output projection, feed-forward, both with residual and norm."""
