@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import typer
@@ -13,7 +13,6 @@ from rich.progress import track
 
 from tamis.cli.documents import read_lines
 from tamis.cli.options import MaxLength, Offline, Revision, Threads
-from tamis.engine.pairs import Logits
 from tamis.errors import InvalidFieldError, MissingFieldError, SettingsError
 from tamis.settings import DtypeName, ModelSettings, load_settings, model_settings
 
@@ -134,7 +133,7 @@ def _int8_folder(settings: ModelSettings) -> Path:
     return converted_folder(checkpoint, dtype="int8", cache_dir=settings.cache_dir)
 
 
-def _logits(settings: ModelSettings, dtype: DtypeName, queries: list[JudgedQuery]) -> list[Logits]:
+def _logits(settings: ModelSettings, dtype: DtypeName, queries: list[JudgedQuery]) -> list[Any]:
     """Logits of each query's documents, (n_documents,) each, in one dtype."""
     from tamis.engine.loading import load_model
     from tamis.reranker import Reranker

@@ -12,6 +12,7 @@ from tamis.engine.checkpoint import TOKENIZER_FILE, Checkpoint, read_checkpoint,
 from tamis.engine.heads import ClassificationHead, Head, MaxSimHead
 from tamis.engine.hub import locate
 from tamis.engine.manifest import verify_manifest
+from tamis.engine.memory import release_unused
 from tamis.engine.runtimes.opening import open_runtime
 from tamis.engine.tokenization import (
     JointTemplate,
@@ -74,6 +75,7 @@ def load_model(settings: ModelSettings) -> LoadedModel:
     verify_manifest(folder)
     max_length = _max_length(settings, checkpoint)
     tokenizer, head = _read_tokenizer_and_head(checkpoint, max_length)
+    release_unused()  # the vocabulary as Python objects, before the weights need the room
     model = LoadedModel(
         name=name or checkpoint.name,
         tokenizer=tokenizer,
@@ -83,6 +85,7 @@ def load_model(settings: ModelSettings) -> LoadedModel:
         runtime="ctranslate2" if settings.runtime == "auto" else settings.runtime,
         max_length=max_length,
     )
+    release_unused()  # now, so that the first request finds what the warm-up has used
     warm_up(model)
     logger.info(
         "model %s is ready: %s on %s in %s, at most %d tokens a pair",

@@ -1,10 +1,10 @@
 """(query, documents) -> encoded pairs: templates, truncation, token counts."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
@@ -211,7 +211,7 @@ def read_text_tokenizer(definition: dict[str, Any]) -> Tokenizer:
         "padding": None,
     }
     try:
-        return Tokenizer.from_str(json.dumps(plain))
+        return Tokenizer.from_buffer(msgspec.json.encode(plain))
     except Exception as error:
         raise UnsupportedModelError(f"tokenizer.json cannot be read: {error}") from error
 
