@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.random_checkpoint import write_random_checkpoint
 from benchmarks.results_file import save
+from tamis.bench.random_checkpoint import write_random_checkpoint
 from tamis.engine.loading import load_model
 from tamis.engine.pairs import EncodedPair, TokenSequence
 from tamis.scheduler.scheduler import score_now

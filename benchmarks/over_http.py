@@ -23,9 +23,9 @@ from typing import Any
 
 import httpx2
 
-from benchmarks.random_checkpoint import write_random_checkpoint
 from benchmarks.results_file import save
-from benchmarks.workloads import short
+from tamis.bench.random_checkpoint import write_random_checkpoint
+from tamis.bench.workloads import short
 
 N_DOCUMENTS = 8
 REQUESTS = {1: 6, 4: 8, 16: 16}

@@ -6,8 +6,8 @@ Usage: python -m benchmarks.roofline; nothing is run on a GPU.
 import sys
 from typing import NamedTuple
 
-from benchmarks.random_checkpoint import Shape
 from benchmarks.results_file import save
+from tamis.bench.random_checkpoint import Shape
 
 PAIR_TOKENS = 167
 ACTIVATION_BYTES = 24 * 62_000
@@ -55,11 +55,8 @@ def bounds(card: Card) -> dict[str, float]:
 
 def table(rows: dict[str, dict[str, float]]) -> str:
     """Markdown."""
-    lines = [
-        "| card | float16 TFLOP/s | GB/s | arithmetic, tokens/s | unfused traffic, tokens/s "
-        + "| pairs/s at most, unfused |",
-        "|---|---|---|---|---|---|",
-    ]
+    bounds_of = "arithmetic, tokens/s | unfused traffic, tokens/s | pairs/s at most, unfused"
+    lines = [f"| card | float16 TFLOP/s | GB/s | {bounds_of} |", "|---|---|---|---|---|---|"]
     for name, row in rows.items():
         peak, bandwidth, arithmetic, traffic, pairs = row.values()
         lines.append(

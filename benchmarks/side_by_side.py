@@ -21,9 +21,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from benchmarks.random_checkpoint import Shape, write_random_checkpoint
 from benchmarks.results_file import save
-from benchmarks.workloads import Workload, rag_mix
+from tamis.bench.random_checkpoint import Shape, write_random_checkpoint
+from tamis.bench.workloads import Workload, rag_mix
 from tamis.engine.tokenization import (
     PairTokenizer,
     read_joint_template,

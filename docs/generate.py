@@ -69,6 +69,7 @@ VERBS = [
     ["serve"],
     ["settings"],
     ["demo"],
+    ["bench"],
     ["models"],
     ["models", "list"],
     ["models", "pull"],

@@ -23,7 +23,11 @@ def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def rank(
-    logits: NDArray[np.float32], *, top_n: int | None = None, threshold: float | None = None
+    logits: NDArray[np.float32],
+    *,
+    top_n: int | None = None,
+    threshold: float | None = None,
+    order: NDArray[np.intp] | None = None,
 ) -> list[Placed]:
     """Order documents, best first; equal logits keep the order they were given in.
 
@@ -31,13 +35,18 @@ def rank(
         logits: One for each document, (n,).
         top_n: At most so many; None for all.
         threshold: Lowest score that stays; None for no bound.
+        order: Documents, best first, where it is known already (a cascade), (n,).
     """
-    return list(_placed(logits, threshold))[:top_n]
+    if order is None:
+        order = np.argsort(-logits, kind="stable")
+    return list(_placed(logits, order, threshold))[:top_n]
 
 
-def _placed(logits: NDArray[np.float32], threshold: float | None) -> Iterator[Placed]:
+def _placed(
+    logits: NDArray[np.float32], order: NDArray[np.intp], threshold: float | None
+) -> Iterator[Placed]:
     scores = sigmoid(logits)
-    for index in np.argsort(-logits, kind="stable"):
+    for index in order:
         score = float(scores[index])
         if threshold is None or score >= threshold:
             yield Placed(int(index), float(logits[index]), score)

@@ -8,6 +8,7 @@ from typing import Self, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from tamis.cascade import Cascade, StagedLogits, merge, one_stage
 from tamis.engine.explanation import explain_pair
 from tamis.engine.loading import LoadedModel, load_model
 from tamis.engine.pairs import EncodedPair
@@ -19,9 +20,10 @@ from tamis.settings import (
     DeviceName,
     DtypeName,
     RuntimeName,
+    first_stage_settings,
     model_settings,
 )
-from tamis.types import Document, RankedDocument, RerankRequest, TokenMatch
+from tamis.types import Document, RankedDocument, RerankRequest
 
 
 class Reranker:
@@ -43,6 +45,8 @@ class Reranker:
         max_batch_tokens: Tokens in one forward pass, at most; None for what was measured
             on this processor when the model was converted.
         on_batch: Called after each forward pass, in the calling thread.
+        cascade: How many of the best `model` reads, as `first_stage` orders them; None for all.
+        first_stage: The cheap model of a cascade, a name, a folder or what `load_model` loaded.
 
     Raises:
         ModelError: the model is not there, not safe, not whole, or not what tamis runs.
@@ -63,6 +67,8 @@ class Reranker:
         threads: int = 0,
         max_batch_tokens: int | None = None,
         on_batch: Callable[[BatchReport], None] | None = None,
+        cascade: Cascade | None = None,
+        first_stage: str | Path | LoadedModel = DEFAULT_MODEL,
     ) -> None:
         given = cast("object", model)  # callers may have no types
         if not isinstance(given, str | Path | LoadedModel):
@@ -78,7 +84,14 @@ class Reranker:
                 "offline": offline,
                 "threads": threads,
             }
-            model = load_model(model_settings(options))
+            settings = model_settings(options)
+            model = load_model(settings)
+        else:
+            settings = model_settings({"offline": offline, "threads": threads, "device": device})
+        if cascade is not None and not isinstance(first_stage, LoadedModel):
+            first_stage = load_model(first_stage_settings(str(first_stage), settings))
+        self._first_stage = first_stage if isinstance(first_stage, LoadedModel) else None
+        self._cascade = cascade
         self._model = model
         self._max_batch_tokens = max_batch_tokens or model.max_batch_tokens
         self._on_batch = on_batch
@@ -116,18 +129,21 @@ class Reranker:
         documents = tuple(documents)
         request = RerankRequest(query, documents, top_n=top_n, threshold=threshold)
         texts = request.texts()
-        pairs = self._model.tokenizer.encode(query, texts)
+        staged, pairs, models = self._score_in_stages(query, texts)
         return [
             RankedDocument(
                 index=place.index,
                 document=documents[place.index],
                 logit=place.logit,
                 score=place.score,
-                explanation=self._explain(query, texts[place.index], pairs[place.index])
+                explanation=explain_pair(
+                    models[place.index], query, texts[place.index], pairs[place.index]
+                )
                 if explain
                 else None,
+                scored_by=models[place.index].name if self._cascade else None,
             )
-            for place in rank(self._score(pairs), top_n=top_n, threshold=threshold)
+            for place in rank(staged.logits, top_n=top_n, threshold=threshold, order=staged.order)
         ]
 
     def score(self, pairs: Iterable[tuple[str, str]]) -> NDArray[np.float32]:
@@ -147,7 +163,9 @@ class Reranker:
         return self._score(encoded)
 
     def close(self) -> None:
-        """Give back the model's memory; the reranker is not used after it."""
+        """Give back the models' memory; the reranker is not used after it."""
+        if self._first_stage is not None:
+            self._first_stage.backend.close()
         self._model.backend.close()
 
     def __enter__(self) -> Self:
@@ -162,14 +180,24 @@ class Reranker:
         self.close()
 
     def _score(self, pairs: Sequence[EncodedPair]) -> NDArray[np.float32]:
-        return score_now(
-            self._model.backend,
-            pairs,
-            max_batch_tokens=self._max_batch_tokens,
-            on_batch=self._on_batch,
-        )
+        return self._score_with(self._model, pairs)
 
-    def _explain(
-        self, query: str, document: str, pair: EncodedPair
-    ) -> tuple[TokenMatch, ...] | None:
-        return explain_pair(self._model, query, document, pair)
+    def _score_with(self, model: LoadedModel, pairs: Sequence[EncodedPair]) -> NDArray[np.float32]:
+        budget = self._max_batch_tokens if model is self._model else model.max_batch_tokens
+        return score_now(model.backend, pairs, max_batch_tokens=budget, on_batch=self._on_batch)
+
+    def _score_in_stages(
+        self, query: str, texts: list[str]
+    ) -> tuple[StagedLogits, list[EncodedPair], list[LoadedModel]]:
+        """Logits and, for each document, the pair and the model that gave its own."""
+        pairs = self._model.tokenizer.encode(query, texts)
+        cascade, first_stage = self._cascade, self._first_stage
+        if cascade is None or first_stage is None or len(texts) <= cascade.keep:
+            return one_stage(self._score(pairs)), pairs, [self._model] * len(texts)
+        first_pairs = first_stage.tokenizer.encode(query, texts)
+        first = self._score_with(first_stage, first_pairs)
+        kept = cascade.select(first)
+        staged = merge(first, kept, self._score([pairs[index] for index in kept]))
+        models = [self._model if second else first_stage for second in staged.is_second]
+        own = [pairs[i] if staged.is_second[i] else first_pairs[i] for i in range(len(texts))]
+        return staged, own, models

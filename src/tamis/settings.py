@@ -68,7 +68,10 @@ class ModelSettings(Section):
     device: Annotated[DeviceName, Field(description="auto takes CUDA where there is one.")] = "auto"
     dtype: Annotated[
         DtypeName,
-        Field(description="Arithmetic; auto is float16 on CUDA, what the model names on a CPU."),
+        Field(
+            description="Arithmetic; auto is float16 on CUDA and, on a CPU, what the model names, "
+            "or int8 in place of float32 where its calibration report passes."
+        ),
     ] = "auto"
     max_length: Annotated[
         int,
@@ -83,6 +86,26 @@ class ModelSettings(Section):
     cache_dir: Annotated[Path, Field(description="Folder for converted models.")] = Field(
         default_factory=_user_cache_dir
     )
+
+
+class CascadeSettings(Section):
+    """A cheap model first, the served one for the best of its order only."""
+
+    model: Annotated[
+        str, Field(description="First-stage model, which scores all documents of a request.")
+    ] = DEFAULT_MODEL
+    keep: Annotated[
+        int,
+        Field(ge=0, description="Best documents that the served model reads; 0 is no cascade."),
+    ] = 0
+    margin: Annotated[
+        float,
+        Field(
+            ge=0,
+            allow_inf_nan=False,
+            description="And those whose first-stage logit is so little below the last kept one.",
+        ),
+    ] = 0.0
 
 
 class SchedulerSettings(Section):
@@ -134,6 +157,7 @@ class Settings(BaseSettings):
     )
 
     model: ModelSettings = Field(default_factory=ModelSettings)
+    cascade: CascadeSettings = Field(default_factory=CascadeSettings)
     scheduler: SchedulerSettings = Field(default_factory=SchedulerSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
     log: LogSettings = Field(default_factory=LogSettings)
@@ -184,6 +208,17 @@ def model_settings(
         return ModelSettings.model_validate(held | given)
     except ValidationError as error:
         raise SettingsError(_sentences(error, "model.")) from error
+
+
+def first_stage_settings(name: str, second: ModelSettings) -> ModelSettings:
+    """Settings of a cascade's first stage: on the device and threads of the second.
+
+    Args:
+        name: Embedded model, hub name or folder.
+        second: Settings of the model that reads the best.
+    """
+    shared = second.model_dump(include={"device", "threads", "offline", "cache_dir"})
+    return model_settings({"name": name, **shared})
 
 
 def describe_options(

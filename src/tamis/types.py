@@ -86,6 +86,8 @@ class RankedDocument:
         logit: Raw model output.
         score: Sigmoid of the logit, 0..1.
         explanation: Matches per query token, when asked for and the model can tell.
+        scored_by: In a cascade the model whose logit it is; a first-stage one is on the second's
+            scale.
     """
 
     index: int
@@ -93,6 +95,7 @@ class RankedDocument:
     logit: float
     score: float
     explanation: tuple[TokenMatch, ...] | None = None
+    scored_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +103,9 @@ class Usage:
     """What a request cost.
 
     Attributes:
-        n_pairs: Pairs scored.
-        n_tokens: Tokens of all pairs, as the model reads them.
-        n_truncated: Pairs whose text was cut to fit `max_length`.
+        n_pairs: Pairs scored; in a cascade a document that both models read counts once.
+        n_tokens: Tokens of all pairs, as the model reads them; in a cascade of both models.
+        n_truncated: Pairs whose text was cut to fit `max_length` of the model that scored them.
     """
 
     n_pairs: int

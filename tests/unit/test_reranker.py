@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tamis import Reranker
+from tamis.cascade import Cascade
 from tamis.errors import (
     InvalidFieldError,
     InvalidTextError,
@@ -168,3 +169,18 @@ def test_a_model_that_is_no_name_is_refused() -> None:
     nothing: Any = None
     with pytest.raises(SettingsError, match="a name or a folder, not NoneType"):
         Reranker(nothing)
+
+
+def test_in_a_cascade_the_model_reads_the_best_of_the_first_stage(
+    tiny_model: Path, tiny_maxsim: Path
+) -> None:
+    alone = {}
+    with Reranker(tiny_model, threads=1) as one:
+        alone = {r.index: r.logit for r in one.rank(QUERY, DOCUMENTS)}
+    with Reranker(tiny_model, threads=1, cascade=Cascade(2), first_stage=tiny_maxsim) as both:
+        ranked = both.rank(QUERY, DOCUMENTS)
+        name = both.model.name
+
+    assert [r.scored_by == name for r in ranked] == [True, True, False, False]
+    assert [r.logit for r in ranked[:2]] == pytest.approx([alone[r.index] for r in ranked[:2]])
+    assert sorted((r.logit for r in ranked), reverse=True) == [r.logit for r in ranked]

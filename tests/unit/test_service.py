@@ -4,10 +4,17 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 
-from tamis.errors import InvalidFieldError, QueueFullError, ShuttingDownError, TextTooLongError
+from tamis.cascade import Cascade
+from tamis.errors import (
+    InferenceError,
+    InvalidFieldError,
+    QueueFullError,
+    ShuttingDownError,
+    TextTooLongError,
+)
 from tamis.ranking import rank
 from tamis.scheduler.scheduler import Scheduler
-from tamis.service import RerankService
+from tamis.service import FirstStage, RerankService
 from tamis.testing import FakeBackend, WordTokenizer, fake_logit
 from tamis.types import Document, RerankRequest
 
@@ -155,3 +162,71 @@ async def test_texts_that_wait_for_the_tokenizer_are_bounded(service: RerankServ
     assert not isinstance(first, BaseException)
     assert isinstance(second, QueueFullError)
     assert third == first
+
+
+async def cascading(first: FakeBackend, second: FakeBackend, keep: int) -> RerankService:
+    """A running cascade of two doubles."""
+    schedulers = [
+        Scheduler(backend, max_batch_tokens=64, max_queued_tokens=10_000)
+        for backend in (first, second)
+    ]
+    for scheduler in schedulers:
+        scheduler.start()
+    return RerankService(
+        "dear",
+        WordTokenizer(max_length=16),
+        schedulers[1],
+        max_waiting_characters=10_000,
+        first_stage=FirstStage("cheap", WordTokenizer(max_length=14), schedulers[0], Cascade(keep)),
+    )
+
+
+async def test_in_a_cascade_the_second_stage_reads_the_best_and_each_result_says_who_scored_it(
+    backend: FakeBackend,
+) -> None:
+    first = FakeBackend()
+    service = await cascading(first, backend, keep=2)
+
+    result = await service.rerank(RerankRequest(QUERY, DOCUMENTS))
+    await service.close()
+
+    assert [r.scored_by for r in result.results] == ["dear", "dear", "cheap", "cheap"]
+    assert sum(map(len, first.batches)) == 4
+    assert sum(map(len, backend.batches)) == 2
+    read = [pair for batch in first.batches + backend.batches for pair in batch]
+    assert result.usage.n_tokens == sum(pair.n_tokens for pair in read)
+    assert result.usage.n_pairs == 4
+
+
+async def test_a_cascade_does_not_ask_the_first_stage_where_all_are_kept(
+    backend: FakeBackend,
+) -> None:
+    first = FakeBackend()
+    service = await cascading(first, backend, keep=4)
+
+    result = await service.rerank(RerankRequest(QUERY, DOCUMENTS))
+    await service.close()
+
+    assert first.batches == []
+    assert {r.scored_by for r in result.results} == {"dear"}
+
+
+async def test_a_first_stage_that_fails_fails_the_request(backend: FakeBackend) -> None:
+    first = FakeBackend()
+    first.close()
+    service = await cascading(first, backend, keep=1)
+
+    with pytest.raises(InferenceError):
+        await service.rerank(RerankRequest(QUERY, DOCUMENTS))
+    await service.close()
+
+    assert backend.batches == []
+
+
+async def test_a_cascade_that_is_closed_has_no_stage_running(backend: FakeBackend) -> None:
+    service = await cascading(FakeBackend(), backend, keep=1)
+    assert service.statistics().running
+
+    await service.close()
+
+    assert not service.statistics().running

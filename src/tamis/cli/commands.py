@@ -3,6 +3,7 @@
 import typer
 
 import tamis
+from tamis.cli.bench import bench
 from tamis.cli.demo import demo
 from tamis.cli.models import models
 from tamis.cli.rank import rank
@@ -24,6 +25,7 @@ app.command()(rank)
 app.command(context_settings=_SETTINGS_OPTIONS)(serve)
 app.command(context_settings=_SETTINGS_OPTIONS)(settings)
 app.command()(demo)
+app.command()(bench)
 app.add_typer(models, name="models")
 
 

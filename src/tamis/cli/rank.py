@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self, TypedDict
 
 import typer
 from rich.console import Console
@@ -15,8 +15,18 @@ from rich.progress import Progress
 from tamis.cli.documents import read_documents
 from tamis.cli.options import Device, Dtype, MaxLength, Model, Offline, Revision, Runtime, Threads
 from tamis.cli.tables import plain_lines, ranking_table
-from tamis.settings import load_settings, model_settings
+from tamis.settings import (
+    CascadeSettings,
+    ModelSettings,
+    first_stage_settings,
+    load_settings,
+    model_settings,
+)
 from tamis.types import RankedDocument
+
+if TYPE_CHECKING:
+    from tamis.cascade import Cascade
+    from tamis.engine.loading import LoadedModel
 
 LONG_SECONDS = 1.0
 """Work that takes longer shows a progress bar."""
@@ -49,10 +59,17 @@ def rank(
     max_length: MaxLength = None,
     threads: Threads = None,
     offline: Offline = None,
+    keep: Annotated[
+        int | None,
+        typer.Option(
+            "--keep", min=0, help="Let the model read so many of the best (a cascade); 0 is all."
+        ),
+    ] = None,
 ) -> None:
     """Put documents in order for a QUERY, best first.
 
-    Options of the model that are not given come from TAMIS_MODEL__* variables.
+    Options of the model that are not given come from TAMIS_MODEL__* variables, those of a
+    cascade from TAMIS_CASCADE__*.
     """
     from tamis.engine.loading import load_model
     from tamis.reranker import Reranker
@@ -68,12 +85,14 @@ def rank(
         "offline": offline,
     }
     held = load_settings()
+    settings = model_settings(options, held.model)
     documents = read_documents(files or [])
     with Console(stderr=True) as console, _BatchProgress(console, len(documents)) as progress:
         reranker = Reranker(
-            load_model(model_settings(options, held.model)),
+            load_model(settings),
             max_batch_tokens=held.scheduler.max_batch_tokens,
             on_batch=lambda report: progress.advance(report.n_pairs),
+            **_cascade_options(held.cascade, keep, settings),
         )
         results = reranker.rank(query, documents, top_n=top_n, threshold=threshold, explain=explain)
     try:
@@ -81,6 +100,29 @@ def rank(
     except BrokenPipeError as error:  # `| head -1` has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
         raise typer.Exit(CLOSED_PIPE_EXIT_CODE) from error
+
+
+class _CascadeOptions(TypedDict, total=False):
+    """`Reranker`'s options of a cascade."""
+
+    cascade: "Cascade"
+    first_stage: "LoadedModel"
+
+
+def _cascade_options(
+    held: CascadeSettings, keep: int | None, second: ModelSettings
+) -> _CascadeOptions:
+    """None of them without a cascade; else the first stage is loaded."""
+    from tamis.cascade import Cascade
+    from tamis.engine.loading import load_model
+
+    n_kept = held.keep if keep is None else keep
+    if not n_kept:
+        return {}
+    return {
+        "cascade": Cascade(n_kept, held.margin),
+        "first_stage": load_model(first_stage_settings(held.model, second)),
+    }
 
 
 def _print(results: list[RankedDocument], *, as_json: bool) -> None:
@@ -108,6 +150,8 @@ def _json_object(ranked: RankedDocument) -> dict[str, object]:
         "logit": ranked.logit,
         "score": ranked.score,
     }
+    if ranked.scored_by is not None:
+        fields["scored_by"] = ranked.scored_by
     if ranked.explanation is not None:
         fields["explanation"] = [asdict(match) for match in ranked.explanation]
     return fields

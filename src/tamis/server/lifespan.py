@@ -8,12 +8,13 @@ from contextlib import asynccontextmanager
 from threading import Thread
 from typing import Literal
 
+from tamis.cascade import Cascade
 from tamis.engine.loading import LoadedModel, load_model
 from tamis.errors import NotReadyError, TamisError
 from tamis.observability.metrics import Metrics
 from tamis.scheduler.scheduler import Scheduler
-from tamis.service import RerankService
-from tamis.settings import ModelSettings, Settings
+from tamis.service import FirstStage, RerankService
+from tamis.settings import ModelSettings, Settings, first_stage_settings
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class ModelLife:
         self._load = load
         self._on_failure = on_failure
         self._service: RerankService | None = None
+        self._first_stage: LoadedModel | None = None
         self.model: LoadedModel | None = None
         self.failure: TamisError | None = None
 
@@ -83,10 +85,15 @@ class ModelLife:
             if self._service is not None and self.model is not None:
                 await self._service.close()
                 self.model.backend.close()
+                if self._first_stage is not None:
+                    self._first_stage.backend.close()
 
     async def _start(self) -> None:
         try:
-            self.model = await asyncio.wrap_future(self._load_in_thread())
+            self.model = await asyncio.wrap_future(self._load_in_thread(self._settings.model))
+            if self._settings.cascade.keep:
+                first = first_stage_settings(self._settings.cascade.model, self._settings.model)
+                self._first_stage = await asyncio.wrap_future(self._load_in_thread(first))
         except TamisError as error:
             self._fail(error)
         except Exception as error:  # nobody awaits this task: it would stay "loading" for ever
@@ -95,14 +102,14 @@ class ModelLife:
         else:
             self._service = self._serve(self.model)
 
-    def _load_in_thread(self) -> Future[LoadedModel]:
+    def _load_in_thread(self, settings: ModelSettings) -> Future[LoadedModel]:
         """A daemon thread, unlike a pool's: the process can end before it does."""
         loaded: Future[LoadedModel] = Future()
         loaded.set_running_or_notify_cancel()
 
         def load() -> None:
             try:
-                loaded.set_result(self._load(self._settings.model))
+                loaded.set_result(self._load(settings))
             except BaseException as error:  # noqa: BLE001 - raised again by who awaits the future
                 loaded.set_exception(error)
 
@@ -115,6 +122,28 @@ class ModelLife:
             self._on_failure()
 
     def _serve(self, model: LoadedModel) -> RerankService:
+        self._metrics.describe_model(
+            name=model.name, runtime=model.runtime, device=model.device, dtype=model.dtype
+        )
+        max_queued_tokens = self._settings.scheduler.max_queued_tokens
+        service = RerankService(
+            model.name,
+            model.tokenizer,
+            self._schedule(model),
+            max_waiting_characters=max_queued_tokens * CHARACTERS_PER_TOKEN,
+            first_stage=self._serve_first_stage(),
+        )
+        self._metrics.watch_queue(service.statistics)
+        return service
+
+    def _serve_first_stage(self) -> FirstStage | None:
+        first, options = self._first_stage, self._settings.cascade
+        if first is None:
+            return None
+        cascade = Cascade(options.keep, options.margin)
+        return FirstStage(first.name, first.tokenizer, self._schedule(first), cascade)
+
+    def _schedule(self, model: LoadedModel) -> Scheduler:
         options = self._settings.scheduler
         scheduler = Scheduler(
             model.backend,
@@ -123,13 +152,4 @@ class ModelLife:
             on_batch=self._metrics.observe_batch,
         )
         scheduler.start()
-        self._metrics.watch_queue(scheduler.statistics)
-        self._metrics.describe_model(
-            name=model.name, runtime=model.runtime, device=model.device, dtype=model.dtype
-        )
-        return RerankService(
-            model.name,
-            model.tokenizer,
-            scheduler,
-            max_waiting_characters=options.max_queued_tokens * CHARACTERS_PER_TOKEN,
-        )
+        return scheduler

@@ -54,6 +54,9 @@ class NativeResult(msgspec.Struct, omit_defaults=True):
     document: Annotated[
         str | dict[str, Any] | None, msgspec.Meta(description="As it was given.")
     ] = None
+    scored_by: Annotated[
+        str | None, msgspec.Meta(description="In a cascade, the model whose score it is.")
+    ] = None
 
 
 class NativeUsage(msgspec.Struct):
@@ -102,7 +105,7 @@ class NativeCall:
 
     def _result(self, ranked: RankedDocument) -> NativeResult:
         document: Any = ranked.document if self.return_documents else None
-        return NativeResult(ranked.index, ranked.logit, ranked.score, document)
+        return NativeResult(ranked.index, ranked.logit, ranked.score, document, ranked.scored_by)
 
 
 class Native:

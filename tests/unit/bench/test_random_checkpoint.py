@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import numpy as np
-from benchmarks.random_checkpoint import Shape, write_random_checkpoint
 
 from tamis import Reranker
+from tamis.bench.random_checkpoint import Shape, write_random_checkpoint
 
 SMALL = Shape(n_layers=2, n_heads=4, hidden=32, inner=64, positions=130)
 PAIRS = [("a question", "an answer"), ("a question", "不同的答案")]

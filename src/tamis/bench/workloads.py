@@ -1,13 +1,14 @@
 """Seeded texts to measure with: words of the embedded model's vocabulary, lengths as in use."""
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 
 from tamis.engine.checkpoint import TOKENIZER_FILE, read_json
 from tamis.engine.hub import EMBEDDED_FOLDER
 
+WorkloadName = Literal["short", "rag-mix", "long"]
 QUERY_TOKENS = 17
 
 
@@ -36,6 +37,24 @@ def long(n_documents: int, *, seed: int = 3) -> Workload:
     """Documents of 400 to 490 tokens, evenly."""
     random = np.random.default_rng(seed)
     return _workload(random, random.integers(400, 491, n_documents))
+
+
+def even(n_documents: int, n_tokens: int, *, seed: int = 4) -> Workload:
+    """Documents of one length."""
+    random = np.random.default_rng(seed)
+    return _workload(random, np.full(n_documents, n_tokens))
+
+
+class _MakeWorkload(Protocol):
+    def __call__(self, n_documents: int, *, seed: int) -> Workload: ...
+
+
+_BY_NAME: dict[WorkloadName, _MakeWorkload] = {"short": short, "rag-mix": rag_mix, "long": long}
+
+
+def make_workload(name: WorkloadName, n_documents: int, *, seed: int) -> Workload:
+    """The workload of that name; the same texts for the same seed."""
+    return _BY_NAME[name](n_documents, seed=seed)
 
 
 def _workload(random: np.random.Generator, lengths: Any) -> Workload:

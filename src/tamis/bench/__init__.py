@@ -1,0 +1,1 @@
+"""`tamis bench`: what a model costs on this machine."""

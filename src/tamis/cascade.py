@@ -1,0 +1,113 @@
+"""A cascade's policy: which documents the second stage reads, and one scale for both. Pure.
+
+Multi-stage ranking (Nogueira et al., arXiv:1910.14424): a cheap model scores all candidates, the
+dear one only the best of them.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tamis.errors import SettingsError
+
+_LEAST_DEVIATION = 1e-6
+"""Below it logits are all alike, and say nothing of their scale."""
+
+
+@dataclass(frozen=True, slots=True)
+class StagedLogits:
+    """Logits of both stages on the second one's scale.
+
+    Attributes:
+        logits: One for each document, (n,), non-increasing along `order`.
+        order: Documents, best first, (n,): the second stage's, then the rest in the first's order.
+        is_second: Whether the second stage has read the document, (n,).
+    """
+
+    logits: NDArray[np.float32]
+    order: NDArray[np.intp]
+    is_second: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Cascade:
+    """How much of the first stage's order the second stage reads.
+
+    Attributes:
+        keep: The best so many.
+        margin: And all whose first-stage logit is at most this far below the last of those.
+    """
+
+    keep: int
+    margin: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what keeps nothing.
+
+        Raises:
+            SettingsError: a number is out of its range.
+        """
+        if self.keep < 1:
+            raise SettingsError(f"cascade.keep is {self.keep}; it must be at least 1")
+        if not (np.isfinite(self.margin) and self.margin >= 0):
+            raise SettingsError(f"cascade.margin is {self.margin}; it must be 0 or more")
+
+    def select(self, first: NDArray[np.float32]) -> NDArray[np.intp]:
+        """Documents the second stage reads, best first.
+
+        Args:
+            first: The first stage's logits, (n,).
+        """
+        order = np.argsort(-first, kind="stable")
+        if len(order) <= self.keep:
+            return order
+        n_kept = self.keep
+        if self.margin > 0:
+            lowest = float(first[order[self.keep - 1]]) - self.margin
+            n_kept = max(n_kept, int(np.count_nonzero(first >= lowest)))
+        return order[:n_kept]
+
+
+def one_stage(logits: NDArray[np.float32]) -> StagedLogits:
+    """Logits (n,) of the second stage alone."""
+    every = np.ones(len(logits), dtype=np.bool_)
+    return StagedLogits(logits, np.argsort(-logits, kind="stable"), every)
+
+
+def merge(
+    first: NDArray[np.float32], kept: NDArray[np.intp], second: NDArray[np.float32]
+) -> StagedLogits:
+    """Both stages' logits on the second stage's scale.
+
+    Logits of the rest go through the line that gives the kept documents' first-stage logits the
+    mean and deviation of their second-stage ones (linear equating; its slope is positive however
+    the stages agree), moved down where needed so that none exceeds the lowest kept one.
+
+    Args:
+        first: The first stage's logits, (n,).
+        kept: Documents the second stage has read, (n_kept,), at least one.
+        second: Its logits of them, (n_kept,).
+    """
+    is_second = np.zeros(len(first), dtype=np.bool_)
+    is_second[kept] = True
+    rest = np.flatnonzero(~is_second)
+    rest = rest[np.argsort(-first[rest], kind="stable")]
+    by_index = np.sort(kept)
+    logits = np.empty(len(first), dtype=np.float32)
+    logits[kept] = second
+    if len(rest):
+        logits[rest] = _equated(first[rest], first[kept], second)
+    head = by_index[np.argsort(-logits[by_index], kind="stable")]
+    return StagedLogits(logits, np.concatenate([head, rest]), is_second)
+
+
+def _equated(
+    rest: NDArray[np.float32], first: NDArray[np.float32], second: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """First-stage logits of the rest, best first, on the second stage's scale."""
+    x, y = first.astype(np.float64), second.astype(np.float64)
+    slope = y.std() / x.std() if min(x.std(), y.std()) > _LEAST_DEVIATION else 1.0
+    below_mean = slope * (rest.astype(np.float64) - x.mean())
+    line: NDArray[np.float64] = y.mean() + below_mean
+    return line - max(0.0, float(line[0] - y.min()))

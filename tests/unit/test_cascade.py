@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from tamis.cascade import Cascade, merge, one_stage
+from tamis.errors import SettingsError
+
+LOGITS = st.floats(-20, 20, width=32)
+
+
+def array(*logits: float) -> NDArray[np.float32]:
+    """Logits (n,)."""
+    return np.array(logits, dtype=np.float32)
+
+
+def test_the_best_of_the_first_stage_go_on_and_ties_keep_their_order() -> None:
+    assert list(Cascade(3).select(array(1, 5, 1, 7, 1))) == [3, 1, 0]
+
+
+def test_a_margin_lets_those_just_below_the_last_kept_one_go_on() -> None:
+    assert list(Cascade(2, margin=0.5).select(array(3, 2, 1.6, 1.4))) == [0, 1, 2]
+
+
+def test_all_go_on_where_there_are_no_more_than_are_kept() -> None:
+    assert sorted(Cascade(9, margin=1).select(array(1, 2))) == [0, 1]
+
+
+@pytest.mark.parametrize(("keep", "margin"), [(0, 0.0), (1, -1.0), (1, float("nan"))])
+def test_numbers_out_of_range_are_refused(keep: int, margin: float) -> None:
+    with pytest.raises(SettingsError):
+        Cascade(keep, margin)
+
+
+def test_the_rest_lie_on_the_line_with_the_kept_ones_mean_and_deviation() -> None:
+    staged = merge(array(3, 2, 1), np.array([0, 1]), array(8, 6))
+
+    assert staged.logits.tolist() == [8, 6, 4]
+    assert staged.is_second.tolist() == [True, True, False]
+
+
+def test_stages_that_disagree_never_let_the_rest_pass_a_kept_one() -> None:
+    staged = merge(array(3, 2, 2, 1.9, 1), np.array([0, 1, 2]), array(5, 0, 5))
+
+    assert staged.order.tolist() == [0, 2, 1, 3, 4]
+    assert staged.logits[3] == staged.logits[1] > staged.logits[4]
+
+
+@given(st.lists(st.tuples(LOGITS, LOGITS), min_size=1, max_size=30), st.integers(1, 30))
+def test_scores_fall_along_the_order_and_the_second_stage_stands_before_the_first(
+    pairs: list[tuple[float, float]], keep: int
+) -> None:
+    first = array(*(pair[0] for pair in pairs))
+    second = array(*(pair[1] for pair in pairs))
+    kept = Cascade(keep).select(first)
+
+    staged = merge(first, kept, second[kept])
+
+    ordered = staged.logits[staged.order]
+    assert np.isfinite(ordered).all()
+    assert (np.diff(ordered) <= 0).all()
+    assert sorted(staged.order) == list(range(len(pairs)))
+    assert set(staged.order[: len(kept)]) == set(kept)
+    assert (staged.logits[kept] == second[kept]).all()
+    rest = staged.order[len(kept) :]
+    assert (np.diff(first[rest]) <= 0).all()
+
+
+def test_one_stage_is_the_stable_order_of_its_logits() -> None:
+    assert one_stage(array(1, 2, 1)).order.tolist() == [1, 0, 2]
