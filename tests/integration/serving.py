@@ -65,6 +65,7 @@ class _PlacedBackend(FakeBackend):
     class _Runtime:
         device: str = "cpu"
         dtype: str = "float32"
+        max_batch_tokens: int = 2048
 
     runtime = _Runtime()
 

@@ -2,13 +2,17 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tamis import Reranker
-from tests.integration.serving import Gate, Served, serving_fake, until
+from tamis.engine.loading import LoadedModel
+from tamis.errors import ModelNotFoundError
+from tamis.settings import ModelSettings, Settings
+from tests.integration.serving import Gate, Served, fake_model, serving, serving_fake, until
 
 QUERY = "what is the capital of france"
 DOCUMENTS = [
@@ -157,3 +161,29 @@ def test_requests_that_wait_share_the_next_batch() -> None:
         assert server.metric("tamis_batch_pairs_sum") == 21
         assert server.metric("tamis_batch_requests_sum") == 21
         assert server.metric("tamis_batch_requests_bucket", le="16.0") == 1
+
+
+def test_a_cascade_marks_its_results_in_the_native_dialect_alone() -> None:
+    documents = ["a bear", "a stone", "a panda", "a sieve"]
+    options = Settings.model_validate({"cascade": {"keep": 2}, "model": {"name": "dear"}})
+    with serving(options, load=lambda held: replace(fake_model(), name=held.name)) as server:
+        native = server.rerank("what", documents).json()
+        texts = server.client.post("/rerank", json={"query": "what", "texts": documents}).json()
+
+    marks = [result["scored_by"] for result in native["results"]]
+    assert marks == ["dear", "dear", "tamis-mini", "tamis-mini"]
+    assert native["usage"]["pairs"] == 4
+    assert [result["index"] for result in texts] == [r["index"] for r in native["results"]]
+    assert all("scored_by" not in result for result in texts)
+
+
+def test_a_server_whose_first_stage_is_not_there_says_that_it_failed() -> None:
+    def load(settings: ModelSettings) -> LoadedModel:
+        if settings.name == "missing":
+            raise ModelNotFoundError("no such model")
+        return fake_model()
+
+    options = Settings.model_validate({"cascade": {"keep": 2, "model": "missing"}})
+    with serving(options, load=load) as server:
+        assert server.client.get("/readyz").json()["status"] == "failed"
+        assert server.failures == ["load"]

@@ -4,7 +4,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Self, TypedDict
 
@@ -34,6 +35,13 @@ LONG_SECONDS = 1.0
 CLOSED_PIPE_EXIT_CODE = 141
 """What a shell says of a program that SIGPIPE has ended."""
 
+Keep = Annotated[
+    int | None,
+    typer.Option(
+        "--keep", min=0, help="Let the model read so many of the best (a cascade); 0 is all."
+    ),
+]
+
 
 def rank(
     query: Annotated[str, typer.Argument(help="The question.")],
@@ -59,12 +67,7 @@ def rank(
     max_length: MaxLength = None,
     threads: Threads = None,
     offline: Offline = None,
-    keep: Annotated[
-        int | None,
-        typer.Option(
-            "--keep", min=0, help="Let the model read so many of the best (a cascade); 0 is all."
-        ),
-    ] = None,
+    keep: Keep = None,
 ) -> None:
     """Put documents in order for a QUERY, best first.
 
@@ -95,9 +98,16 @@ def rank(
             **_cascade_options(held.cascade, keep, settings),
         )
         results = reranker.rank(query, documents, top_n=top_n, threshold=threshold, explain=explain)
-    try:
+    with _reader_may_leave():
         _print(results, as_json=as_json)
-    except BrokenPipeError as error:  # `| head -1` has what it wanted
+
+
+@contextmanager
+def _reader_may_leave() -> Generator[None]:
+    """End as a shell expects where a reader, `| head -1`, has what it wanted."""
+    try:
+        yield
+    except BrokenPipeError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
         raise typer.Exit(CLOSED_PIPE_EXIT_CODE) from error
 

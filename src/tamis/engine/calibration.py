@@ -4,10 +4,10 @@ The report lies beside the int8 weights it was made with. `dtype="auto"` takes i
 where it passes.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import msgspec
 import numpy as np
@@ -159,7 +159,7 @@ def write_report(folder: Path, report: CalibrationReport) -> None:
     Raises:
         OSError: the folder cannot be written to.
     """
-    draft = folder / f".{REPORT_FILE}.{os.getpid()}"
+    draft = folder / f".{REPORT_FILE}.{uuid4().hex}"
     draft.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
     draft.replace(folder / REPORT_FILE)
 

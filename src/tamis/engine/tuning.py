@@ -7,10 +7,10 @@ measured once, when a model is converted, and stored for each processor.
 
 import json
 import logging
-import os
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from uuid import uuid4
 
 import msgspec
 import numpy as np
@@ -157,6 +157,6 @@ def _store(path: Path, key: str, tuning: Tuning) -> None:
     except ModelError:
         held = {}
     content = json.dumps(msgspec.to_builtins(held | {key: tuning}), indent=2) + "\n"
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = path.with_name(f".{path.name}.{uuid4().hex}")  # other threads and processes write too
     draft.write_text(content, encoding="utf-8")
     draft.replace(path)

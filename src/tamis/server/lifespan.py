@@ -82,11 +82,11 @@ class ModelLife:
         finally:
             loading.cancel()
             await asyncio.gather(loading, return_exceptions=True)
-            if self._service is not None and self.model is not None:
+            if self._service is not None:
                 await self._service.close()
-                self.model.backend.close()
-                if self._first_stage is not None:
-                    self._first_stage.backend.close()
+            for model in (self._first_stage, self.model):
+                if model is not None:
+                    model.backend.close()
 
     async def _start(self) -> None:
         try:
@@ -94,13 +94,12 @@ class ModelLife:
             if self._settings.cascade.keep:
                 first = first_stage_settings(self._settings.cascade.model, self._settings.model)
                 self._first_stage = await asyncio.wrap_future(self._load_in_thread(first))
+            self._service = self._serve(self.model)
         except TamisError as error:
             self._fail(error)
         except Exception as error:  # nobody awaits this task: it would stay "loading" for ever
             logger.exception("the model could not be loaded")
             self._fail(TamisError(f"loading the model failed ({type(error).__name__}: {error})"))
-        else:
-            self._service = self._serve(self.model)
 
     def _load_in_thread(self, settings: ModelSettings) -> Future[LoadedModel]:
         """A daemon thread, unlike a pool's: the process can end before it does."""
