@@ -1,14 +1,14 @@
 """Seeded texts to measure with: words of the embedded model's vocabulary, lengths as in use."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 
+from tamis.bench import WorkloadName
 from tamis.engine.checkpoint import TOKENIZER_FILE, read_json
 from tamis.engine.hub import EMBEDDED_FOLDER
 
-WorkloadName = Literal["short", "rag-mix", "long"]
 QUERY_TOKENS = 17
 
 

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tamis.bench.workloads import WorkloadName
+from tamis.bench import WorkloadName
 from tamis.cli.options import Device, Dtype, MaxLength, Model, Offline, Revision, Runtime, Threads
 from tamis.errors import SettingsError
 from tamis.settings import ModelSettings, load_settings, model_settings
