@@ -29,6 +29,14 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
     Raises:
         SettingsError: the file cannot be written.
     """
+    try:
+        make_figure(report).savefig(path, dpi=150)
+    except OSError as error:
+        raise SettingsError(f"cannot write {path}: {error.strerror}") from error
+
+
+def make_figure(report: Mapping[str, Any]) -> Figure:
+    """The figure of a model, or of a server."""
     figure = Figure(figsize=(11, 5.5), layout="constrained")
     if "engine" in report:
         _draw_engine(figure, report)
@@ -36,10 +44,7 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
         _draw_server(figure, report["server"]["concurrency"])
     figure.suptitle(_title(report), fontweight="bold")
     figure.supxlabel(_caption(report), fontsize=9, color="0.3")
-    try:
-        figure.savefig(path, dpi=150)
-    except OSError as error:
-        raise SettingsError(f"cannot write {path}: {error.strerror}") from error
+    return figure
 
 
 def _draw_engine(figure: Figure, report: Mapping[str, Any]) -> None:
