@@ -41,15 +41,13 @@ class OwnServer:
     seconds_to_ready: float
 
 
-def serve_options(settings: ModelSettings, *, max_batch_tokens: int = 0) -> list[str]:
-    """Arguments of `tamis serve` for a model; what was not set is left to its defaults."""
-    options = [
-        f"--model.{name}={value}"
-        for name, value in settings.model_dump(exclude_unset=True).items()
-        if value is not None
-    ]
-    budget = f"--scheduler.max_batch_tokens={max_batch_tokens}"
-    return [*options, budget] if max_batch_tokens else options
+def serve_options(settings: ModelSettings, *, max_batch_tokens: int) -> list[str]:
+    """Arguments of `tamis serve` for a model alone; what was not set is left to its default."""
+    options = {
+        f"model.{key}": value for key, value in settings.model_dump(exclude_unset=True).items()
+    }
+    options |= {"scheduler.max_batch_tokens": max_batch_tokens, "cascade.keep": 0}
+    return [f"--{name}={value}" for name, value in options.items() if value is not None]
 
 
 @contextmanager

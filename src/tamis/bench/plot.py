@@ -148,7 +148,7 @@ def _title(report: Mapping[str, Any]) -> str:
     model, asked = report["model"], report["workload"]
     measured = " ".join(model[key] for key in ("name", "runtime", "dtype") if key in model)
     behind = "" if "engine" in report else " behind a server"
-    texts = f"{asked['workload']}, {asked['n_documents']} documents a request"
+    texts = f"{asked['name']}, {asked['n_documents']} documents a request"
     return f"{measured or 'a model'}{behind}: {texts}"
 
 

@@ -28,26 +28,29 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is to be measured.
+    """The requests to measure with.
 
     Attributes:
+        name: Of the workload.
         n_rounds: Requests; to a server, requests of each caller.
-        max_batch_tokens: Token budget of a forward pass; 0 takes the model's own.
     """
 
-    workload: WorkloadName
+    name: WorkloadName
     n_documents: int
     seed: int
     n_rounds: int
-    max_batch_tokens: int = 0
 
     def request(self, number: int = 0) -> Workload:
         """A request's texts; each number has its own."""
-        return make_workload(self.workload, self.n_documents, seed=self.seed + number)
+        return make_workload(self.name, self.n_documents, seed=self.seed + number)
 
 
-def engine_report(asked: Asked, settings: ModelSettings, say: Say) -> Report:
+def engine_report(
+    asked: Asked, settings: ModelSettings, say: Say, *, max_batch_tokens: int = 0
+) -> Report:
     """A model in a process of its own, and the share of the machine's GEMM peak it reaches.
+
+    A token budget of 0 is the model's own.
 
     Raises:
         TamisError: the model cannot be loaded, or does not score.
@@ -58,14 +61,13 @@ def engine_report(asked: Asked, settings: ModelSettings, say: Say) -> Report:
     say("measuring the machine's matrix products")
     before = measure_peaks(dtypes, threads=threads)
     say(f"measuring {asked.n_rounds} requests of {asked.n_documents} documents")
-    budget = asked.max_batch_tokens
+    budget = max_batch_tokens or facts["max_batch_tokens"]
     measured = run_apart(_measure_engine, settings, asked.request(), asked.n_rounds, budget)
     say("measuring the machine's matrix products again: machines wander")
     peaks = better_peaks(before, measure_peaks(dtypes, threads=threads))
-    facts["max_batch_tokens"] = budget or facts["max_batch_tokens"]
     return {
         "workload": asdict(asked),
-        "model": {**facts, "n_threads": threads},
+        "model": {**facts, "max_batch_tokens": budget, "n_threads": threads},
         "engine": asdict(measured),
         "gemm": _held_against(peaks, facts["dtype"], measured.operations_per_second),
         "environment": environment(),
@@ -87,24 +89,31 @@ def server_report(asked: Asked, url: str, concurrency: Sequence[int], say: Say) 
 
 
 def own_server_report(
-    asked: Asked, settings: ModelSettings, concurrency: Sequence[int], say: Say
+    asked: Asked,
+    settings: ModelSettings,
+    concurrency: Sequence[int],
+    say: Say,
+    *,
+    max_batch_tokens: int = 0,
 ) -> Report:
     """A server that is started for it and ended after it.
+
+    A token budget of 0 is the model's own.
 
     Raises:
         TamisError: the model cannot be loaded, or the server does not get ready or rerank.
     """
     settings, facts = _prepare(settings, say)
+    budget = max_batch_tokens or facts["max_batch_tokens"]
+    threads = settings.threads or usable_cores()
     say("starting the server")
-    options = serve_options(settings, max_batch_tokens=asked.max_batch_tokens)
-    with own_server(options) as server:
+    with own_server(serve_options(settings, max_batch_tokens=budget)) as server:
         when_ready = peak_memory_bytes(server.process_id)
         measured = _measure_server(asked, server.url, concurrency, say)
         peak = peak_memory_bytes(server.process_id)
-    facts["max_batch_tokens"] = asked.max_batch_tokens or facts["max_batch_tokens"]
     return {
         "workload": asdict(asked),
-        "model": {**facts, "n_threads": settings.threads or usable_cores()},
+        "model": {**facts, "max_batch_tokens": budget, "n_threads": threads},
         "server": {
             "seconds_to_ready": server.seconds_to_ready,
             "peak_memory_when_ready_bytes": when_ready,

@@ -52,7 +52,7 @@ def measure_server(url: str, workloads: Sequence[Workload], *, concurrency: int)
 def served_model(url: str) -> dict[str, Any]:
     """What `/readyz` says of the model; nothing where the server is not a tamis."""
     try:
-        answer = httpx2.get(f"{url}/readyz", timeout=TIMEOUT_SECONDS, trust_env=False)
+        answer = httpx2.get(f"{url.rstrip('/')}/readyz", timeout=10, trust_env=False)
         found = msgspec.json.decode(answer.raise_for_status().content, type=dict[str, Any])
     except (httpx2.HTTPError, httpx2.InvalidURL, msgspec.DecodeError):
         return {}

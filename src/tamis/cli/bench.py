@@ -91,16 +91,18 @@ def bench(
     from tamis.bench.own_process import ended_by_signals
     from tamis.bench.report import Asked, engine_report, own_server_report, server_report
 
-    asked = Asked(workload, documents, seed, rounds, max_batch_tokens)
+    asked = Asked(workload, documents, seed, rounds)
     callers = list(dict.fromkeys(concurrency or CONCURRENCY))
-    settings = model_settings(given, load_settings().model)
+    held = load_settings()
+    settings = model_settings(given, held.model)
+    budget = max_batch_tokens or held.scheduler.max_batch_tokens
     with ended_by_signals():
         if url is not None:
             report = server_report(asked, url, callers, _say)
         elif server:
-            report = own_server_report(asked, settings, callers, _say)
+            report = own_server_report(asked, settings, callers, _say, max_batch_tokens=budget)
         else:
-            report = engine_report(asked, settings, _say)
+            report = engine_report(asked, settings, _say, max_batch_tokens=budget)
     _print(dict(_figures(report)))
     if output is not None:
         _write(output, report)

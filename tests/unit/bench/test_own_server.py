@@ -8,7 +8,7 @@ import pytest
 
 from tamis.bench.own_server import own_server, serve_options
 from tamis.errors import SettingsError
-from tamis.settings import ModelSettings
+from tamis.settings import ModelSettings, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -24,15 +24,17 @@ def is_there(process_id: int) -> bool:
     return Path(f"/proc/{process_id}").exists()
 
 
+def options_of(folder: Path) -> list[str]:
+    return serve_options(ModelSettings(name=str(folder), threads=1), max_batch_tokens=256)
+
+
 def test_a_servers_options_are_those_that_were_set() -> None:
-    settings = ModelSettings(name="some/model", dtype="int8", offline=True, threads=0)
-    assert serve_options(settings) == [
-        *("--model.name=some/model", "--model.dtype=int8", "--model.threads=0"),
-        "--model.offline=True",
+    settings = ModelSettings(name="some/model", dtype="int8", offline=True, revision=None)
+    assert serve_options(settings, max_batch_tokens=512) == [
+        *("--model.name=some/model", "--model.dtype=int8", "--model.offline=True"),
+        *("--scheduler.max_batch_tokens=512", "--cascade.keep=0"),
     ]
-    assert serve_options(ModelSettings(), max_batch_tokens=512) == [
-        "--scheduler.max_batch_tokens=512"
-    ]
+    assert load_settings(serve_options(settings, max_batch_tokens=512)).model == settings
 
 
 def interrupt_when_ready(options: Sequence[str], seen: list[int]) -> None:
@@ -47,7 +49,7 @@ def interrupt_when_ready(options: Sequence[str], seen: list[int]) -> None:
 def test_a_server_is_ready_in_the_block_and_gone_after_it(tiny_model: Path) -> None:
     seen: list[int] = []
     with pytest.raises(KeyboardInterrupt):
-        interrupt_when_ready(serve_options(ModelSettings(name=str(tiny_model), threads=1)), seen)
+        interrupt_when_ready(options_of(tiny_model), seen)
     assert [is_there(process_id) for process_id in seen] == [False]
 
 
@@ -59,7 +61,7 @@ def kill_when_ready(options: Sequence[str]) -> None:
 
 
 def test_a_server_that_ends_too_early_is_said_with_its_log(tiny_model: Path) -> None:
-    options = serve_options(ModelSettings(name=str(tiny_model), threads=1))
+    options = options_of(tiny_model)
     with pytest.raises(SettingsError, match=r"no answer; it ended with code -9\.") as raised:
         kill_when_ready(options)
     assert "listening on http://127.0.0.1:" in str(raised.value)
@@ -74,7 +76,7 @@ def test_a_model_that_is_not_there_is_said_in_the_servers_words() -> None:
 
 
 def test_a_server_that_takes_too_long_is_ended(tiny_model: Path) -> None:
-    options = serve_options(ModelSettings(name=str(tiny_model), threads=1))
+    options = options_of(tiny_model)
     with (
         pytest.raises(SettingsError, match="did not get ready in time; it still runs"),
         own_server(options, ready_seconds=0.0),

@@ -15,7 +15,7 @@ from tamis.errors import SettingsError
 Report = dict[str, Any]
 
 COMMON: Report = {
-    "workload": {"workload": "rag-mix", "n_documents": 50, "seed": 2, "n_rounds": 5},
+    "workload": {"name": "rag-mix", "n_documents": 50, "seed": 2, "n_rounds": 5},
     "model": {"name": "tamis-mini", "runtime": "ctranslate2", "device": "cpu", "dtype": "int8"},
     "environment": {
         "measured_at_utc": "2026-01-01T12:00:00+00:00",
