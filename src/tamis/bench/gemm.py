@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -134,7 +135,7 @@ def _numpy_products() -> Iterator[Product]:
     for columns, rows in SHAPES:
         left = random.standard_normal((N_TOKENS, columns), dtype=np.float32)
         right = random.standard_normal((columns, rows), dtype=np.float32)
-        yield _operations(columns, rows), lambda x=left, w=right: x @ w
+        yield _operations(columns, rows), partial(np.matmul, left, right)
 
 
 def _torch_products(dtype: str) -> Iterator[Product]:
@@ -143,13 +144,13 @@ def _torch_products(dtype: str) -> Iterator[Product]:
     for columns, rows in SHAPES:
         if dtype == "int8":
             left = torch.randint(-127, 128, (N_TOKENS, columns), dtype=torch.int8)
-            right = torch.randint(-127, 128, (rows, columns), dtype=torch.int8).t()
-            multiply = torch._int_mm  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - no other
+            right = torch.randint(-127, 128, (rows, columns), dtype=torch.int8)
+            multiply = partial(torch._int_mm, left, right.t())  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - there is no other
         else:
             left = torch.randn(N_TOKENS, columns).to(getattr(torch, dtype))
             right = torch.randn(rows, columns).to(getattr(torch, dtype))
-            multiply = torch.nn.functional.linear
-        yield _operations(columns, rows), lambda x=left, w=right, f=multiply: f(x, w)
+            multiply = partial(torch.nn.functional.linear, left, right)
+        yield _operations(columns, rows), multiply
 
 
 def _operations(columns: int, rows: int) -> float:

@@ -58,7 +58,7 @@ def _draw_engine(figure: Figure, report: Mapping[str, Any]) -> None:
 def _draw_stages(axes: Axes, shares: Mapping[str, float]) -> None:
     names = [name for name in STAGES if name in shares]
     values = [100 * shares[name] for name in names]
-    texts = [f"{value:.2g} %" if value < 99 else f"{value:.1f} %" for value in values]
+    texts = ["< 0.01 %" if value < 0.01 else f"{_number(value)} %" for value in values]
     _bars(axes, [STAGES[name] for name in names], values, texts, BLUE)
     axes.set_title("Where the time of a request goes")
     axes.set_xlabel("share of the time (%)")
@@ -67,15 +67,15 @@ def _draw_stages(axes: Axes, shares: Mapping[str, float]) -> None:
 def _draw_roofline(axes: Axes, engine: Mapping[str, Any], gemm: Mapping[str, Any]) -> None:
     """The model's speed below what the machine's matrix products alone would allow."""
     operations_per_token = engine["operations_per_second"] / engine["tokens_per_second"]
-    labels, values, texts = ["this model"], [engine["tokens_per_second"]], [""]
-    texts[0] = f"{values[0]:,.0f}"
+    labels, values = ["this model"], [engine["tokens_per_second"]]
+    texts = [_number(values[0])]
     for dtype, peak in gemm["peaks"].items():
         rate = peak["operations_per_second"]
         if rate is None:
             continue
         labels.append(f"{dtype} products\n({peak['library']})")
         values.append(rate / operations_per_token)
-        texts.append(f"{values[-1]:,.0f}: model at {100 * values[0] / values[-1]:.0f} %")
+        texts.append(f"{_number(values[-1])}: model at {100 * values[0] / values[-1]:.0f} %")
     bars = _bars(axes, labels, values, texts, GREY)
     bars[0].set_facecolor(BLUE)
     for bar in bars[1:]:
@@ -106,7 +106,7 @@ def _draw_server(figure: Figure, concurrency: Mapping[str, Mapping[str, Any]]) -
     _draw_latency(left, callers, [found["latency"] for found in concurrency.values()])
     rates = [found["pairs_per_second"] for found in concurrency.values()]
     bars = right.bar(callers, rates, color=BLUE, width=0.6)
-    right.bar_label(bars, [f"{rate:,.3g}" for rate in rates], padding=2)
+    right.bar_label(bars, [_number(rate) for rate in rates], padding=2)
     right.set_title("Throughput")
     right.set_xlabel("callers at a time")
     right.set_ylabel("pairs per second")
@@ -121,7 +121,7 @@ def _draw_latency(axes: Axes, callers: Sequence[str], found: Sequence[Mapping[st
         bars = axes.bar(
             places, values, width, color=color, hatch=hatch, edgecolor="white", label=name
         )
-        axes.bar_label(bars, [f"{value:.2g}" for value in values], padding=2, fontsize=8)
+        axes.bar_label(bars, [_number(value) for value in values], padding=2, fontsize=8)
     axes.set_xticks(range(len(callers)), callers)
     axes.set_title("Latency of a request")
     axes.set_xlabel("callers at a time")
@@ -164,16 +164,21 @@ def _summary(report: Mapping[str, Any]) -> str:
     if "engine" in report:
         engine = report["engine"]
         percentiles = ", ".join(
-            f"{name} {engine['latency'][f'{name}_seconds']:.3g} s" for name in PERCENTILES
+            f"{name} {_number(engine['latency'][f'{name}_seconds'])} s" for name in PERCENTILES
         )
-        pairs = f"{engine['pairs_per_second']:,.3g} pairs per second"
+        pairs = f"{_number(engine['pairs_per_second'])} pairs per second"
         return f"{pairs}; a request {percentiles}; {_memory(engine)}"
     server = report["server"]
     if "url" in server:
         return str(server["url"])
-    return f"ready {server['seconds_to_ready']:.2g} s after its start; {_memory(server)}"
+    return f"ready {_number(server['seconds_to_ready'])} s after its start; {_memory(server)}"
 
 
 def _memory(measured: Mapping[str, Any]) -> str:
     peak = measured["peak_memory_bytes"]
     return "peak memory not told" if peak is None else f"peak memory {peak / 1e6:,.0f} MB"
+
+
+def _number(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
