@@ -103,7 +103,7 @@ def test_a_running_server_is_measured_by_callers_at_a_time(shell: Shell, served:
 
 def test_a_server_that_refuses_is_quoted(shell: Shell, served: Served) -> None:
     url = f"http://127.0.0.1:{served.port}"
-    done = shell.run("bench", "--url", url, "--workload", "short", "--documents", "1001")
+    done = shell.run("bench", "--url", url, *FEW, "--documents", "1001")
     assert done.code == 78
     assert "does not rerank: 422" in done.sentence
     assert "at most 1,000" in done.sentence

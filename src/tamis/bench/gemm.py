@@ -145,7 +145,8 @@ def _torch_products(dtype: str) -> Iterator[Product]:
         if dtype == "int8":
             left = torch.randint(-127, 128, (N_TOKENS, columns), dtype=torch.int8)
             right = torch.randint(-127, 128, (rows, columns), dtype=torch.int8)
-            multiply = partial(torch._int_mm, left, right.t())  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - there is no other
+            int8_product = torch._int_mm  # noqa: SLF001 # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage] - no other
+            multiply = partial(int8_product, left, right.t())
         else:
             left = torch.randn(N_TOKENS, columns).to(getattr(torch, dtype))
             right = torch.randn(rows, columns).to(getattr(torch, dtype))

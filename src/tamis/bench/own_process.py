@@ -10,6 +10,7 @@ from typing import Any, TypeVar, TypeVarTuple, cast
 
 from tamis.errors import InferenceError, TamisError
 
+ENDING = (signal.SIGTERM, signal.SIGHUP)
 Arguments = TypeVarTuple("Arguments")
 Answer = TypeVar("Answer")
 
@@ -24,9 +25,10 @@ def run_apart(function: Callable[[*Arguments], Answer], *arguments: *Arguments) 
     context = get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_answer, args=(sender, function, arguments), daemon=True)
-    process.start()
-    sender.close()
     try:
+        with signals_wait():
+            process.start()
+        sender.close()
         answer = receiver.recv()
     except EOFError as error:
         process.join()
@@ -35,8 +37,9 @@ def run_apart(function: Callable[[*Arguments], Answer], *arguments: *Arguments) 
             "system ended it, most often for want of memory"
         ) from error
     finally:
-        process.kill()
-        process.join()
+        if process.pid is not None:
+            process.kill()
+            process.join()
     if isinstance(answer, TamisError):
         raise answer
     return cast("Answer", answer)
@@ -56,13 +59,29 @@ def _answer(
 @contextmanager
 def ended_by_signals() -> Generator[None]:
     """Let SIGTERM and SIGHUP raise, as Ctrl-C does, so that what was started is ended, too."""
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    former = [signal.signal(number, _exit) for number in numbers]
+    former = {number: signal.signal(number, _exit) for number in ENDING}
     try:
         yield
     finally:
-        for number, handler in zip(numbers, former, strict=True):
+        for number, handler in former.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def signals_wait() -> Generator[None]:
+    """Hold signals back until the block's end: a start that they interrupt loses its process."""
+    come: list[int] = []
+    former = {
+        number: signal.signal(number, lambda number, _: come.append(number))
+        for number in (signal.SIGINT, *ENDING)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+    for number in come:
+        signal.raise_signal(number)
 
 
 def _exit(number: int, _frame: FrameType | None) -> None:

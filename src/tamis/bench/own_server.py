@@ -13,6 +13,7 @@ from typing import IO
 
 import httpx2
 
+from tamis.bench.own_process import signals_wait
 from tamis.errors import SettingsError
 from tamis.settings import ModelSettings
 
@@ -73,13 +74,16 @@ def own_server(
 @contextmanager
 def _process(command: Sequence[str], log: IO[bytes]) -> Generator[subprocess.Popen[bytes]]:
     """A child in our process group, so that a terminal's signals reach it as well."""
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log
-    )
+    process = None
     try:
+        with signals_wait():
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log
+            )
         yield process
     finally:
-        _end(process)
+        if process is not None:
+            _end(process)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -109,7 +113,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], log: IO[bytes], deadline
 
 def _is_ready(client: httpx2.Client, url: str) -> bool:
     try:
-        return client.get(f"{url}/readyz").status_code == httpx2.codes.OK
+        return client.get(f"{url}/readyz").is_success
     except httpx2.TransportError:
         return False
 

@@ -1,11 +1,15 @@
 """A report of `tamis bench` as one figure (extra `bench`)."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from tamis.errors import SettingsError
 
@@ -18,8 +22,9 @@ STAGES = {
     "head": "head",
     "rank": "rank",
 }
-PERCENTILES = {"p50": (BLUE, ""), "p95": (ORANGE, "//"), "p99": (GREEN, "..")}
-ROOM = 1.35
+PERCENTILES = {"p50": (BLUE, "o-"), "p95": (ORANGE, "^--"), "p99": (GREEN, "s:")}
+"""Colour, marker and line."""
+ROOM = 1.65
 """How much longer an axis is than its longest bar, for the number beside it."""
 
 
@@ -37,7 +42,7 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
 
 def make_figure(report: Mapping[str, Any]) -> Figure:
     """The figure of a model, or of a server."""
-    figure = Figure(figsize=(11, 5.5), layout="constrained")
+    figure = Figure(figsize=(12, 6), layout=ConstrainedLayoutEngine(h_pad=0.12, w_pad=0.12))
     if "engine" in report:
         _draw_engine(figure, report)
     else:
@@ -59,42 +64,50 @@ def _draw_stages(axes: Axes, shares: Mapping[str, float]) -> None:
     names = [name for name in STAGES if name in shares]
     values = [100 * shares[name] for name in names]
     texts = ["< 0.01 %" if value < 0.01 else f"{_number(value)} %" for value in values]
-    _bars(axes, [STAGES[name] for name in names], values, texts, BLUE)
+    _bars(axes, [STAGES[name] for name in names], values, texts)
+    axes.set_xlim(0, 120)
+    axes.set_xticks(range(0, 101, 20))
     axes.set_title("Where the time of a request goes")
     axes.set_xlabel("share of the time (%)")
 
 
 def _draw_roofline(axes: Axes, engine: Mapping[str, Any], gemm: Mapping[str, Any]) -> None:
     """The model's speed below what the machine's matrix products alone would allow."""
-    operations_per_token = engine["operations_per_second"] / engine["tokens_per_second"]
-    labels, values = ["this model"], [engine["tokens_per_second"]]
-    texts = [_number(values[0])]
+    speed = engine["tokens_per_second"]
+    operations_per_token = engine["operations_per_second"] / speed
+    labels, values, texts = ["this model"], [speed], [_number(speed)]
     for dtype, peak in gemm["peaks"].items():
         rate = peak["operations_per_second"]
-        if rate is None:
-            continue
-        labels.append(f"{dtype} products\n({peak['library']})")
-        values.append(rate / operations_per_token)
-        texts.append(f"{_number(values[-1])}: model at {100 * values[0] / values[-1]:.0f} %")
-    bars = _bars(axes, labels, values, texts, GREY)
-    bars[0].set_facecolor(BLUE)
+        limit = (rate or 0.0) / operations_per_token
+        reached = f"{_number(limit)}; model: {100 * speed / limit:.0f} % of it" if limit else ""
+        labels.append(f"limit in {dtype}" + (f"\n({peak['library']})" if limit else ""))
+        values.append(limit)
+        texts.append(reached or _folded(peak["missing"]))
+    if not gemm["peaks"]:
+        labels, values, texts = (
+            [*labels, "limit"],
+            [*values, 0.0],
+            [*texts, _folded(gemm["missing"])],
+        )
+    bars = _bars(axes, labels, values, texts)
     for bar in bars[1:]:
-        bar.set_hatch("//")
-    axes.set_title(f"Speed, and the machine's limit (the model computes in {gemm['dtype']})")
-    missing = f"\n{gemm['missing']}" if gemm["missing"] else ""
-    axes.set_xlabel(f"tokens per second{missing}")
+        bar.set(facecolor=GREY, hatch="//")
+    axes.set_xlim(0, ROOM * max(values))
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(lambda value, _: _number(value))
+    axes.set_title("Speed, and the limit that matrix products set here")
+    axes.set_xlabel("tokens per second")
 
 
 def _draw_padding(axes: Axes, engine: Mapping[str, Any]) -> None:
     waste = 100 * engine["padding_waste"]
-    axes.barh([0], [100 - waste], color=BLUE, label=f"tokens {100 - waste:.1f} %")
-    axes.barh(
-        [0], [waste], left=[100 - waste], color=ORANGE, hatch="//", label=f"padding {waste:.1f} %"
-    )
+    tokens, padding = f"tokens {100 - waste:.1f} %", f"padding {waste:.1f} %"
+    axes.barh([0], [100 - waste], color=BLUE, label=tokens)
+    axes.barh([0], [waste], left=[100 - waste], color=ORANGE, hatch="//", label=padding)
     axes.set_yticks([])
     axes.set_xlim(0, 100)
-    axes.set_title("Padding, if each batch were padded to its longest pair")
-    axes.set_xlabel(f"share of places (%), {engine['n_batches']} batches a request")
+    axes.set_title("What padding each batch to its longest would add")
+    axes.set_xlabel(f"share of places (%) in {engine['n_batches']} batches a request")
     axes.legend(ncols=2, loc="upper center", frameon=False)
     axes.set_ylim(-0.5, 1.2)
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -107,6 +120,7 @@ def _draw_server(figure: Figure, concurrency: Mapping[str, Mapping[str, Any]]) -
     rates = [found["pairs_per_second"] for found in concurrency.values()]
     bars = right.bar(callers, rates, color=BLUE, width=0.6)
     right.bar_label(bars, [_number(rate) for rate in rates], padding=2)
+    right.yaxis.set_major_formatter(lambda value, _: _number(value))
     right.set_title("Throughput")
     right.set_xlabel("callers at a time")
     right.set_ylabel("pairs per second")
@@ -114,31 +128,46 @@ def _draw_server(figure: Figure, concurrency: Mapping[str, Mapping[str, Any]]) -
 
 
 def _draw_latency(axes: Axes, callers: Sequence[str], found: Sequence[Mapping[str, float]]) -> None:
-    width = 0.8 / len(PERCENTILES)
-    for number, (name, (color, hatch)) in enumerate(PERCENTILES.items()):
+    """Lines over a logarithmic scale: with so many callers one waits so many times as long."""
+    places = range(len(callers))
+    for name, (color, style) in PERCENTILES.items():
         values = [latency[f"{name}_seconds"] for latency in found]
-        places = [place + (number - 1) * width for place in range(len(callers))]
-        bars = axes.bar(
-            places, values, width, color=color, hatch=hatch, edgecolor="white", label=name
-        )
-        axes.bar_label(bars, [_number(value) for value in values], padding=2, fontsize=8)
-    axes.set_xticks(range(len(callers)), callers)
-    axes.set_title("Latency of a request")
+        axes.plot(places, values, style, color=color, label=name, markersize=8)
+    for place, latency in zip(places, found, strict=True):
+        _note(axes, place, latency["p50_seconds"], above=False)
+        _note(axes, place, latency["p99_seconds"], above=True)
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(lambda value, _: _number(value))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.margins(x=0.15, y=0.2)
+    axes.set_xticks(places, callers)
+    axes.set_title("Latency of a request (numbers: p50 and p99)")
     axes.set_xlabel("callers at a time")
-    axes.set_ylabel("seconds")
+    axes.set_ylabel("seconds, logarithmic")
     axes.legend(frameon=False, loc="upper left")
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def _note(axes: Axes, place: float, value: float, *, above: bool) -> None:
+    """A number beside its point."""
+    axes.annotate(
+        _number(value),
+        (place, value),
+        xytext=(0, 9 if above else -9),
+        textcoords="offset points",
+        horizontalalignment="center",
+        verticalalignment="bottom" if above else "top",
+    )
+
+
 def _bars(
-    axes: Axes, labels: Sequence[str], values: Sequence[float], texts: Sequence[str], color: str
-) -> Any:
+    axes: Axes, labels: Sequence[str], values: Sequence[float], texts: Sequence[str]
+) -> BarContainer:
     """Horizontal bars from the top, each with its number."""
-    bars = axes.barh(range(len(labels)), values, color=color, edgecolor="white")
+    bars = axes.barh(range(len(labels)), values, color=BLUE, edgecolor="white")
     axes.bar_label(bars, texts, padding=4)
     axes.set_yticks(range(len(labels)), labels)
     axes.invert_yaxis()
-    axes.set_xlim(0, ROOM * max(values))
     axes.spines[["top", "right"]].set_visible(False)
     return bars
 
@@ -182,3 +211,7 @@ def _memory(measured: Mapping[str, Any]) -> str:
 def _number(value: float) -> str:
     """Three digits, or all before the point."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _folded(text: str) -> str:
+    return textwrap.fill(f"not measured: {text}", 40)

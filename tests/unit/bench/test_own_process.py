@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tamis.bench.own_process import ended_by_signals, run_apart
+from tamis.bench.own_process import ended_by_signals, run_apart, signals_wait
 from tamis.errors import InferenceError, UnsupportedModelError
-from tests.integration.serving import until
 
 
 def add(one: int, other: int) -> tuple[int, int]:
@@ -22,8 +21,8 @@ def die() -> None:
     os._exit(3)
 
 
-def hang(note: Path) -> None:
-    note.write_text(str(os.getpid()))
+def hang(fifo: Path) -> None:
+    fifo.write_text(str(os.getpid()))
     threading.Event().wait()
 
 
@@ -44,20 +43,30 @@ def test_a_process_that_dies_is_said() -> None:
 
 
 def test_an_interrupted_call_ends_its_process(tmp_path: Path) -> None:
-    note = tmp_path / "note"
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
     here = threading.get_ident()
+    seen: list[int] = []
 
     def interrupt() -> None:
-        until(lambda: note.exists() and note.read_text() != "")
+        seen.append(int(fifo.read_text()))
         signal.pthread_kill(here, signal.SIGINT)
 
     interrupter = threading.Thread(target=interrupt)
     interrupter.start()
     with pytest.raises(KeyboardInterrupt):
-        run_apart(hang, note)
+        run_apart(hang, fifo)
     interrupter.join()
     with pytest.raises(ProcessLookupError):
-        os.kill(int(note.read_text()), 0)
+        os.kill(seen[0], 0)
+
+
+def test_signals_wait_for_the_end_of_a_start() -> None:
+    done: list[str] = []
+    with pytest.raises(KeyboardInterrupt), signals_wait():  # noqa: PT012 - it raises at the end
+        signal.raise_signal(signal.SIGINT)
+        done.append("the start")
+    assert done == ["the start"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

@@ -32,7 +32,7 @@ def nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
             "--model, --max-length: the server",
         ),
         ([*URL, "--max-batch-tokens", "512"], "--max-batch-tokens: the server"),
-        (["--server", "--concurrency", "0"], "0 is not in the range"),
+        (["--server", "--concurrency", "0"], "Invalid value for '--concurrency'"),
         (["--workload", "huge"], "is not one of"),
     ],
     ids=str,
