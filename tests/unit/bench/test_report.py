@@ -40,5 +40,5 @@ def test_requests_have_texts_of_their_own_and_the_first_is_the_seeds() -> None:
 
 def test_a_large_model_that_cannot_be_written_says_where(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(SettingsError, match="cannot write .*file/random-large: Not a directory"):
+    with pytest.raises(SettingsError, match=r"cannot write .*file/random-large: Not a directory"):
         report._write_random_large(tmp_path / "file" / "random-large")
