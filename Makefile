@@ -24,7 +24,7 @@ check: $(VENV)/.dev  ## style, types, layers
 bench: $(VENV)/.dev  ## how fast the embedded model is here, alone and behind a server; figures go to build/
 	@mkdir -p build
 	$(BIN)/tamis bench --output build/bench-engine.json --plot build/bench-engine.png
-	$(BIN)/tamis bench --server --workload short --documents 8 --rounds 50 \
+	$(BIN)/tamis bench --server --workload short --documents 8 --rounds 10 \
 		--output build/bench-server.json --plot build/bench-server.png
 	@echo "build/bench-engine.png and build/bench-server.png show it; benchmarks/README.md has the rest"
 
