@@ -84,8 +84,8 @@ def signals_wait() -> Generator[None]:
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
-    for number in come:
-        signal.raise_signal(number)
+    for held in come:
+        signal.raise_signal(held)
 
 
 def _exit(number: int, _frame: FrameType | None) -> None:

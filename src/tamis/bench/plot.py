@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from tamis.errors import SettingsError
 
@@ -94,7 +94,7 @@ def _draw_roofline(axes: Axes, engine: Mapping[str, Any], gemm: Mapping[str, Any
         bar.set(facecolor=GREY, hatch="//")
     axes.set_xlim(0, ROOM * max(values))
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.xaxis.set_major_formatter(lambda value, _: _number(value))
+    axes.xaxis.set_major_formatter(FuncFormatter(_tick))
     axes.set_title("Speed, and the limit that matrix products set here")
     axes.set_xlabel("tokens per second")
 
@@ -120,7 +120,7 @@ def _draw_server(figure: Figure, concurrency: Mapping[str, Mapping[str, Any]]) -
     rates = [found["pairs_per_second"] for found in concurrency.values()]
     bars = right.bar(callers, rates, color=BLUE, width=0.6)
     right.bar_label(bars, [_number(rate) for rate in rates], padding=2)
-    right.yaxis.set_major_formatter(lambda value, _: _number(value))
+    right.yaxis.set_major_formatter(FuncFormatter(_tick))
     right.set_title("Throughput")
     right.set_xlabel("callers at a time")
     right.set_ylabel("pairs per second")
@@ -137,7 +137,7 @@ def _draw_latency(axes: Axes, callers: Sequence[str], found: Sequence[Mapping[st
         _note(axes, place, latency["p50_seconds"], above=False)
         _note(axes, place, latency["p99_seconds"], above=True)
     axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(lambda value, _: _number(value))
+    axes.yaxis.set_major_formatter(FuncFormatter(_tick))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.margins(x=0.15, y=0.2)
     axes.set_xticks(places, callers)
@@ -211,6 +211,11 @@ def _memory(measured: Mapping[str, Any]) -> str:
 def _number(value: float) -> str:
     """Three digits, or all before the point."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _tick(value: float, _: float) -> str:
+    """A number beside an axis."""
+    return _number(value)
 
 
 def _folded(text: str) -> str:
