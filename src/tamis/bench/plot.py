@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from tamis.errors import SettingsError
 
@@ -121,6 +121,7 @@ def _draw_server(figure: Figure, concurrency: Mapping[str, Mapping[str, Any]]) -
     bars = right.bar(callers, rates, color=BLUE, width=0.6)
     right.bar_label(bars, [_number(rate) for rate in rates], padding=2)
     right.yaxis.set_major_formatter(FuncFormatter(_tick))
+    right.set_xlim(-0.75, len(callers) - 0.25)
     right.set_title("Throughput")
     right.set_xlabel("callers at a time")
     right.set_ylabel("pairs per second")
@@ -137,6 +138,7 @@ def _draw_latency(axes: Axes, callers: Sequence[str], found: Sequence[Mapping[st
         _note(axes, place, latency["p50_seconds"], above=False)
         _note(axes, place, latency["p99_seconds"], above=True)
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.yaxis.set_major_formatter(FuncFormatter(_tick))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.margins(x=0.15, y=0.2)

@@ -86,7 +86,7 @@ REPORTS = {
     "server that runs": server(url="http://127.0.0.1:8000") | {"model": {}},
     "server with one caller": server(
         url="http://127.0.0.1:8000",
-        concurrency={"1": {"pairs_per_second": 9.0, "latency": latency(1.0, 1.0, 1.0)}},
+        concurrency={"1": {"pairs_per_second": 9.0, "latency": latency(0.3, 0.34, 0.35)}},
     ),
 }
 
@@ -151,6 +151,11 @@ def test_a_server_shows_percentiles_and_throughput_by_callers() -> None:
     texts = [text for text, _ in shown_texts(make_figure(REPORTS["server of its own"]))]
     assert {"p50", "p95", "p99", "1", "4", "16", "64"} <= set(texts)
     assert any("ready 0.43 s after its start; peak memory 213 MB" in text for text in texts)
+
+
+def test_seconds_stand_beside_the_axis_within_one_decade_too() -> None:
+    figure = make_figure(REPORTS["server with one caller"])
+    assert {"0.31", "0.32", "0.33"} <= {text for text, _ in shown_texts(figure)}
 
 
 @pytest.mark.parametrize(
