@@ -18,8 +18,8 @@ from transformers import XLMRobertaForSequenceClassification
 
 from tamis.engine.backend import LocalBackend
 from tamis.engine.checkpoint import read_checkpoint
-from tamis.engine.hub import EMBEDDED_FOLDER
 from tamis.engine.loading import LoadedModel, load_model
+from tamis.engine.location import EMBEDDED_FOLDER
 from tamis.engine.pairs import EncodedPair, TokenSequence
 from tamis.engine.runtimes.torch import TorchRuntime
 from tamis.engine.weights import read_weights

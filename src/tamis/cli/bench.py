@@ -82,8 +82,8 @@ def _engine(
 ) -> dict[str, Any]:
     from tamis.bench.engine import measure_engine
     from tamis.bench.gemm import read_encoder_size
-    from tamis.engine.hub import locate
     from tamis.engine.loading import load_model
+    from tamis.engine.location import locate
 
     if settings.name == RANDOM_LARGE:
         settings = model_settings({"name": str(_random_large(settings))}, settings)

@@ -118,11 +118,11 @@ def read_judged_queries(name: str) -> Iterator[JudgedQuery]:
 
 def _int8_folder(settings: ModelSettings) -> Path:
     """Where the int8 form of the model stands, or will stand."""
-    from tamis.engine import hub
     from tamis.engine.checkpoint import read_checkpoint
-    from tamis.engine.runtimes.opening import converted_folder
+    from tamis.engine.converted import converted_folder
+    from tamis.engine.location import locate
 
-    source = hub.locate(settings.name, revision=settings.revision, offline=settings.offline)
+    source = locate(settings.name, revision=settings.revision, offline=settings.offline)
     is_folder = Path(settings.name).is_dir()
     checkpoint = read_checkpoint(source, name=None if is_folder else settings.name)
     if checkpoint.converted_dtype is not None:
