@@ -25,7 +25,7 @@ bench: $(VENV)/.dev  ## what is measured so far; results go to benchmarks/result
 	$(BIN)/python -m benchmarks.agreement
 
 docs: $(VENV)/.dev  ## write the parts of docs/ that are printed by the program itself
-	$(BIN)/python docs/generate.py
+	$(BIN)/python -m docs.generate
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
