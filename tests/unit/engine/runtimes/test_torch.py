@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -11,13 +12,13 @@ from tamis.engine.collate import PackedBatch, collate
 from tamis.engine.loading import LoadedModel, load_model
 from tamis.engine.runtimes import torch as torch_runtime
 from tamis.engine.runtimes.attention import (
+    Spans,
     Strategy,
     attend_each,
     attend_in_buckets,
     attend_together,
     varlen_kernel,
 )
-from tamis.engine.tuning import DEFAULT_BATCH_TOKENS
 from tamis.settings import DtypeName, ModelSettings
 from tests.torch_runtime import open_torch
 from tests.unit.engine.runtimes.test_attention import documented_kernel
@@ -89,7 +90,7 @@ def test_nothing_comes_back_from_a_device_but_the_result_once(
         return np.zeros(tensor.shape, dtype=np.float32)
 
     # tensors on `meta` have shapes and no values: reading one raises
-    monkeypatch.setitem(dict(DEFAULT_BATCH_TOKENS), "meta", 1)
+    monkeypatch.setattr(torch_runtime, "DEFAULT_BATCH_TOKENS", {"meta": 1})
     monkeypatch.setattr(torch_runtime, "fetch", fetch)
     runtime = open_torch(tiny_model, dtype="float16", reads_tokens=reads_tokens, device="meta")
     kernel = varlen_kernel()
@@ -113,7 +114,7 @@ def test_a_lack_of_memory_reaches_the_caller_as_torch_says_it(
 ) -> None:
     runtime = open_torch(tiny_model, dtype="float32")
 
-    def exhausted(*_: object) -> None:
+    def exhausted(_: Spans) -> NoReturn:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     runtime._attention = exhausted
