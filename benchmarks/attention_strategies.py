@@ -71,7 +71,9 @@ def batches_of(budget: int) -> list[Edges]:
 def counts(batches: list[Edges], most_padding: float) -> dict[str, float]:
     """Calls of a layer, and the share of places that is padding."""
     buckets = [
-        bucket for edges in batches for bucket in sort_into_buckets(edges, most_padding=most_padding)
+        bucket
+        for edges in batches
+        for bucket in sort_into_buckets(edges, most_padding=most_padding)
     ]
     places = sum(bucket.filled.size for bucket in buckets)
     tokens = sum(int(edges[-1]) for edges in batches)

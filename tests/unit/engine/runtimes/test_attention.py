@@ -4,7 +4,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812 - everybody calls it so
 from torch import Tensor
 from torch.nn.attention import varlen
 

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,7 +51,7 @@ def test_no_bucket_is_padded_by_more_than_its_share(lengths: list[int]) -> None:
 @given(LENGTHS)
 def test_no_two_neighbours_could_have_been_one_bucket(lengths: list[int]) -> None:
     buckets = sort_into_buckets(edges(lengths))
-    for first, second in zip(buckets, buckets[1:], strict=False):
+    for first, second in pairwise(buckets):
         longest_next = int(second.filled[0].sum())
         places = (len(first.sequences) + 1) * first.filled.shape[1]
         assert 1 - (first.filled.sum() + longest_next) / places > MOST_PADDING
