@@ -38,7 +38,7 @@ def sort_into_buckets(
         cu_seqlens: See `PackedBatch`.
         most_padding: See `MOST_PADDING`; with 0 only equal lengths share a bucket.
     """
-    starts, lengths = cu_seqlens[:-1], np.diff(cu_seqlens)
+    starts, lengths = cu_seqlens[:-1].astype(np.intp), np.diff(cu_seqlens)
     order = np.argsort(-lengths, kind="stable")
     buckets: list[Bucket] = []
     while len(order):
@@ -68,7 +68,7 @@ def _n_that_fit(lengths: NDArray[np.int32], most_padding: float) -> int:
 
 
 def _fill(
-    sequences: NDArray[np.intp], starts: NDArray[np.int32], lengths: NDArray[np.int32]
+    sequences: NDArray[np.intp], starts: NDArray[np.intp], lengths: NDArray[np.int32]
 ) -> Bucket:
     places = np.arange(int(lengths[sequences[0]]))
     filled = places < lengths[sequences][:, None]
