@@ -110,11 +110,10 @@ class TorchRuntime:
         for layer in self._layers[:-1]:
             states = self._finish(layer, states, attend(self._project(layer, states)))
         last = self._layers[-1]
-        qkv = self._project(last, states)
         if self._pooler is None:
-            return fetch(self._finish(last, states, attend(qkv)))
-        first = states[spans.firsts]  # (n_sequences, hidden)
-        first = self._finish(last, first, attend(qkv, first_only=True))
+            return fetch(self._finish(last, states, attend(self._project(last, states))))
+        attended = attend(self._project(last, states), first_only=True)
+        first = self._finish(last, states[spans.firsts], attended)  # (n_sequences, hidden)
         return fetch(torch.tanh(F.linear(first, *self._pooler)))
 
     def close(self) -> None:
