@@ -121,3 +121,28 @@ def test_a_lack_of_memory_reaches_the_caller_as_torch_says_it(
 
     with pytest.raises(torch.OutOfMemoryError):
         runtime.forward(batch)
+
+
+@pytest.mark.parametrize("built_in", [False, True])
+def test_on_a_gpu_the_kernel_is_taken_only_where_torch_has_it_built_in(
+    monkeypatch: pytest.MonkeyPatch, built_in: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 6))
+    monkeypatch.setattr(torch.backends.cuda, "is_flash_attention_available", lambda: built_in)
+    offered: list[object] = []
+    monkeypatch.setattr(torch_runtime, "choose_attention", lambda *told: offered.extend(told))
+
+    torch_runtime._attention_of("cuda", "float16", 64)
+
+    *told, kernel = offered
+    assert told == ["float16", (8, 6), 64]
+    assert (kernel is not None) == built_in
+
+
+def test_bfloat16_that_a_gpu_only_emulates_is_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    def is_bf16_supported(*, including_emulation: bool = True) -> bool:
+        return including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_bf16_supported)
+
+    assert torch_runtime.computed_dtypes("cuda") == {"float32", "float16"}
