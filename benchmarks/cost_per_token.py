@@ -80,9 +80,9 @@ def row(
         "n_documents": n_documents,
         "tokens_a_pair": report.n_tokens / n_documents,
         "n_rounds": rounds,
-        "seconds": report.latency.p50,
-        "seconds_per_token": report.latency.p50 / report.n_tokens,
-        "seconds_per_operation": report.latency.p50 / operations,
+        "seconds": report.latency.p50_seconds,
+        "seconds_per_token": report.latency.p50_seconds / report.n_tokens,
+        "seconds_per_operation": report.latency.p50_seconds / operations,
     }
     print(json.dumps(line), flush=True)
     return line
