@@ -79,6 +79,11 @@ def processor_name() -> str:
     return f"{name} (family {family} model {model}, {widest})"
 
 
+def processor_vendor() -> str | None:
+    """Who made this processor, as an x86 processor says itself; None elsewhere."""
+    return _processor().get("vendor_id")
+
+
 def _processor() -> dict[str, str]:
     """The first processor of /proc/cpuinfo; nothing where there is no such file."""
     try:

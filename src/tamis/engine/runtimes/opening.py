@@ -9,7 +9,7 @@ from pathlib import Path
 from ctranslate2 import __version__ as ctranslate2_version
 
 from tamis.engine import device
-from tamis.engine.calibration import read_report
+from tamis.engine.calibration import CalibrationReport, read_report
 from tamis.engine.checkpoint import (
     FORMAT_VERSION,
     RUNTIME_FOLDER,
@@ -18,9 +18,11 @@ from tamis.engine.checkpoint import (
     read_checkpoint,
 )
 from tamis.engine.conversion import convert, stored_dtype
+from tamis.engine.library_tuning import tune_library
 from tamis.engine.manifest import read_manifest, verify_manifest
 from tamis.engine.runtimes import ctranslate2
 from tamis.engine.runtimes.base import Runtime
+from tamis.engine.runtimes.gemm_library import settle_library
 from tamis.engine.tuning import DEFAULT_BATCH_TOKENS, Tuning, read_tuning, tune
 from tamis.engine.weights import read_weights
 from tamis.errors import ModelError, RuntimeUnavailableError
@@ -54,7 +56,10 @@ def _open_ctranslate2(
     where = device.resolve_device(settings.device, cuda_available=ctranslate2.cuda_available())
     cpu_dtype = checkpoint.cpu_dtype
     if settings.dtype == "auto" and where == "cpu":
-        cpu_dtype = auto_dtype(checkpoint, settings.cache_dir)
+        cpu_dtype = auto_dtype(checkpoint, settings)
+    if where == "cpu":
+        wanted = cpu_dtype if settings.dtype == "auto" else settings.dtype
+        _settle_library(settings, checkpoint, wanted, threads)
     dtype = _resolve_dtype(settings.dtype, where, cpu_dtype, ctranslate2.computed_dtypes(where))
 
     def opened(folder: Path) -> ctranslate2.CTranslate2Runtime:
@@ -82,31 +87,65 @@ def _open_ctranslate2(
             return opened(convert(checkpoint, Path(temporary) / "converted", dtype=dtype))
     runtime = opened(folder)
     if made and where == "cpu":
-        tuning = tune(runtime, folder, threads=threads, max_length=checkpoint.max_length)
+        tuning = _tune(runtime, folder, checkpoint, threads=threads, reads_tokens=reads_tokens)
         runtime.max_batch_tokens = tuning.max_batch_tokens
     return runtime
 
 
 def tune_converted(folder: Path, *, threads: int) -> Tuning:
-    """Measure the token budget of a converted model on this machine's CPU and store it there.
+    """Measure a converted model's token budget and library on this CPU, and store them there.
 
     Raises:
         ModelError: it is no converted model, or cannot be opened.
     """
     checkpoint = read_checkpoint(folder)
+    settle_library()
     computed = ctranslate2.computed_dtypes("cpu")
+    reads_tokens = checkpoint.maxsim is not None
     runtime = ctranslate2.CTranslate2Runtime(
         folder / RUNTIME_FOLDER,
         device="cpu",
         dtype=_resolve_dtype("auto", "cpu", checkpoint.cpu_dtype, computed),
         threads=threads,
         max_batch_tokens=DEFAULT_BATCH_TOKENS["cpu"],
-        reads_tokens=checkpoint.maxsim is not None,
+        reads_tokens=reads_tokens,
     )
     try:
-        return tune(runtime, folder, threads=threads, max_length=checkpoint.max_length)
+        return _tune(runtime, folder, checkpoint, threads=threads, reads_tokens=reads_tokens)
     finally:
         runtime.close()
+
+
+def _tune(
+    runtime: Runtime, folder: Path, checkpoint: Checkpoint, *, threads: int, reads_tokens: bool
+) -> Tuning:
+    """Measure what suits this CPU: the token budget here, then the library beside it."""
+    length = checkpoint.max_length
+    return tune_library(
+        tune(runtime, folder, threads=threads, max_length=length),
+        settle_library(),
+        folder,
+        dtype=runtime.dtype,
+        threads=threads,
+        max_length=length,
+        reads_tokens=reads_tokens,
+    )
+
+
+def _settle_library(
+    settings: ModelSettings, checkpoint: Checkpoint, wanted: str, threads: int
+) -> None:
+    """Have CTranslate2 take what was measured for this model, before anything else asks it.
+
+    Which dtypes it computes in is such a question; so the answer is taken as known here: no
+    half precision on a CPU.
+    """
+    dtype = "float32" if wanted in device.HALF_PRECISION else wanted
+    folder = checkpoint.folder
+    if checkpoint.converted_dtype is None:
+        folder = converted_folder(checkpoint, dtype=dtype, cache_dir=settings.cache_dir)
+    tuning = read_tuning(folder, dtype=dtype, threads=threads)
+    settle_library(tuning.library if tuning else None)
 
 
 def _is_whole(folder: Path) -> bool:
@@ -143,22 +182,48 @@ def _open_torch(
     )
 
 
-def auto_dtype(checkpoint: Checkpoint, cache_dir: Path) -> Dtype:
-    """int8 in place of float32 where a calibration report stands for it; the log says why."""
-    if checkpoint.converted_dtype is not None or checkpoint.cpu_dtype != "float32":
+def auto_dtype(checkpoint: Checkpoint, settings: ModelSettings) -> Dtype:
+    """What `auto` computes in on a CPU; the log says why where int8 is in question.
+
+    A converted folder computes in what it was converted for: whoever made it said so, and nothing
+    else is left in it. A source gets int8 where a calibration report stands for it, and not
+    because its own tamis.json names int8: that is a wish, which can be checked here.
+    """
+    if checkpoint.converted_dtype is not None:
+        if checkpoint.cpu_dtype == "int8":
+            logger.info("%s computes in int8: it was converted for it", checkpoint.name)
+        return checkpoint.cpu_dtype
+    if checkpoint.cpu_dtype not in ("float32", "int8"):
         return checkpoint.cpu_dtype
     try:
-        report = read_report(converted_folder(checkpoint, dtype="int8", cache_dir=cache_dir))
+        report = read_report(
+            converted_folder(checkpoint, dtype="int8", cache_dir=settings.cache_dir)
+        )
     except ModelError as error:
         logger.warning("%s computes in float32: %s", checkpoint.name, error)
         return "float32"
-    dtype: Dtype = "float32"
-    reason = "int8 has no calibration report (`tamis models calibrate` makes one)"
-    if report is not None:
-        dtype = "float32" if report.shortcomings else "int8"
-        reason = f"the calibration report of int8 {report.verdict}"
+    dtype, reason = _judge(report, min(settings.max_length, checkpoint.max_length))
+    if checkpoint.cpu_dtype == "int8" and dtype != "int8":
+        reason = f"{reason}; that tamis.json names int8 is no report"
     logger.info("%s computes in %s: %s", checkpoint.name, dtype, reason)
     return dtype
+
+
+def _judge(report: CalibrationReport | None, max_length: int) -> tuple[Dtype, str]:
+    """int8 or float32, and why, for pairs of at most `max_length` tokens."""
+    if report is None:
+        return "float32", "int8 has no calibration report (`tamis models calibrate` makes one)"
+    if report.max_length < max_length:
+        return "float32", (
+            f"the calibration report of int8 is for pairs of at most {report.max_length} tokens, "
+            f"and they may have {max_length} now"
+        )
+    reason = f"the calibration report of int8 {report.verdict}"
+    if report.max_length > max_length:
+        reason += f" (with up to {report.max_length} tokens a pair, {max_length} now)"
+    if report.processor != device.processor_name():
+        reason += f" (on another processor: {report.processor})"
+    return "float32" if report.shortcomings else "int8", reason
 
 
 def _resolve_dtype(asked: str, where: str, cpu_dtype: str, computed: frozenset[str]) -> str:

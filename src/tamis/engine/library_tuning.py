@@ -1,0 +1,193 @@
+"""The other of CTranslate2's two matrix libraries, timed beside the one in force.
+
+A process has one of them for good (`runtimes/gemm_library.py`), so the other is timed in a process
+of its own: `python -m tamis.engine.library_tuning TRIAL`, TRIAL being JSON. Whatever goes wrong
+there leaves CTranslate2's own choice.
+"""
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+
+from tamis.engine.checkpoint import RUNTIME_FOLDER, Count
+from tamis.engine.memory import available_bytes
+from tamis.engine.runtimes.ctranslate2 import CTranslate2Runtime
+from tamis.engine.runtimes.gemm_library import (
+    LIBRARY_NAMES,
+    OTHER,
+    VARIABLE,
+    VARIABLE_VALUES,
+    Library,
+    users_choice,
+)
+from tamis.engine.tuning import (
+    CLEARLY_FASTER,
+    Tuning,
+    keep_tuning,
+    measure_speed,
+    seeded_batches,
+    warm_up,
+)
+
+logger = logging.getLogger(__name__)
+
+WORTH_SECONDS = 0.1
+"""A model whose timed pass is shorter keeps its library: another process would cost more."""
+
+_START_SECONDS = 30  # to start Python and read the weights, from a slow disk too
+_MOST_PASSES = 4  # one to warm up, two that are timed, one for the machine's moods
+_LOADED_SIZE = 2.0  # memory while weights are loaded and packed, by their size on disk: 1.85 seen
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """What the other process is to time.
+
+    Attributes:
+        folder: The converted model.
+        threads: CPU threads of one forward pass.
+        budget: Tokens of a forward pass.
+        give_up_below: Tokens a second; a slower library is not timed to the end.
+    """
+
+    folder: str
+    dtype: str
+    threads: Count
+    reads_tokens: bool
+    max_length: Count
+    budget: Count
+    give_up_below: float
+
+
+def tune_library(
+    tuning: Tuning,
+    in_force: Library | None,
+    folder: Path,
+    *,
+    dtype: str,
+    threads: int,
+    max_length: int,
+    reads_tokens: bool,
+) -> Tuning:
+    """Time the library that this process does not have, and store which is to be taken.
+
+    Args:
+        tuning: What was measured in this process.
+        in_force: The library of this process.
+        folder: The converted model, where the result is stored.
+        dtype: What it computes in.
+        threads: CPU threads of one forward pass.
+        max_length: Tokens a sequence may have.
+        reads_tokens: Whether token states are wanted rather than the pooled first token.
+
+    Returns:
+        The same tuning where there was nothing to time, or it could not be.
+    """
+    reason = _reason_not_to(tuning, in_force, folder, max_length)
+    if in_force is None or reason:
+        logger.info("CTranslate2's choice of library holds: %s", reason)
+        return tuning
+    trial = Trial(
+        folder=str(folder.resolve()),
+        dtype=dtype,
+        threads=threads,
+        reads_tokens=reads_tokens,
+        max_length=max_length,
+        budget=tuning.max_batch_tokens,
+        give_up_below=tuning.speed / CLEARLY_FASTER,
+    )
+    other = OTHER[in_force]
+    most_seconds = _START_SECONDS + _MOST_PASSES * _pass_seconds(tuning, max_length)
+    try:
+        speed = run_trial(trial, other, most_seconds=most_seconds)
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        logger.info(
+            "CTranslate2's choice of library holds: %s could not be timed: %s",
+            *(LIBRARY_NAMES[other], error),
+        )
+        return tuning
+    faster = other if speed > CLEARLY_FASTER * tuning.speed else in_force
+    tuning = msgspec.structs.replace(
+        tuning, library=faster, library_tokens_per_second={in_force: tuning.speed, other: speed}
+    )
+    keep_tuning(folder, tuning, dtype=dtype, threads=threads)
+    logger.info(
+        "%s %.0f tokens/s, %s %.0f: %s is taken%s",
+        *(LIBRARY_NAMES[in_force], tuning.speed, LIBRARY_NAMES[other], speed),
+        *(LIBRARY_NAMES[faster], "" if faster == in_force else " from the next start on"),
+    )
+    return tuning
+
+
+def run_trial(trial: Trial, library: Library, *, most_seconds: float) -> float:
+    """Tokens a second with a library, in a process of its own.
+
+    Raises:
+        OSError: no process can be started.
+        SubprocessError: it failed or took longer than `most_seconds`.
+        ValueError: it answered something else than a figure.
+    """
+    if not sys.executable:
+        raise OSError("the Python that runs this has no program of its own")
+    finished = subprocess.run(  # noqa: S603 - this very Python on this very module
+        # -P: nothing is imported from the folder that somebody happens to stand in
+        [sys.executable, "-P", "-m", __name__, msgspec.json.encode(trial).decode()],
+        env=os.environ | {VARIABLE: VARIABLE_VALUES[library]},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=most_seconds,
+        check=False,
+    )
+    if finished.returncode:
+        said = finished.stderr.decode(errors="replace").strip().splitlines()
+        raise subprocess.SubprocessError(said[-1] if said else f"exit {finished.returncode}")
+    return msgspec.json.decode(finished.stdout, type=float)
+
+
+def main(arguments: list[str]) -> int:
+    """Time what the one argument describes, and print tokens a second."""
+    trial = msgspec.json.decode(arguments[0], type=Trial)
+    runtime = CTranslate2Runtime(
+        Path(trial.folder) / RUNTIME_FOLDER,
+        device="cpu",
+        dtype=trial.dtype,
+        threads=trial.threads,
+        max_batch_tokens=trial.budget,
+        reads_tokens=trial.reads_tokens,
+    )
+    warm_up(runtime, trial.max_length)
+    speed = measure_speed(
+        runtime, trial.budget, trial.max_length, give_up_below=trial.give_up_below
+    )
+    sys.stdout.write(f"{msgspec.json.encode(speed).decode()}\n")
+    return 0
+
+
+def _reason_not_to(
+    tuning: Tuning, in_force: Library | None, folder: Path, max_length: int
+) -> str | None:
+    """Why the other library is not timed at all; None where it is."""
+    if in_force is None:
+        return "it has one library here"
+    if users_choice() is not None:
+        return f"{VARIABLE} is set"
+    if _pass_seconds(tuning, max_length) < WORTH_SECONDS:
+        return "the model is too small for a difference to count"
+    wanted = _LOADED_SIZE * (folder / RUNTIME_FOLDER / "model.bin").stat().st_size
+    left = available_bytes()
+    if left is not None and left < wanted:
+        return f"no memory to load the model twice ({wanted / 1e9:.1f} GB wanted)"
+    return None
+
+
+def _pass_seconds(tuning: Tuning, max_length: int) -> float:
+    """How long a timed pass takes with the library of this process."""
+    batches = seeded_batches(tuning.max_batch_tokens, max_length)
+    return sum(len(batch.token_ids) for batch in batches) / tuning.speed
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
