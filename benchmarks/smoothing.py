@@ -8,9 +8,9 @@ value projection and attention output, channel by channel. Measured on ctranslat
 from 10 pairs that are not among those scored.
 
 *Layers in float*: ctranslate2 rounds every linear layer of a model that it computes in int8, those
-too that the file has in float; tamis-mini shows it, its feed-forward outputs put in the file in float.
-So what such layers would give is simulated in torch: float32, with weights rounded by row and
-activations by token, as ctranslate2 does.
+too that the file has in float; tamis-mini shows it, with its feed-forward outputs in float in the
+file. So what such layers would give is simulated in torch: float32, with weights rounded by row
+and activations by token, as ctranslate2 does.
 
 The data is a folder in BEIR layout, candidates by BM25 (see int8_report.py). tamis-mini's weights
 are real; on the large model's random ones only differences mean something.
@@ -39,7 +39,7 @@ from tamis.engine.conversion import encoder_spec, spec_source
 from tamis.engine.device import processor_name, usable_cores
 from tamis.engine.heads import Head
 from tamis.engine.hub import EMBEDDED_FOLDER
-from tamis.engine.loading import LoadedModel, load_model
+from tamis.engine.loading import load_model
 from tamis.engine.pairs import EncodedPair, Logits
 from tamis.engine.runtimes.base import Runtime
 from tamis.engine.runtimes.ctranslate2 import CTranslate2Runtime
