@@ -360,7 +360,6 @@ def test_conversion_times_both_libraries_and_the_next_start_takes_the_faster(
     folder: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(gemm_library.VARIABLE, raising=False)
-    monkeypatch.setattr(gemm_library, "processor_vendor", lambda: "AuthenticAMD")
     monkeypatch.setattr(opening, "settle_library", lambda *_: "mkl")
     monkeypatch.setattr(library_tuning, "WORTH_SECONDS", 0.0)
     opened(folder, cache_dir)
