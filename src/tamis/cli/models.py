@@ -120,7 +120,7 @@ def convert(
 
 @models.command()
 def tune(name: Name, dtype: ConvertedDtype = "auto", revision: Revision = None) -> None:
-    """Measure a converted model's token budget and library anew, on this processor.
+    """Measure a converted model's token budget and kernels anew, on this processor.
 
     Takes a converted folder, or the name of a model whose converted form is in the cache.
     """
@@ -140,16 +140,16 @@ def tune(name: Name, dtype: ConvertedDtype = "auto", revision: Revision = None) 
     tuning = tune_converted(folder, threads=settings.threads or usable_cores())
     for budget, speed in tuning.tokens_per_second.items():
         typer.echo(f"{budget}\t{speed:,.0f} tokens/s")
-    for library, speed in tuning.library_tokens_per_second.items():
-        typer.echo(f"{library}\t{speed:,.0f} tokens/s")
+    for kernels, speed in tuning.kernels_tokens_per_second.items():
+        typer.echo(f"{kernels}\t{speed:,.0f} tokens/s")
     _say_tuned(tuning)
 
 
 def _say_tuned(tuning: "Tuning") -> None:
     """What was measured, to people."""
-    library = tuning.library or "ctranslate2's own choice"
+    kernels = tuning.kernels or "ctranslate2's own choice"
     typer.echo(f"token budget on this processor: {tuning.max_batch_tokens:,}", err=True)
-    typer.echo(f"matrix library on this processor: {library}", err=True)
+    typer.echo(f"kernels on this processor: {kernels}", err=True)
 
 
 def _settings(name: str, revision: str | None, offline: bool | None) -> ModelSettings:

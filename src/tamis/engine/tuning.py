@@ -2,8 +2,8 @@
 
 A small budget pays the fixed cost of a pass more often; a large one overflows the processor's
 caches and pads attention further. Where the best lies differs between processors, so it is
-measured once, when a model is converted, and stored for each processor. The fastest library to
-multiply matrices with is stored beside it (`library_tuning.py`).
+measured once, when a model is converted, and stored for each processor. The fastest of
+CTranslate2's kernels are stored beside it (`kernel_tuning.py`).
 """
 
 import json
@@ -15,12 +15,13 @@ from uuid import uuid4
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from tamis.engine.checkpoint import Count, read_json
 from tamis.engine.collate import PackedBatch
 from tamis.engine.device import processor_name
 from tamis.engine.runtimes.base import Runtime
-from tamis.engine.runtimes.gemm_library import Library
+from tamis.engine.runtimes.kernels import Kernels
 from tamis.errors import ModelError
 
 logger = logging.getLogger(__name__)
@@ -44,18 +45,18 @@ class Tuning(msgspec.Struct, frozen=True):
     Attributes:
         max_batch_tokens: The budget to take.
         tokens_per_second: Of each budget that was tried.
-        library: What CTranslate2 is to multiply with; None where its own choice holds.
-        library_tokens_per_second: Of both libraries at `max_batch_tokens`, where both were tried.
+        kernels: What CTranslate2 is to compute with; None where its own choice holds.
+        kernels_tokens_per_second: Of those that were tried, at `max_batch_tokens`.
     """
 
     max_batch_tokens: Count
     tokens_per_second: dict[str, float]
-    library: Library | None = None
-    library_tokens_per_second: dict[Library, float] = {}
+    kernels: Kernels | None = None
+    kernels_tokens_per_second: dict[Kernels, float] = {}
 
     @property
     def speed(self) -> float:
-        """Tokens a second of the budget to take, with the library it was measured with."""
+        """Tokens a second of the budget to take, with the kernels it was measured with."""
         return self.tokens_per_second[str(self.max_batch_tokens)]
 
 
@@ -111,9 +112,9 @@ def choose_budget(speeds: Mapping[int, float]) -> int:
     return fastest if speeds[fastest] > CLEARLY_FASTER * speeds[default] else default
 
 
-def warm_up(runtime: Runtime, max_length: int) -> None:
-    """One small pass, so that the first that is timed finds everything in place."""
-    runtime.forward(seeded_batches(DEFAULT_BATCH_TOKENS["cpu"], max_length)[-1])
+def warm_up(runtime: Runtime, max_length: int) -> NDArray[np.float32]:
+    """One small pass, so that the first that is timed finds everything in place; its outputs."""
+    return runtime.forward(seeded_batches(DEFAULT_BATCH_TOKENS["cpu"], max_length)[-1])
 
 
 def measure_speed(

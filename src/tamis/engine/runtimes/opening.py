@@ -18,11 +18,11 @@ from tamis.engine.checkpoint import (
     read_checkpoint,
 )
 from tamis.engine.conversion import convert, stored_dtype
-from tamis.engine.library_tuning import tune_library
+from tamis.engine.kernel_tuning import tune_kernels
 from tamis.engine.manifest import read_manifest, verify_manifest
 from tamis.engine.runtimes import ctranslate2
 from tamis.engine.runtimes.base import Runtime
-from tamis.engine.runtimes.gemm_library import settle_library
+from tamis.engine.runtimes.kernels import settle_kernels
 from tamis.engine.tuning import DEFAULT_BATCH_TOKENS, Tuning, read_tuning, tune
 from tamis.engine.weights import read_weights
 from tamis.errors import ModelError, RuntimeUnavailableError
@@ -59,7 +59,7 @@ def _open_ctranslate2(
         cpu_dtype = auto_dtype(checkpoint, settings)
     if where == "cpu":
         wanted = cpu_dtype if settings.dtype == "auto" else settings.dtype
-        _settle_library(settings, checkpoint, wanted, threads)
+        _settle_kernels(settings, checkpoint, wanted, threads)
     dtype = _resolve_dtype(settings.dtype, where, cpu_dtype, ctranslate2.computed_dtypes(where))
 
     def opened(folder: Path) -> ctranslate2.CTranslate2Runtime:
@@ -93,13 +93,13 @@ def _open_ctranslate2(
 
 
 def tune_converted(folder: Path, *, threads: int) -> Tuning:
-    """Measure a converted model's token budget and library on this CPU, and store them there.
+    """Measure a converted model's token budget and kernels on this CPU, and store them there.
 
     Raises:
         ModelError: it is no converted model, or cannot be opened.
     """
     checkpoint = read_checkpoint(folder)
-    settle_library()
+    settle_kernels()
     computed = ctranslate2.computed_dtypes("cpu")
     reads_tokens = checkpoint.maxsim is not None
     runtime = ctranslate2.CTranslate2Runtime(
@@ -119,11 +119,11 @@ def tune_converted(folder: Path, *, threads: int) -> Tuning:
 def _tune(
     runtime: Runtime, folder: Path, checkpoint: Checkpoint, *, threads: int, reads_tokens: bool
 ) -> Tuning:
-    """Measure what suits this CPU: the token budget here, then the library beside it."""
+    """Measure what suits this CPU: the token budget here, then other kernels beside it."""
     length = checkpoint.max_length
-    return tune_library(
+    return tune_kernels(
         tune(runtime, folder, threads=threads, max_length=length),
-        settle_library(),
+        settle_kernels(),
         folder,
         dtype=runtime.dtype,
         threads=threads,
@@ -132,20 +132,20 @@ def _tune(
     )
 
 
-def _settle_library(
+def _settle_kernels(
     settings: ModelSettings, checkpoint: Checkpoint, wanted: str, threads: int
 ) -> None:
-    """Have CTranslate2 take what was measured for this model, before anything else asks it.
+    """Have CTranslate2 take what was measured for this model, before it looks at its environment.
 
-    Which dtypes it computes in is such a question; so the answer is taken as known here: no
-    half precision on a CPU.
+    That may be when it is asked which dtypes it computes in; so the answer is taken as known
+    here: no half precision on a CPU.
     """
     dtype = "float32" if wanted in device.HALF_PRECISION else wanted
     folder = checkpoint.folder
     if checkpoint.converted_dtype is None:
         folder = converted_folder(checkpoint, dtype=dtype, cache_dir=settings.cache_dir)
     tuning = read_tuning(folder, dtype=dtype, threads=threads)
-    settle_library(tuning.library if tuning else None)
+    settle_kernels(tuning.kernels if tuning else None)
 
 
 def _is_whole(folder: Path) -> bool:

@@ -10,13 +10,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tamis.engine import library_tuning
+from tamis.engine import kernel_tuning
 from tamis.engine.calibration import CalibrationReport, write_report
 from tamis.engine.checkpoint import read_checkpoint
 from tamis.engine.conversion import convert
 from tamis.engine.device import processor_name
 from tamis.engine.loading import LoadedModel, load_model
-from tamis.engine.runtimes import ctranslate2, gemm_library, opening
+from tamis.engine.runtimes import ctranslate2, kernels, opening
 from tamis.engine.runtimes.ctranslate2 import computed_dtypes
 from tamis.engine.runtimes.torch import computed_dtypes as computed_by_torch
 from tamis.engine.tuning import TUNING_FILE
@@ -356,26 +356,27 @@ def test_a_report_stands_where_the_model_itself_reads_no_more(
     assert model.dtype == "int8"
 
 
-def test_conversion_times_both_libraries_and_the_next_start_takes_the_faster(
+def test_conversion_times_other_kernels_and_the_next_start_takes_the_fastest(
     folder: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(gemm_library.VARIABLE, raising=False)
-    monkeypatch.setattr(opening, "settle_library", lambda *_: "mkl")
-    monkeypatch.setattr(library_tuning, "WORTH_SECONDS", 0.0)
+    monkeypatch.setattr(kernels, "has_avx512", lambda: False)
+    monkeypatch.setattr(opening, "settle_kernels", lambda *_: "mkl")
+    monkeypatch.setattr(kernel_tuning, "WORTH_SECONDS", 0.0)
     opened(folder, cache_dir)
     (file,) = (cache_dir / "converted").glob(f"*/{TUNING_FILE}")
     ((key, measured),) = json.loads(file.read_text()).items()
-    assert set(measured["library_tokens_per_second"]) == {"mkl", "onednn"}
-    file.write_text(json.dumps({key: measured | {"library": "onednn"}}))
+    assert set(measured["kernels_tokens_per_second"]) == {"mkl", "onednn"}
+
+    file.write_text(json.dumps({key: measured | {"kernels": "onednn"}}))
     asked: list[str | None] = []
-    monkeypatch.setattr(opening, "settle_library", lambda *measured: asked.extend(measured))
+    monkeypatch.setattr(opening, "settle_kernels", lambda *measured: asked.extend(measured))
     asked_for: tuple[DtypeName, ...] = ("auto", "bfloat16", "int8")
     for dtype in asked_for:
         opened(folder, cache_dir, dtype=dtype)
     assert asked == ["onednn", "onednn", None]
 
 
-def test_a_stored_library_reaches_ctranslate2(folder: Path, cache_dir: Path) -> None:
+def test_stored_kernels_reach_ctranslate2(folder: Path, cache_dir: Path) -> None:
     opened(folder, cache_dir)
     (file,) = (cache_dir / "converted").glob(f"*/{TUNING_FILE}")
     ((key, measured),) = json.loads(file.read_text()).items()
@@ -384,9 +385,10 @@ from tamis.engine.loading import load_model
 from tamis.settings import ModelSettings
 load_model(ModelSettings(name={str(folder)!r}, cache_dir={str(cache_dir)!r}))
 """
-    file.write_text(json.dumps({key: measured | {"library": "onednn"}}))
+    file.write_text(json.dumps({key: measured | {"kernels": "onednn"}}))
     environment = os.environ | {"CT2_VERBOSE": "1"}
-    environment.pop(gemm_library.VARIABLE, None)
+    for name in (kernels.LIBRARY_VARIABLE, kernels.VECTORS_VARIABLE):
+        environment.pop(name, None)
 
     said = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True

@@ -1,8 +1,8 @@
-"""The other of CTranslate2's two matrix libraries, timed beside the one in force.
+"""CTranslate2's other kernels, timed beside those in force.
 
-A process has one of them for good (`runtimes/gemm_library.py`), so the other is timed in a process
-of its own: `python -m tamis.engine.library_tuning TRIAL`, TRIAL being JSON. Whatever goes wrong
-there leaves CTranslate2's own choice.
+A process has one choice of them for good (`runtimes/kernels.py`), so each other one is timed in a
+process of its own: `python -m tamis.engine.kernel_tuning TRIAL`, TRIAL being JSON. Whatever goes
+wrong there leaves CTranslate2's own choice.
 """
 
 import logging
@@ -12,17 +12,16 @@ import sys
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from tamis.engine.checkpoint import RUNTIME_FOLDER, Count
 from tamis.engine.memory import available_bytes
 from tamis.engine.runtimes.ctranslate2 import CTranslate2Runtime
-from tamis.engine.runtimes.gemm_library import (
-    LIBRARY_NAMES,
-    OTHER,
-    VARIABLE,
-    VARIABLE_VALUES,
-    Library,
-    users_choice,
+from tamis.engine.runtimes.kernels import (
+    Kernels,
+    environment_of,
+    with_other_library,
+    with_other_vectors,
 )
 from tamis.engine.tuning import (
     CLEARLY_FASTER,
@@ -36,7 +35,7 @@ from tamis.engine.tuning import (
 logger = logging.getLogger(__name__)
 
 WORTH_SECONDS = 0.1
-"""A model whose timed pass is shorter keeps its library: another process would cost more."""
+"""A model whose timed pass is shorter keeps its kernels: another process would cost more."""
 
 _START_SECONDS = 30  # to start Python and read the weights, from a slow disk too
 _MOST_PASSES = 4  # one to warm up, two that are timed, one for the machine's moods
@@ -44,13 +43,13 @@ _LOADED_SIZE = 2.0  # memory while weights are loaded and packed, by their size 
 
 
 class Trial(msgspec.Struct, frozen=True):
-    """What the other process is to time.
+    """What another process is to time.
 
     Attributes:
         folder: The converted model.
         threads: CPU threads of one forward pass.
         budget: Tokens of a forward pass.
-        give_up_below: Tokens a second; a slower library is not timed to the end.
+        give_up_below: Tokens a second; slower kernels are not timed to the end.
     """
 
     folder: str
@@ -62,9 +61,9 @@ class Trial(msgspec.Struct, frozen=True):
     give_up_below: float
 
 
-def tune_library(
+def tune_kernels(
     tuning: Tuning,
-    in_force: Library | None,
+    in_force: Kernels | None,
     folder: Path,
     *,
     dtype: str,
@@ -72,11 +71,13 @@ def tune_library(
     max_length: int,
     reads_tokens: bool,
 ) -> Tuning:
-    """Time the library that this process does not have, and store which is to be taken.
+    """Time the kernels that this process does not have, and store which are to be taken.
+
+    AVX-512 in place of AVX2 first, then the other library with the better of these.
 
     Args:
         tuning: What was measured in this process.
-        in_force: The library of this process.
+        in_force: The kernels of this process.
         folder: The converted model, where the result is stored.
         dtype: What it computes in.
         threads: CPU threads of one forward pass.
@@ -86,9 +87,11 @@ def tune_library(
     Returns:
         The same tuning where there was nothing to time, or it could not be.
     """
-    reason = _reason_not_to(tuning, in_force, folder, max_length)
+    reason = _reason_not_to(tuning, folder, max_length)
+    if in_force is None:
+        reason = "the environment has chosen, or there is nothing to choose from"
     if in_force is None or reason:
-        logger.info("CTranslate2's choice of library holds: %s", reason)
+        logger.info("other kernels of ctranslate2 were not timed: %s", reason)
         return tuning
     trial = Trial(
         folder=str(folder.resolve()),
@@ -99,31 +102,25 @@ def tune_library(
         budget=tuning.max_batch_tokens,
         give_up_below=tuning.speed / CLEARLY_FASTER,
     )
-    other = OTHER[in_force]
     most_seconds = _START_SECONDS + _MOST_PASSES * _pass_seconds(tuning, max_length)
-    try:
-        speed = run_trial(trial, other, most_seconds=most_seconds)
-    except (OSError, subprocess.SubprocessError, ValueError) as error:
-        logger.info(
-            "CTranslate2's choice of library holds: %s could not be timed: %s",
-            *(LIBRARY_NAMES[other], error),
-        )
+    speeds: dict[Kernels, float] = {in_force: tuning.speed}
+    best = in_force
+    for vary in (with_other_vectors, with_other_library):
+        best = _better(best, vary(best), speeds, trial, most_seconds)
+    if len(speeds) == 1:
         return tuning
-    faster = other if speed > CLEARLY_FASTER * tuning.speed else in_force
-    tuning = msgspec.structs.replace(
-        tuning, library=faster, library_tokens_per_second={in_force: tuning.speed, other: speed}
-    )
+    tuning = msgspec.structs.replace(tuning, kernels=best, kernels_tokens_per_second=speeds)
     keep_tuning(folder, tuning, dtype=dtype, threads=threads)
     logger.info(
-        "%s %.0f tokens/s, %s %.0f: %s is taken%s",
-        *(LIBRARY_NAMES[in_force], tuning.speed, LIBRARY_NAMES[other], speed),
-        *(LIBRARY_NAMES[faster], "" if faster == in_force else " from the next start on"),
+        "ctranslate2's kernels on this processor: %s%s (%s tokens/s)",
+        *(best, "" if best == in_force else " from the next start on"),
+        ", ".join(f"{kernels}: {speed:,.0f}" for kernels, speed in speeds.items()),
     )
     return tuning
 
 
-def run_trial(trial: Trial, library: Library, *, most_seconds: float) -> float:
-    """Tokens a second with a library, in a process of its own.
+def run_trial(trial: Trial, kernels: Kernels, *, most_seconds: float) -> float:
+    """Tokens a second with some kernels, in a process of its own.
 
     Raises:
         OSError: no process can be started.
@@ -135,7 +132,7 @@ def run_trial(trial: Trial, library: Library, *, most_seconds: float) -> float:
     finished = subprocess.run(  # noqa: S603 - this very Python on this very module
         # -P: nothing is imported from the folder that somebody happens to stand in
         [sys.executable, "-P", "-m", __name__, msgspec.json.encode(trial).decode()],
-        env=os.environ | {VARIABLE: VARIABLE_VALUES[library]},
+        env=environment_of(kernels, os.environ),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         timeout=most_seconds,
@@ -158,7 +155,8 @@ def main(arguments: list[str]) -> int:
         max_batch_tokens=trial.budget,
         reads_tokens=trial.reads_tokens,
     )
-    warm_up(runtime, trial.max_length)
+    if not np.isfinite(warm_up(runtime, trial.max_length)).all():
+        raise ArithmeticError("the outputs are not finite")
     speed = measure_speed(
         runtime, trial.budget, trial.max_length, give_up_below=trial.give_up_below
     )
@@ -166,14 +164,26 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _reason_not_to(
-    tuning: Tuning, in_force: Library | None, folder: Path, max_length: int
-) -> str | None:
-    """Why the other library is not timed at all; None where it is."""
-    if in_force is None:
-        return "it has one library here"
-    if users_choice() is not None:
-        return f"{VARIABLE} is set"
+def _better(
+    best: Kernels,
+    other: Kernels | None,
+    speeds: dict[Kernels, float],
+    trial: Trial,
+    most_seconds: float,
+) -> Kernels:
+    """The other kernels where they prove clearly faster; their speed goes into `speeds`."""
+    if other is None:
+        return best
+    try:
+        speeds[other] = run_trial(trial, other, most_seconds=most_seconds)
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        logger.info("kernels %s of ctranslate2 could not be timed: %s", other, error)
+        return best
+    return other if speeds[other] > CLEARLY_FASTER * speeds[best] else best
+
+
+def _reason_not_to(tuning: Tuning, folder: Path, max_length: int) -> str | None:
+    """Why nothing is timed; None where it is."""
     if _pass_seconds(tuning, max_length) < WORTH_SECONDS:
         return "the model is too small for a difference to count"
     wanted = _LOADED_SIZE * (folder / RUNTIME_FOLDER / "model.bin").stat().st_size
@@ -184,7 +194,7 @@ def _reason_not_to(
 
 
 def _pass_seconds(tuning: Tuning, max_length: int) -> float:
-    """How long a timed pass takes with the library of this process."""
+    """How long a timed pass takes with the kernels of this process."""
     batches = seeded_batches(tuning.max_batch_tokens, max_length)
     return sum(len(batch.token_ids) for batch in batches) / tuning.speed
 

@@ -1,12 +1,12 @@
-"""MKL or oneDNN, one worker or several: what ctranslate2 makes of the same cores.
+"""MKL or oneDNN, AVX2 or AVX-512, one worker or several: what ctranslate2 makes of the same cores.
 
-Usage: python -m benchmarks.libraries [--model NAME] [--dtype DTYPE] [--work FOLDER]
-           [--documents N] [--rounds N]
+Usage: python -m benchmarks.kernels [--model NAME] [--dtype DTYPE] [--work FOLDER]
+           [--documents N] [--rounds N] [--workers]
 
-A process has one library for good, so each is measured in processes of its own, in turn. In each
-of them one worker with all threads runs the RAG mix and a single document, then as many workers as
-there are threads, one thread each. Both libraries' logits are compared. Nothing else may run
-beside.
+A process has one choice of kernels for good, so each is measured in processes of its own, in turn.
+In each of them one worker with all threads runs the RAG mix and a single document, then (--workers)
+as many workers as there are threads, one thread each. Logits are compared with those of
+ctranslate2's own choice. Nothing else may run beside.
 """
 
 import argparse
@@ -32,7 +32,12 @@ from tamis.engine.device import usable_cores
 from tamis.engine.hub import locate
 from tamis.engine.loading import load_model
 from tamis.engine.pairs import EncodedPair
-from tamis.engine.runtimes.gemm_library import VARIABLE, VARIABLE_VALUES, own_choice
+from tamis.engine.runtimes.kernels import (
+    ENVIRONMENTS,
+    environment_of,
+    own_choice,
+    with_other_vectors,
+)
 from tamis.engine.runtimes.opening import converted_folder
 from tamis.scheduler.queue import Job, PairQueue
 from tamis.scheduler.scheduler import score_now
@@ -50,38 +55,43 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=Path("build/benchmarks"))
     parser.add_argument("--documents", type=int, default=25)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--workers", action="store_true")
     parser.add_argument("--one", action="store_true", help="measure in this process")
     options = parser.parse_args()
     options.model = options.model or str(random_large(options.work))
     if options.one:
         print(json.dumps(measure_one(options)))
         return 0
-    runs: dict[str, list[dict[str, Any]]] = {"mkl": [], "onednn": []}
-    for _ in range(options.rounds):
-        for library, value in VARIABLE_VALUES.items():
-            command = [sys.executable, "-m", __spec__.name, *sys.argv[1:], "--one"]
-            environment = os.environ | {VARIABLE: value}
-            printed = subprocess.check_output(command, env=environment, text=True)
-            runs[library].append(json.loads(printed))
-    logits = {library: np.array(found[0].pop("logits")) for library, found in runs.items()}
-    measured: dict[str, Any] = {
-        "model": Path(options.model).name,
-        "dtype": options.dtype,
-        "ctranslate2 takes by itself": own_choice(),
-    }
-    for library, found in runs.items():
-        measured[library] = {
-            name: median(run[name] for run in found) for name in found[0] if name != "logits"
-        }
-    difference = logits["mkl"] - logits["onednn"]
-    measured["logits"] = {
-        "largest_difference": float(np.abs(difference).max()),
-        "rms_difference": float(np.sqrt((difference**2).mean())),
-        "std": float(logits["mkl"].std()),
-    }
+    name = f"kernels_{Path(options.model).name}_{options.dtype}"
+    measured = {"model": Path(options.model).name, "dtype": options.dtype} | measure(options.rounds)
     print(json.dumps(measured, indent=2))
-    print(save(f"libraries_{measured['model']}_{options.dtype}", measured))
+    print(save(name, measured))
     return 0
+
+
+def measure(n_rounds: int) -> dict[str, Any]:
+    """Each choice of kernels that this processor has, in turn; medians over the rounds."""
+    own = own_choice()
+    assert own is not None, "this processor leaves ctranslate2 no choice"
+    choices = [k for k in ENVIRONMENTS if with_other_vectors(own) or "avx512" not in k]
+    runs: dict[str, list[dict[str, Any]]] = {kernels: [] for kernels in choices}
+    for _ in range(n_rounds):
+        for kernels in choices:
+            command = [sys.executable, "-m", __spec__.name, *sys.argv[1:], "--one"]
+            environment = environment_of(kernels, os.environ)
+            runs[kernels].append(
+                json.loads(subprocess.check_output(command, env=environment, text=True))
+            )
+    reference = np.array(runs[own][0]["logits"])
+    measured: dict[str, Any] = {"own choice": own, "logits_std": float(reference.std())}
+    for kernels, found in runs.items():
+        figures = {key: median(run[key] for run in found) for key in found[0] if key != "logits"}
+        difference = np.array(found[0]["logits"]) - reference
+        measured[kernels] = figures | {
+            "largest_logit_difference": float(np.abs(difference).max()),
+            "rms_logit_difference": float(np.sqrt((difference**2).mean())),
+        }
+    return measured
 
 
 def measure_one(options: argparse.Namespace) -> dict[str, Any]:
@@ -102,7 +112,21 @@ def measure_one(options: argparse.Namespace) -> dict[str, Any]:
         lambda: score_now(model.backend, pairs, max_batch_tokens=ONE_WORKER_BUDGET)
     )
     alone, _ = timed(lambda: score_now(model.backend, single, max_batch_tokens=ONE_WORKER_BUDGET))
+    found = {
+        "one_worker_tokens_per_second": n_tokens / seconds,
+        "one_worker_seconds_for_one_document": alone,
+        "logits": logits.tolist(),
+    }
     model.backend.close()
+    if options.workers:
+        found |= spread(options, pairs, single, n_tokens)
+    return found
+
+
+def spread(
+    options: argparse.Namespace, pairs: list[EncodedPair], single: list[EncodedPair], n_tokens: int
+) -> dict[str, float]:
+    """The same with as many workers as threads."""
     threads = usable_cores()
     folder = locate(options.model, revision=None, offline=True)
     converted = converted_folder(
@@ -120,14 +144,11 @@ def measure_one(options: argparse.Namespace) -> dict[str, Any]:
             list(pool.map(lambda batch: forward(encoder, batch), batches(scored, WORKERS_BUDGET)))
 
     run(single)
-    spread, _ = timed(lambda: run(pairs))
-    spread_alone, _ = timed(lambda: run(single))
+    seconds, _ = timed(lambda: run(pairs))
+    alone, _ = timed(lambda: run(single))
     return {
-        "one_worker_tokens_per_second": n_tokens / seconds,
-        "workers_tokens_per_second": n_tokens / spread,
-        "one_worker_seconds_for_one_document": alone,
-        "workers_seconds_for_one_document": spread_alone,
-        "logits": logits.tolist(),
+        "workers_tokens_per_second": n_tokens / seconds,
+        "workers_seconds_for_one_document": alone,
     }
 
 
