@@ -63,6 +63,7 @@ def main() -> int:
         print(json.dumps(measure_one(options)))
         return 0
     name = f"kernels_{Path(options.model).name}_{options.dtype}"
+    name += "_workers" if options.workers else ""
     measured = {"model": Path(options.model).name, "dtype": options.dtype} | measure(options.rounds)
     print(json.dumps(measured, indent=2))
     print(save(name, measured))

@@ -16,7 +16,6 @@ import numpy as np
 
 from tamis.engine.checkpoint import RUNTIME_FOLDER, Count
 from tamis.engine.memory import available_bytes
-from tamis.engine.runtimes.ctranslate2 import CTranslate2Runtime
 from tamis.engine.runtimes.kernels import (
     Kernels,
     environment_of,
@@ -146,6 +145,8 @@ def run_trial(trial: Trial, kernels: Kernels, *, most_seconds: float) -> float:
 
 def main(arguments: list[str]) -> int:
     """Time what the one argument describes, and print tokens a second."""
+    from tamis.engine.runtimes.ctranslate2 import CTranslate2Runtime  # not in the other process
+
     trial = msgspec.json.decode(arguments[0], type=Trial)
     runtime = CTranslate2Runtime(
         Path(trial.folder) / RUNTIME_FOLDER,

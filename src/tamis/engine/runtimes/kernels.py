@@ -2,12 +2,14 @@
 
 Matrices: MKL or oneDNN, by the processor's vendor where CT2_USE_MKL is not set (CTranslate2's
 src/cpu/backend.cc). All else: AVX2, and AVX-512 only where CT2_FORCE_CPU_ISA asks for it (its
-src/cpu/cpu_isa.cc). Both are read once, when a process opens its first model, and hold for good.
+src/cpu/cpu_isa.cc). Both are read once in a process and hold for good: the first when CTranslate2
+is imported, which therefore happens late here, the second when it first computes.
 """
 
 import logging
 import os
-from collections.abc import Mapping, MutableMapping
+import sys
+from collections.abc import Callable, Mapping, MutableMapping
 from threading import Lock
 from typing import Literal
 
@@ -67,10 +69,12 @@ class KernelChoice:
 
     Args:
         environment: The process's own.
+        imported: Whether CTranslate2 has been imported, so that its library is settled.
     """
 
-    def __init__(self, environment: MutableMapping[str, str]) -> None:
+    def __init__(self, environment: MutableMapping[str, str], imported: Callable[[], bool]) -> None:
         self._environment = environment
+        self._imported = imported
         self._lock = Lock()
         self._settled = False
         self._forced = False
@@ -106,8 +110,13 @@ class KernelChoice:
             logger.info("ctranslate2's kernels are as the environment says: %s", ", ".join(said))
             return
         own = own_choice()
-        self._kernels = measured or own
-        if measured is not None and measured != own:
+        self._kernels = own
+        if measured is None or measured == own:
+            return
+        if self._imported() and measured != with_other_vectors(own or measured):
+            logger.info("ctranslate2 was imported before its kernels could be chosen")
+        else:
+            self._kernels = measured
             self._environment.update(ENVIRONMENTS[measured])
             logger.info(
                 "ctranslate2's kernels are %s, measured to be faster on this processor than its "
@@ -116,7 +125,7 @@ class KernelChoice:
             )
 
 
-_process = KernelChoice(os.environ)
+_process = KernelChoice(os.environ, lambda: "ctranslate2" in sys.modules)
 
 
 def settle_kernels(measured: Kernels | None = None) -> Kernels | None:

@@ -4,9 +4,8 @@ import hashlib
 import json
 import logging
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
-
-from ctranslate2 import __version__ as ctranslate2_version
 
 from tamis.engine import device
 from tamis.engine.calibration import CalibrationReport, read_report
@@ -20,7 +19,6 @@ from tamis.engine.checkpoint import (
 from tamis.engine.conversion import convert, stored_dtype
 from tamis.engine.kernel_tuning import tune_kernels
 from tamis.engine.manifest import read_manifest, verify_manifest
-from tamis.engine.runtimes import ctranslate2
 from tamis.engine.runtimes.base import Runtime
 from tamis.engine.runtimes.kernels import settle_kernels
 from tamis.engine.tuning import DEFAULT_BATCH_TOKENS, Tuning, read_tuning, tune
@@ -53,13 +51,15 @@ def converted_folder(checkpoint: Checkpoint, *, dtype: str, cache_dir: Path) -> 
 def _open_ctranslate2(
     settings: ModelSettings, checkpoint: Checkpoint, threads: int, *, reads_tokens: bool
 ) -> Runtime:
-    where = device.resolve_device(settings.device, cuda_available=ctranslate2.cuda_available())
     cpu_dtype = checkpoint.cpu_dtype
-    if settings.dtype == "auto" and where == "cpu":
+    if settings.dtype == "auto" and settings.device != "cuda":
         cpu_dtype = auto_dtype(checkpoint, settings)
-    if where == "cpu":
+    if settings.device != "cuda":
         wanted = cpu_dtype if settings.dtype == "auto" else settings.dtype
         _settle_kernels(settings, checkpoint, wanted, threads)
+    from tamis.engine.runtimes import ctranslate2  # now: it reads its environment when imported
+
+    where = device.resolve_device(settings.device, cuda_available=ctranslate2.cuda_available())
     dtype = _resolve_dtype(settings.dtype, where, cpu_dtype, ctranslate2.computed_dtypes(where))
 
     def opened(folder: Path) -> ctranslate2.CTranslate2Runtime:
@@ -100,6 +100,8 @@ def tune_converted(folder: Path, *, threads: int) -> Tuning:
     """
     checkpoint = read_checkpoint(folder)
     settle_kernels()
+    from tamis.engine.runtimes import ctranslate2  # now: it reads its environment when imported
+
     computed = ctranslate2.computed_dtypes("cpu")
     reads_tokens = checkpoint.maxsim is not None
     runtime = ctranslate2.CTranslate2Runtime(
@@ -135,10 +137,9 @@ def _tune(
 def _settle_kernels(
     settings: ModelSettings, checkpoint: Checkpoint, wanted: str, threads: int
 ) -> None:
-    """Have CTranslate2 take what was measured for this model, before it looks at its environment.
+    """Have CTranslate2 take what was measured for this model, before it is imported.
 
-    That may be when it is asked which dtypes it computes in; so the answer is taken as known
-    here: no half precision on a CPU.
+    So it cannot be asked which dtypes it computes in: no half precision on a CPU.
     """
     dtype = "float32" if wanted in device.HALF_PRECISION else wanted
     folder = checkpoint.folder
@@ -191,7 +192,7 @@ def auto_dtype(checkpoint: Checkpoint, settings: ModelSettings) -> Dtype:
     """
     if checkpoint.converted_dtype is not None:
         if checkpoint.cpu_dtype == "int8":
-            logger.info("%s computes in int8: it was converted for it", checkpoint.name)
+            logger.info("%s computes in int8 on a CPU: it was converted for it", checkpoint.name)
         return checkpoint.cpu_dtype
     if checkpoint.cpu_dtype not in ("float32", "int8"):
         return checkpoint.cpu_dtype
@@ -200,12 +201,12 @@ def auto_dtype(checkpoint: Checkpoint, settings: ModelSettings) -> Dtype:
             converted_folder(checkpoint, dtype="int8", cache_dir=settings.cache_dir)
         )
     except ModelError as error:
-        logger.warning("%s computes in float32: %s", checkpoint.name, error)
+        logger.warning("%s computes in float32 on a CPU: %s", checkpoint.name, error)
         return "float32"
     dtype, reason = _judge(report, min(settings.max_length, checkpoint.max_length))
     if checkpoint.cpu_dtype == "int8" and dtype != "int8":
         reason = f"{reason}; that tamis.json names int8 is no report"
-    logger.info("%s computes in %s: %s", checkpoint.name, dtype, reason)
+    logger.info("%s computes in %s on a CPU: %s", checkpoint.name, dtype, reason)
     return dtype
 
 
@@ -257,5 +258,5 @@ def _fingerprint(folder: Path) -> str:
         state = [str(folder.resolve())] + [
             [path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files
         ]
-    content = json.dumps([FORMAT_VERSION, ctranslate2_version, state], sort_keys=True)
+    content = json.dumps([FORMAT_VERSION, version("ctranslate2"), state], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
