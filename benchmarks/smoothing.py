@@ -50,10 +50,10 @@ from tamis.settings import DEFAULT_MODEL, ModelSettings
 MAX_BATCH_TOKENS = 1024
 DEPTH = 10
 N_CALIBRATION = 10
-N_QUERIES = {DEFAULT_MODEL: 40, "large": 6}
-N_SIMULATED = {DEFAULT_MODEL: 10, "large": 2}
-ALPHAS = (0.25, 0.5, 0.75, 1.0)
-FLOAT_LAYER_DTYPES = ("int8", "int8_float32", "default")
+N_QUERIES = {DEFAULT_MODEL: 20, "large": 3}
+N_SIMULATED = {DEFAULT_MODEL: 5, "large": 1}
+ALPHAS = (0.25, 0.5, 0.75)
+FLOAT_LAYER_DTYPES = ("int8", "default")
 KINDS = ("embeddings", "qkv", "attention output", "intermediate", "output")
 Factors = Mapping[int, NDArray[np.float32]]
 NO_FOLD: Factors = {}
