@@ -137,7 +137,8 @@ def tune(name: Name, dtype: ConvertedDtype = "auto", revision: Revision = None) 
         folder = converted_folder(checkpoint, dtype=wanted, cache_dir=settings.cache_dir)
     if not folder.is_dir():
         raise ModelNotFoundError(f"{name} has not been converted; `tamis models convert {name}`")
-    tuning = tune_converted(folder, threads=settings.threads or usable_cores())
+    threads = settings.threads or usable_cores()
+    tuning = tune_converted(folder, threads=threads, worth_seconds=0)
     for budget, speed in tuning.tokens_per_second.items():
         typer.echo(f"{budget}\t{speed:,.0f} tokens/s")
     for kernels, speed in tuning.kernels_tokens_per_second.items():

@@ -33,8 +33,8 @@ from tamis.engine.tuning import (
 
 logger = logging.getLogger(__name__)
 
-WORTH_SECONDS = 0.1
-"""A model whose timed pass is shorter keeps its kernels: another process would cost more."""
+WORTH_SECONDS = 0.5
+"""A model whose timed pass is shorter is not kept waiting for other processes when it starts."""
 
 _START_SECONDS = 30  # to start Python and read the weights, from a slow disk too
 _MOST_PASSES = 4  # one to warm up, two that are timed, one for the machine's moods
@@ -69,6 +69,7 @@ def tune_kernels(
     threads: int,
     max_length: int,
     reads_tokens: bool,
+    worth_seconds: float = WORTH_SECONDS,
 ) -> Tuning:
     """Time the kernels that this process does not have, and store which are to be taken.
 
@@ -82,11 +83,12 @@ def tune_kernels(
         threads: CPU threads of one forward pass.
         max_length: Tokens a sequence may have.
         reads_tokens: Whether token states are wanted rather than the pooled first token.
+        worth_seconds: How long a timed pass must take for the trials to be made.
 
     Returns:
         The same tuning where there was nothing to time, or it could not be.
     """
-    reason = _reason_not_to(tuning, folder, max_length)
+    reason = _reason_not_to(tuning, folder, max_length, worth_seconds)
     if in_force is None:
         reason = "the environment has chosen, or there is nothing to choose from"
     if in_force is None or reason:
@@ -183,10 +185,12 @@ def _better(
     return other if speeds[other] > CLEARLY_FASTER * speeds[best] else best
 
 
-def _reason_not_to(tuning: Tuning, folder: Path, max_length: int) -> str | None:
+def _reason_not_to(
+    tuning: Tuning, folder: Path, max_length: int, worth_seconds: float
+) -> str | None:
     """Why nothing is timed; None where it is."""
-    if _pass_seconds(tuning, max_length) < WORTH_SECONDS:
-        return "the model is too small for a difference to count"
+    if _pass_seconds(tuning, max_length) < worth_seconds:
+        return "the model is fast as it is (`tamis models tune` times them all the same)"
     wanted = _LOADED_SIZE * (folder / RUNTIME_FOLDER / "model.bin").stat().st_size
     left = available_bytes()
     if left is not None and left < wanted:

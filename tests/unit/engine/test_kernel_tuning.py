@@ -125,11 +125,24 @@ def test_where_nothing_is_to_choose_nothing_is_timed(folder: Path, answered: Ans
     assert asked == []
 
 
-def test_a_small_model_is_not_worth_another_process(folder: Path, answered: Answered) -> None:
+def test_a_small_model_starts_without_other_processes_unless_it_is_asked_to(
+    folder: Path, answered: Answered
+) -> None:
     asked = answered({"onednn": 1e9})
     small = Tuning(1024, {"1024": 100_000.0})
     assert tuned(folder, small) == small
     assert asked == []
+    found = tune_kernels(
+        small,
+        "mkl",
+        folder,
+        dtype="int8",
+        threads=2,
+        max_length=512,
+        reads_tokens=False,
+        worth_seconds=0,
+    )
+    assert found.kernels == "onednn"
 
 
 def test_a_model_that_does_not_fit_twice_is_loaded_once(

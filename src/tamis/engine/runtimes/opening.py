@@ -17,7 +17,7 @@ from tamis.engine.checkpoint import (
     read_checkpoint,
 )
 from tamis.engine.conversion import convert, stored_dtype
-from tamis.engine.kernel_tuning import tune_kernels
+from tamis.engine.kernel_tuning import WORTH_SECONDS, tune_kernels
 from tamis.engine.manifest import read_manifest, verify_manifest
 from tamis.engine.runtimes.base import Runtime
 from tamis.engine.runtimes.kernels import settle_kernels
@@ -87,13 +87,18 @@ def _open_ctranslate2(
             return opened(convert(checkpoint, Path(temporary) / "converted", dtype=dtype))
     runtime = opened(folder)
     if made and where == "cpu":
-        tuning = _tune(runtime, folder, checkpoint, threads=threads, reads_tokens=reads_tokens)
+        tuning = _tune(runtime, folder, checkpoint, threads, WORTH_SECONDS)
         runtime.max_batch_tokens = tuning.max_batch_tokens
     return runtime
 
 
-def tune_converted(folder: Path, *, threads: int) -> Tuning:
+def tune_converted(folder: Path, *, threads: int, worth_seconds: float = WORTH_SECONDS) -> Tuning:
     """Measure a converted model's token budget and kernels on this CPU, and store them there.
+
+    Args:
+        folder: The converted model.
+        threads: CPU threads of one forward pass.
+        worth_seconds: See `tune_kernels`.
 
     Raises:
         ModelError: it is no converted model, or cannot be opened.
@@ -103,23 +108,22 @@ def tune_converted(folder: Path, *, threads: int) -> Tuning:
     from tamis.engine.runtimes import ctranslate2  # now: it reads its environment when imported
 
     computed = ctranslate2.computed_dtypes("cpu")
-    reads_tokens = checkpoint.maxsim is not None
     runtime = ctranslate2.CTranslate2Runtime(
         folder / RUNTIME_FOLDER,
         device="cpu",
         dtype=_resolve_dtype("auto", "cpu", checkpoint.cpu_dtype, computed),
         threads=threads,
         max_batch_tokens=DEFAULT_BATCH_TOKENS["cpu"],
-        reads_tokens=reads_tokens,
+        reads_tokens=checkpoint.maxsim is not None,
     )
     try:
-        return _tune(runtime, folder, checkpoint, threads=threads, reads_tokens=reads_tokens)
+        return _tune(runtime, folder, checkpoint, threads, worth_seconds)
     finally:
         runtime.close()
 
 
 def _tune(
-    runtime: Runtime, folder: Path, checkpoint: Checkpoint, *, threads: int, reads_tokens: bool
+    runtime: Runtime, folder: Path, checkpoint: Checkpoint, threads: int, worth_seconds: float
 ) -> Tuning:
     """Measure what suits this CPU: the token budget here, then other kernels beside it."""
     length = checkpoint.max_length
@@ -130,7 +134,8 @@ def _tune(
         dtype=runtime.dtype,
         threads=threads,
         max_length=length,
-        reads_tokens=reads_tokens,
+        reads_tokens=checkpoint.maxsim is not None,
+        worth_seconds=worth_seconds,
     )
 
 

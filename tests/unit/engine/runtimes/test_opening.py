@@ -10,7 +10,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tamis.engine import kernel_tuning
 from tamis.engine.calibration import CalibrationReport, write_report
 from tamis.engine.checkpoint import read_checkpoint
 from tamis.engine.conversion import convert
@@ -361,7 +360,7 @@ def test_conversion_times_other_kernels_and_the_next_start_takes_the_fastest(
 ) -> None:
     monkeypatch.setattr(kernels, "has_avx512", lambda: False)
     monkeypatch.setattr(opening, "settle_kernels", lambda *_: "mkl")
-    monkeypatch.setattr(kernel_tuning, "WORTH_SECONDS", 0.0)
+    monkeypatch.setattr(opening, "WORTH_SECONDS", 0.0)
     opened(folder, cache_dir)
     (file,) = (cache_dir / "converted").glob(f"*/{TUNING_FILE}")
     ((key, measured),) = json.loads(file.read_text()).items()
