@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -21,6 +21,9 @@ from tamis.settings import (
     load_settings,
     model_settings,
 )
+
+if TYPE_CHECKING:  # it takes numpy with it
+    from tamis.engine.tuning import Tuning
 
 models = typer.Typer(
     help="Fetch, check, convert and list models.",
@@ -101,7 +104,7 @@ def convert(
     verify_manifest(checkpoint.folder)
     if checkpoint.converted_dtype is not None:
         raise ModelNotFoundError(f"{name} is converted already; convert its source")
-    wanted = auto_dtype(checkpoint, settings.cache_dir) if dtype == "auto" else dtype
+    wanted = auto_dtype(checkpoint, settings) if dtype == "auto" else dtype
     folder = output or converted_folder(checkpoint, dtype=wanted, cache_dir=settings.cache_dir)
     try:
         if output is not None and output.exists() and any(output.iterdir()):
@@ -111,12 +114,12 @@ def convert(
         raise SettingsError(f"cannot write {folder}: {error.strerror}") from error
     tuning = tune_converted(folder, threads=settings.threads or usable_cores())
     typer.echo(str(folder))
-    typer.echo(f"token budget on this processor: {tuning.max_batch_tokens:,}", err=True)
+    _say_tuned(tuning)
 
 
 @models.command()
 def tune(name: Name, dtype: ConvertedDtype = "auto", revision: Revision = None) -> None:
-    """Measure a converted model's token budget anew, on this processor.
+    """Measure a converted model's token budget and kernels anew, on this processor.
 
     Takes a converted folder, or the name of a model whose converted form is in the cache.
     """
@@ -127,16 +130,26 @@ def tune(name: Name, dtype: ConvertedDtype = "auto", revision: Revision = None) 
     settings = _settings(name, revision, offline=True)
     source = locate(name, revision=settings.revision, offline=True)
     checkpoint = read_checkpoint(source, name=None if Path(name).is_dir() else name)
-    wanted = auto_dtype(checkpoint, settings.cache_dir) if dtype == "auto" else dtype
+    wanted = auto_dtype(checkpoint, settings) if dtype == "auto" else dtype
     folder = source
     if checkpoint.converted_dtype is None:
         folder = converted_folder(checkpoint, dtype=wanted, cache_dir=settings.cache_dir)
     if not folder.is_dir():
         raise ModelNotFoundError(f"{name} has not been converted; `tamis models convert {name}`")
-    tuning = tune_converted(folder, threads=settings.threads or usable_cores())
+    threads = settings.threads or usable_cores()
+    tuning = tune_converted(folder, threads=threads, worth_seconds=0)
     for budget, speed in tuning.tokens_per_second.items():
         typer.echo(f"{budget}\t{speed:,.0f} tokens/s")
+    for kernels, speed in tuning.kernels_tokens_per_second.items():
+        typer.echo(f"{kernels}\t{speed:,.0f} tokens/s")
+    _say_tuned(tuning)
+
+
+def _say_tuned(tuning: "Tuning") -> None:
+    """What was measured, to people."""
+    kernels = tuning.kernels or "ctranslate2's own choice"
     typer.echo(f"token budget on this processor: {tuning.max_batch_tokens:,}", err=True)
+    typer.echo(f"kernels on this processor: {kernels}", err=True)
 
 
 def _settings(name: str, revision: str | None, offline: bool | None) -> ModelSettings:

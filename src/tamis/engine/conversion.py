@@ -7,10 +7,9 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from ctranslate2.specs import common_spec, transformer_spec
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
@@ -30,7 +29,9 @@ from tamis.engine.tokenization import read_definition, read_unigram_scores, text
 from tamis.engine.weights import QuantizedRows, Weights, read_weights
 from tamis.errors import ModelError
 
-_ACTIVATIONS = {"gelu": common_spec.Activation.GELU, "relu": common_spec.Activation.RELU}
+if TYPE_CHECKING:
+    from ctranslate2.specs.transformer_spec import TransformerEncoderModelSpec
+
 _STORED_DTYPES = {"float32": "float32", "bfloat16": "float32", "float16": "float16", "int8": "int8"}
 
 
@@ -125,16 +126,18 @@ def spec_source(checkpoint: Checkpoint, weights: Weights) -> NDArray[np.float32]
     return weights.matrix(f"{checkpoint.family.prefix}embeddings.word_embeddings.weight")
 
 
-def encoder_spec(
-    checkpoint: Checkpoint, weights: Weights
-) -> transformer_spec.TransformerEncoderModelSpec:
+def encoder_spec(checkpoint: Checkpoint, weights: Weights) -> "TransformerEncoderModelSpec":
     """CTranslate2's description of the encoder, with its weights in place."""
+    # here: CTranslate2 reads its environment when it is imported (see runtimes/kernels.py)
+    from ctranslate2.specs import common_spec, transformer_spec
+
+    activations = {"gelu": common_spec.Activation.GELU, "relu": common_spec.Activation.RELU}
     family = checkpoint.family
     encoder = transformer_spec.TransformerEncoderSpec(
         checkpoint.n_layers,
         checkpoint.n_heads,
         pre_norm=False,
-        activation=_ACTIVATIONS[checkpoint.activation],
+        activation=activations[checkpoint.activation],
         layernorm_embedding=True,
         num_source_embeddings=2,
         embeddings_merge=common_spec.EmbeddingsMerge.ADD,

@@ -7,9 +7,8 @@ import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-
-from ctranslate2 import __version__ as ctranslate2_version
 
 from tamis.engine.checkpoint import FORMAT_VERSION, Checkpoint
 from tamis.engine.conversion import convert, stored_dtype
@@ -88,5 +87,5 @@ def _fingerprint(folder: Path) -> str:
         state = [str(folder.resolve())] + [
             [path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files
         ]
-    content = json.dumps([FORMAT_VERSION, ctranslate2_version, state], sort_keys=True)
+    content = json.dumps([FORMAT_VERSION, version("ctranslate2"), state], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()

@@ -4,6 +4,7 @@ import logging
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +23,12 @@ from tamis.engine.heads import ClassificationHead, Head, MaxSimHead
 from tamis.engine.location import locate
 from tamis.engine.manifest import verify_manifest
 from tamis.engine.memory import release_unused
-from tamis.engine.runtimes.ctranslate2 import CTranslate2Runtime
 from tamis.engine.runtimes.opening import (
     RuntimePlan,
     open_ctranslate2,
     open_torch,
     plan_runtime,
+    tune_opened,
 )
 from tamis.engine.tokenization import (
     JointTemplate,
@@ -39,10 +40,12 @@ from tamis.engine.tokenization import (
     read_text_tokenizer,
     read_unigram_scores,
 )
-from tamis.engine.tuning import tune
 from tamis.engine.weights import Weights
 from tamis.errors import InferenceError, SettingsError, UnsupportedModelError
 from tamis.settings import ModelSettings
+
+if TYPE_CHECKING:  # it is imported late: CTranslate2 reads its environment then
+    from tamis.engine.runtimes.ctranslate2 import CTranslate2Runtime
 
 logger = logging.getLogger(__name__)
 
@@ -164,12 +167,12 @@ def _load_converted(
             raise
         runtime = opening.result()
     if model.is_new and model.is_kept and plan.device == "cpu":
-        tuning = tune(runtime, model.folder, threads=plan.threads, max_length=source.max_length)
+        tuning = tune_opened(runtime, model.folder, source, threads=plan.threads)
         runtime.max_batch_tokens = tuning.max_batch_tokens
     return LocalBackend(runtime, head), tokenizer
 
 
-def _close_opened(opening: Future[CTranslate2Runtime]) -> None:
+def _close_opened(opening: "Future[CTranslate2Runtime]") -> None:
     if opening.exception() is None:
         opening.result().close()
 

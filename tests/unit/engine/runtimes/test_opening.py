@@ -1,3 +1,4 @@
+import json
 import logging
 import os
 import shutil
@@ -9,9 +10,14 @@ import msgspec
 import pytest
 
 from tamis.engine.calibration import CalibrationReport, write_report
+from tamis.engine.checkpoint import read_checkpoint
+from tamis.engine.conversion import convert
+from tamis.engine.device import processor_name
 from tamis.engine.loading import LoadedModel, load_model
+from tamis.engine.runtimes import kernels, opening
 from tamis.engine.runtimes.ctranslate2 import computed_dtypes
 from tamis.engine.runtimes.torch import computed_dtypes as computed_by_torch
+from tamis.engine.tuning import TUNING_FILE
 from tamis.errors import RuntimeUnavailableError
 from tamis.settings import DtypeName, ModelSettings, RuntimeName
 from tests.tiny_models import quantize_rows, write_json
@@ -59,11 +65,29 @@ def test_half_precision_that_the_cpu_lacks_becomes_float32_with_a_warning(
     assert bool(warned) == (dtype not in computed)
 
 
-def test_a_model_may_name_its_own_dtype_for_a_cpu(folder: Path, cache_dir: Path) -> None:
+def test_a_source_that_names_int8_gets_it_with_a_report_and_not_before(
+    folder: Path, cache_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write_json(folder / "tamis.json", {"dtype": {"cpu": "int8"}})
 
+    with caplog.at_level(logging.INFO):
+        assert opened(folder, cache_dir).dtype == "float32"
+    assert "that tamis.json names int8 is no report" in caplog.text
+
+    assert opened(folder, cache_dir, dtype="int8").dtype == "int8"
+    (converted,) = (cache_dir / "converted").glob("*-int8-*")
+    write_report(converted, REPORT)
     assert opened(folder, cache_dir).dtype == "int8"
-    assert opened(folder, cache_dir, dtype="float32").dtype == "float32"
+
+
+def test_a_folder_that_was_converted_for_int8_computes_in_it(
+    folder: Path, cache_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = convert(read_checkpoint(folder), tmp_path / "made", dtype="int8")
+
+    with caplog.at_level(logging.INFO):
+        assert opened(made, cache_dir).dtype == "int8"
+    assert "computes in int8 on a CPU: it was converted for it" in caplog.text
 
 
 def test_torch_runs_a_model_made_for_int8_in_float32(folder: Path, cache_dir: Path) -> None:
@@ -117,6 +141,8 @@ print(load_model(ModelSettings(name={str(folder)!r}, cache_dir={str(cache_dir)!r
 
 
 REPORT = CalibrationReport(
+    max_length=512,
+    processor=processor_name(),
     n_queries=200,
     n_pairs=400,
     logit_difference_max=0.0,
@@ -125,6 +151,7 @@ REPORT = CalibrationReport(
     tau=1.0,
     tau_lowest_decile=1.0,
     same_top_1=1.0,
+    n_top_5_queries=200,
     same_top_5=1.0,
     n_judged_queries=200,
     ndcg_float32=0.7,
@@ -173,3 +200,81 @@ def test_a_report_does_not_stand_for_a_changed_source(folder: Path, cache_dir: P
     os.utime(folder / "model.safetensors", ns=(0, 0))
 
     assert opened(folder, cache_dir).dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    ("change", "dtype", "reason"),
+    [
+        ({"max_length": 511}, "float32", "at most 511 tokens, and they may have 512 now"),
+        ({"max_length": 513}, "int8", "with up to 513 tokens a pair, 512 now"),
+        ({"processor": "another"}, "int8", "on another processor: another"),
+    ],
+    ids=str,
+)
+def test_the_log_tells_where_a_report_was_made_for_something_else(
+    folder: Path,
+    cache_dir: Path,
+    caplog: pytest.LogCaptureFixture,
+    change: dict[str, object],
+    dtype: str,
+    reason: str,
+) -> None:
+    opened(folder, cache_dir, dtype="int8")
+    (converted,) = (cache_dir / "converted").iterdir()
+    write_report(converted, msgspec.structs.replace(REPORT, **change))
+
+    with caplog.at_level(logging.INFO):
+        assert opened(folder, cache_dir).dtype == dtype
+    assert reason in caplog.text
+
+
+def test_a_report_stands_where_the_model_itself_reads_no_more(
+    folder: Path, cache_dir: Path
+) -> None:
+    opened(folder, cache_dir, dtype="int8")
+    (converted,) = (cache_dir / "converted").iterdir()
+    write_report(converted, REPORT)
+    model = load_model(ModelSettings(name=str(folder), cache_dir=cache_dir, max_length=256))
+    assert model.dtype == "int8"
+
+
+def test_conversion_times_other_kernels_and_the_next_start_takes_the_fastest(
+    folder: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "has_avx512", lambda: False)
+    monkeypatch.setattr(opening, "settle_kernels", lambda *_: "mkl")
+    monkeypatch.setattr(opening, "WORTH_SECONDS", 0.0)
+    opened(folder, cache_dir)
+    (file,) = (cache_dir / "converted").glob(f"*/{TUNING_FILE}")
+    ((key, measured),) = json.loads(file.read_text()).items()
+    assert set(measured["kernels_tokens_per_second"]) == {"mkl", "onednn"}
+
+    file.write_text(json.dumps({key: measured | {"kernels": "onednn"}}))
+    asked: list[str | None] = []
+    monkeypatch.setattr(opening, "settle_kernels", lambda *measured: asked.extend(measured))
+    asked_for: tuple[DtypeName, ...] = ("auto", "bfloat16", "int8")
+    for dtype in asked_for:
+        opened(folder, cache_dir, dtype=dtype)
+    assert asked == ["onednn", "onednn", None]
+
+
+def test_stored_kernels_reach_ctranslate2(folder: Path, cache_dir: Path) -> None:
+    opened(folder, cache_dir)
+    (file,) = (cache_dir / "converted").glob(f"*/{TUNING_FILE}")
+    ((key, measured),) = json.loads(file.read_text()).items()
+    code = f"""
+from tamis.engine.loading import load_model
+from tamis.settings import ModelSettings
+load_model(ModelSettings(name={str(folder)!r}, cache_dir={str(cache_dir)!r}))
+"""
+    other = kernels.with_other_library(kernels.own_choice() or "mkl")
+    file.write_text(json.dumps({key: measured | {"kernels": other}}))
+    environment = os.environ | {"CT2_VERBOSE": "1"}
+    for name in (kernels.LIBRARY_VARIABLE, kernels.VECTORS_VARIABLE):
+        environment.pop(name, None)
+
+    said = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+
+    assert f"Use Intel MKL: {str(other == 'mkl').lower()}" in said.stderr + said.stdout
