@@ -10,7 +10,7 @@ import pytest
 
 import tamis
 from tamis.cli.demo import CASES, Case
-from tamis.engine.hub import EMBEDDED_FOLDER
+from tamis.engine.location import EMBEDDED_FOLDER
 from tamis.reranker import Reranker
 from tests.integration.serving import Shell
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from transformers import XLMRobertaForSequenceClassification
 
 from tamis.engine.backend import LocalBackend
-from tamis.engine.hub import EMBEDDED_FOLDER
 from tamis.engine.loading import LoadedModel, load_model
+from tamis.engine.location import EMBEDDED_FOLDER
 from tamis.engine.pairs import EncodedPair, TokenSequence
 from tamis.scheduler.scheduler import score_now
 from tamis.settings import DtypeName, ModelSettings, RuntimeName
