@@ -136,8 +136,8 @@ def choose_attention(
 
     Args:
         dtype: What is computed in.
-        capability: CUDA's compute capability; None on a CPU, where a call costs next to nothing
-            and padding is what there is to lose.
+        capability: CUDA's compute capability; None on a CPU, where calls are cheap and padding
+            is not (`benchmarks/attention_strategies.py`).
         head_size: Elements of one head.
         kernel: The variable-length kernel, where torch has one.
     """
