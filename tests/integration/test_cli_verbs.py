@@ -17,7 +17,10 @@ from tests.integration.serving import Shell
 DEFAULTS = {"server.host": '"127.0.0.1"', "server.port": "8000", "model.name": '"tamis-mini"'}
 
 
-HEAVY = {"numpy", "torch", "starlette", "uvicorn", "ctranslate2", "huggingface_hub", "tokenizers"}
+HEAVY = {
+    *("numpy", "torch", "starlette", "uvicorn", "ctranslate2", "huggingface_hub", "tokenizers"),
+    *("matplotlib", "multiprocessing"),
+}
 
 
 @pytest.mark.parametrize(

@@ -58,8 +58,12 @@ def _answer(
 
 @contextmanager
 def ended_by_signals() -> Generator[None]:
-    """Let SIGTERM and SIGHUP raise, as Ctrl-C does, so that what was started is ended, too."""
-    former = {number: signal.signal(number, _exit) for number in ENDING}
+    """Let SIGTERM and SIGHUP raise, as Ctrl-C does, so that what was started is ended, too.
+
+    One that is ignored, as under `nohup`, stays so.
+    """
+    heeded = [number for number in ENDING if signal.getsignal(number) != signal.SIG_IGN]
+    former = {number: signal.signal(number, _exit) for number in heeded}
     try:
         yield
     finally:

@@ -63,7 +63,7 @@ def _draw_engine(figure: Figure, report: Mapping[str, Any]) -> None:
 def _draw_stages(axes: Axes, shares: Mapping[str, float]) -> None:
     names = [name for name in STAGES if name in shares]
     values = [100 * shares[name] for name in names]
-    texts = ["< 0.01 %" if value < 0.01 else f"{_number(value)} %" for value in values]
+    texts = [f"{value:.1f} %" if value >= 1 else f"{value:.2f} %" for value in values]
     _bars(axes, [STAGES[name] for name in names], values, texts)
     axes.set_xlim(0, 120)
     axes.set_xticks(range(0, 101, 20))

@@ -76,3 +76,12 @@ def test_a_signal_that_ends_us_raises_and_the_former_way_comes_back(number: sign
         signal.raise_signal(number)
     assert raised.value.code == 128 + number
     assert signal.getsignal(number) == former
+
+
+def test_a_hangup_that_is_ignored_stays_so() -> None:
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ended_by_signals():
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, former)
