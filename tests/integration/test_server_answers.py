@@ -208,7 +208,10 @@ def test_the_two_models_of_a_cascade_never_compute_at_once() -> None:
         "dear": fake_model(second),
     }
     options = Settings.model_validate({"cascade": {"keep": 1}, "model": {"name": "dear"}})
-    with serving(options, load=lambda held: models[held.name]) as server, ThreadPoolExecutor(2) as callers:
+    with (
+        serving(options, load=lambda held: models[held.name]) as server,
+        ThreadPoolExecutor(2) as callers,
+    ):
         one = callers.submit(server.rerank, "one", ["a", "b"])
         assert gate.reached.wait(30)
         tokens = server.metric("tamis_queue_tokens")

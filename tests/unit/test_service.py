@@ -166,9 +166,7 @@ async def test_texts_that_wait_for_the_tokenizer_are_bounded(service: RerankServ
     assert third == first
 
 
-async def cascading(
-    first: FakeBackend, second: FakeBackend, keep: int | Cascade
-) -> RerankService:
+async def cascading(first: FakeBackend, second: FakeBackend, keep: int | Cascade) -> RerankService:
     """A running cascade of two doubles."""
     schedulers = [
         Scheduler(backend, max_batch_tokens=64, max_queued_tokens=10_000)

@@ -3,6 +3,7 @@ import random
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
+from typing import Self
 
 import numpy as np
 import pytest
@@ -345,7 +346,7 @@ async def test_a_forward_pass_is_within_its_turn_and_a_failed_one_gives_it_back(
     class Turn(ExitStack):
         """Says when it is taken and given back."""
 
-        def __enter__(self) -> "Turn":
+        def __enter__(self) -> Self:
             events.append("taken")
             self.callback(events.append, "given back")
             return self
