@@ -41,7 +41,7 @@ class Stage:
 
 SECOND = Stage()
 """The dear model: all layers, full length."""
-FIRST = (Stage(n_layers=4), Stage(n_layers=8), Stage(max_length=64), Stage(max_length=128))
+FIRST = (Stage(n_layers=2), Stage(max_length=64), Stage(max_length=128))
 """The cheap ones: another, smaller model, and the dear one on a cut text."""
 
 

@@ -295,8 +295,8 @@ async def test_a_caller_who_leaves_between_the_stages_leaves_nothing_behind(
     assert leaving.cancelled()
     assert_nothing_waits(service)
     assert len((await service.rerank(request)).results) == 4
+    assert_nothing_waits(service)
     await service.close()
-    assert sum(map(len, backend.batches)) == 2
 
 
 def assert_nothing_waits(service: RerankService) -> None:
