@@ -29,6 +29,7 @@ from benchmarks.cascade.quality import (
     to_json,
 )
 from benchmarks.cascade.seconds import ALL, time_large, time_set
+from benchmarks.cascade.stages import DTYPE
 from benchmarks.results_file import save
 from tamis.bench.random_checkpoint import write_random_checkpoint
 
@@ -100,7 +101,7 @@ def report(options: argparse.Namespace) -> None:
         }
     measured = {
         "seed": SEED,
-        "second_stage": "tamis-mini float32, 12 layers, 512 tokens",
+        "second_stage": f"tamis-mini {DTYPE}, 12 layers, 512 tokens",
         "sets": sets,
         "mean_of_sets": mean_of(sets),
         "large": json.loads((options.work / "large.json").read_text()),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from training.corpora import read_evaluation_set
 from training.first_stage import candidates
 
-from benchmarks.cascade.stages import FIRST, SECOND, Stage, load_stage
+from benchmarks.cascade.stages import DTYPE, FIRST, SECOND, Stage, load_stage
 from tamis.cascade import Cascade, merge
 from tamis.reranker import Reranker
 
@@ -70,9 +70,10 @@ def read_queries(data: Path, name: str, n_queries: int) -> list[Query]:
     """A seeded choice of a set's queries, with BM25's 50 best or the judged candidates."""
     evaluation = read_evaluation_set(data, name)
     run = candidates(evaluation)
-    chosen = random.Random(SEED).sample(sorted(run), min(n_queries, len(run)))
+    chosen = sorted(run)
+    random.Random(SEED).shuffle(chosen)
     found: list[Query] = []
-    for query in sorted(chosen):
+    for query in chosen[:n_queries]:
         ids = sorted(run[query])  # no stage profits from the order
         found.append(
             Query(
@@ -176,7 +177,7 @@ def _margins(first: str) -> list[tuple[int, float]]:
 
 
 def _scores_file(name: str, stage: Stage, work: Path) -> Path:
-    return work / f"scores-{name}-{stage.n_layers}-layers-{stage.max_length}-tokens.json"
+    return work / f"scores-{name}-{DTYPE}-{stage.n_layers}-layers-{stage.max_length}-tokens.json"
 
 
 def _read_scores(name: str, stage: Stage, queries: list[Query], work: Path) -> list[Logits]:

@@ -16,7 +16,7 @@ from tamis.engine.checkpoint import (
 )
 from tamis.engine.hub import EMBEDDED_FOLDER
 from tamis.engine.loading import LoadedModel, load_model
-from tamis.settings import DEFAULT_MODEL, ModelSettings
+from tamis.settings import DEFAULT_MODEL, DtypeName, ModelSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,8 @@ class Stage:
         return f"{self.max_length} tokens"
 
 
+DTYPE: DtypeName = "int8"
+"""Of both stages: twice as fast as float32, so that more queries can be scored."""
 SECOND = Stage()
 """The dear model: all layers, full length."""
 FIRST = (Stage(n_layers=2), Stage(max_length=64), Stage(max_length=128))
@@ -46,15 +48,15 @@ FIRST = (Stage(n_layers=2), Stage(max_length=64), Stage(max_length=128))
 
 
 def load_stage(stage: Stage, work: Path) -> LoadedModel:
-    """The model in float32 on ctranslate2; a cut one is written first."""
+    """The model on ctranslate2; a cut one is written first."""
     cut = stage.n_layers < SECOND.n_layers
     settings = ModelSettings(
         name=str(write_cut(stage.n_layers, work)) if cut else DEFAULT_MODEL,
         runtime="ctranslate2",
         device="cpu",
-        dtype="float32",
+        dtype=DTYPE,
         max_length=stage.max_length,
-        cache_dir=work,
+        cache_dir=work / "cache",
     )
     return load_model(settings)
 
