@@ -30,9 +30,11 @@ from benchmarks.cascade.quality import (
 )
 from benchmarks.cascade.seconds import ALL, time_large, time_set
 from benchmarks.cascade.stages import DTYPE
+from benchmarks.cascade.tables import large_lines, load_lines, quality_lines
 from benchmarks.results_file import save
 from tamis.bench.random_checkpoint import write_random_checkpoint
 
+AVERAGED = ("ndcg_at_10", "loss", "same_top_10", "n_kept", "seconds")
 STEPS = ("score", "time", "large", "load", "report")
 
 
@@ -108,6 +110,8 @@ def report(options: argparse.Namespace) -> None:
         "large_quality": "unmeasured: its weights are random",
         "load": json.loads((options.work / "load.json").read_text()),
     }
+    for lines in (quality_lines, large_lines, load_lines):
+        print(*lines(measured), "", sep="\n")
     print(save("cascade", measured))
     print(draw(measured))
 
@@ -130,16 +134,13 @@ def seconds_of(row: dict[str, Any], taken: dict[str, list[float]], largest: int)
 
 def mean_of(sets: dict[str, Any]) -> list[dict[str, Any]]:
     """Each cascade's means over the sets, every set counting alike."""
-    return [
-        {
-            key: statistics.mean(row[key] for row in rows) if key in AVERAGED else rows[0][key]
-            for key in rows[0]
-        }
-        for rows in zip(*(found["rows"] for found in sets.values()), strict=True)
-    ]
-
-
-AVERAGED = ("ndcg_at_10", "loss", "same_top_10", "n_kept", "seconds")
+    means: list[dict[str, Any]] = []
+    for rows in zip(*(found["rows"] for found in sets.values()), strict=True):
+        mean = rows[0] | {key: statistics.mean(row[key] for row in rows) for key in AVERAGED}
+        # of a mean of independent means
+        squares = sum(row["loss_interval"] ** 2 for row in rows)
+        means.append(mean | {"loss_interval": squares**0.5 / len(rows)})
+    return means
 
 
 def keep(path: Path, found: object) -> None:
