@@ -63,7 +63,7 @@ def ended_by_signals() -> Generator[None]:
     One that is ignored, as under `nohup`, stays so.
     """
     heeded = [number for number in ENDING if signal.getsignal(number) != signal.SIG_IGN]
-    former = {number: signal.signal(number, _exit) for number in heeded}
+    former: dict[signal.Signals, Any] = {number: signal.signal(number, _exit) for number in heeded}
     try:
         yield
     finally:
@@ -75,7 +75,7 @@ def ended_by_signals() -> Generator[None]:
 def signals_wait() -> Generator[None]:
     """Hold signals back until the block's end: a start that they interrupt loses its process."""
     come: list[int] = []
-    former = {
+    former: dict[signal.Signals, Any] = {
         number: signal.signal(number, lambda number, _: come.append(number))
         for number in (signal.SIGINT, *ENDING)
     }
