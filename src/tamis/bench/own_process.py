@@ -63,7 +63,7 @@ def ended_by_signals() -> Generator[None]:
     One that is ignored, as under `nohup`, stays so.
     """
     heeded = [number for number in ENDING if signal.getsignal(number) != signal.SIG_IGN]
-    former: dict[signal.Signals, Any] = {number: signal.signal(number, _exit) for number in heeded}
+    former = {number: signal.signal(number, _exit) for number in heeded}
     try:
         yield
     finally:
@@ -75,7 +75,7 @@ def ended_by_signals() -> Generator[None]:
 def signals_wait() -> Generator[None]:
     """Hold signals back until the block's end: a start that they interrupt loses its process."""
     come: list[int] = []
-    former: dict[signal.Signals, Any] = {
+    former = {
         number: signal.signal(number, lambda number, _: come.append(number))
         for number in (signal.SIGINT, *ENDING)
     }
@@ -84,8 +84,8 @@ def signals_wait() -> Generator[None]:
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
-    for number in come:
-        signal.raise_signal(number)
+    for held_back in come:
+        signal.raise_signal(held_back)
 
 
 def _exit(number: int, _frame: FrameType | None) -> None:
