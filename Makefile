@@ -29,7 +29,7 @@ bench: $(VENV)/.dev  ## how fast the embedded model is here, alone and behind a 
 	@echo "build/bench-engine.png and build/bench-server.png show it; benchmarks/README.md has the rest"
 
 docs: $(VENV)/.dev  ## write the parts of docs/ that are printed by the program itself
-	$(BIN)/python docs/generate.py
+	$(BIN)/python -m docs.generate
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

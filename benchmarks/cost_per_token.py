@@ -19,8 +19,8 @@ from tamis.bench.engine import measure_engine
 from tamis.bench.gemm import EncoderSize, read_encoder_size
 from tamis.bench.random_checkpoint import write_random_checkpoint
 from tamis.bench.workloads import QUERY_TOKENS, even
-from tamis.engine.hub import locate
 from tamis.engine.loading import LoadedModel, load_model
+from tamis.engine.location import locate
 from tamis.settings import ModelSettings
 
 SHORT_TOKENS = 40

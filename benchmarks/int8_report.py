@@ -23,11 +23,13 @@ import numpy as np
 
 from benchmarks.results_file import save
 from tamis.engine.calibration import CalibrationReport, QueryScores, compare
+from tamis.engine.device import processor_name
 from tamis.engine.loading import load_model
 from tamis.engine.pairs import Logits
 from tamis.reranker import Reranker
 from tamis.settings import DEFAULT_MODEL, DtypeName, ModelSettings
 
+MAX_LENGTH = 512
 N_LARGE_QUERIES, N_LARGE_DOCUMENTS = 6, 8
 K1, B = 1.2, 0.75  # BM25's usual constants
 
@@ -67,18 +69,22 @@ def main() -> int:
 def measure(name: str, queries: list[Judged], work: Path) -> CalibrationReport:
     """int8 against float32 of one model on ctranslate2."""
     float32, int8 = (logits(name, dtype, queries, work) for dtype in ("float32", "int8"))
-    return compare(
-        [
-            QueryScores(reference, found, query.grades or None)
-            for reference, found, query in zip(float32, int8, queries, strict=True)
-        ]
-    )
+    scores = [
+        QueryScores(reference, found, query.grades or None)
+        for reference, found, query in zip(float32, int8, queries, strict=True)
+    ]
+    return compare(scores, max_length=MAX_LENGTH, processor=processor_name())
 
 
 def logits(name: str, dtype: DtypeName, queries: list[Judged], work: Path) -> list[Logits]:
     """Logits of each query's candidates."""
     settings = ModelSettings(
-        name=name, runtime="ctranslate2", device="cpu", dtype=dtype, cache_dir=work
+        name=name,
+        runtime="ctranslate2",
+        device="cpu",
+        dtype=dtype,
+        cache_dir=work,
+        max_length=MAX_LENGTH,
     )
     with Reranker(load_model(settings)) as reranker:
         return [reranker.score((q.query, text) for text in q.documents) for q in queries]

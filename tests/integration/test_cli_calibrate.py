@@ -27,7 +27,9 @@ def test_a_report_is_made_kept_listed_and_obeyed(
     report = json.loads(done.out)
     assert (report["n_queries"], report["n_pairs"], report["n_judged_queries"]) == (2, 8, 1)
     assert report["logit_difference_max"] > 0
-    assert report["verdict"].startswith("fails: 2 queries, at least 200 are wanted")
+    assert report["max_length"] == 512
+    assert report["processor"]
+    assert report["verdict"].startswith("fails: 0 of 2 queries have more than 5 candidates")
     assert (Path(report["folder"]) / "tamis-calibration.json").exists()
     rows = [line.split("\t") for line in shell.run("models", "list", **cache).out.splitlines()]
     assert {row[4]: row[5] for row in rows}[report["folder"]] == report["verdict"]
@@ -88,10 +90,22 @@ def test_conversion_takes_the_dtype_that_the_report_stands_for(
     done = shell.run("models", "calibrate", tiny_model, "--data", data, "--json", **cache)
     report = Path(json.loads(done.out)["folder"]) / "tamis-calibration.json"
     before = shell.run("models", "convert", tiny_model, **cache).out
-    flawless = {"tau": 1.0, "same_top_5": 1.0, "n_queries": 200, "ndcg_int8": 0.5}
+    flawless = {"tau": 1.0, "same_top_5": 1.0, "n_top_5_queries": 200, "ndcg_int8": 0.5}
     held = json.loads(report.read_text()) | flawless | {"ndcg_float32": 0.5}
     report.write_text(json.dumps(held))
     after = shell.run("models", "convert", tiny_model, **cache).out
     assert "-float32-" in before
     assert "-int8-" in after
     assert report.exists()
+
+
+def test_a_cache_that_cannot_be_written_is_noticed_before_anything_is_scored(
+    shell: Shell, tiny_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    data = written(tmp_path / "data.jsonl", LINE)
+    cache = {"XDG_CACHE_HOME": str(tmp_path / "file")}
+    done = shell.run("models", "calibrate", tiny_model, "--data", data, **cache)
+    assert done.code == 78
+    assert "cannot keep the report" in done.sentence
+    assert "cannot keep the converted model" not in done.err

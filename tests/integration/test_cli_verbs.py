@@ -10,7 +10,7 @@ import pytest
 
 import tamis
 from tamis.cli.demo import CASES, Case
-from tamis.engine.hub import EMBEDDED_FOLDER
+from tamis.engine.location import EMBEDDED_FOLDER
 from tamis.reranker import Reranker
 from tests.integration.serving import Shell
 
@@ -127,6 +127,7 @@ def test_a_converted_model_is_measured_anew_on_another_processor(
     assert done.code == 0
     assert [line.split("\t")[0] for line in done.out.splitlines()][:2] == ["512", "1024"]
     assert "token budget on this processor" in done.err
+    assert "kernels on this processor: " in done.err
     assert (output / "tamis-tuning.json").exists()
     assert shell.run("models", "verify", output).code == 0
 

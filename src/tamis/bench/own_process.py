@@ -84,8 +84,8 @@ def signals_wait() -> Generator[None]:
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
-    for held in come:
-        signal.raise_signal(held)
+    for held_back in come:
+        signal.raise_signal(held_back)
 
 
 def _exit(number: int, _frame: FrameType | None) -> None:

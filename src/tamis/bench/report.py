@@ -16,8 +16,8 @@ from tamis.bench.random_checkpoint import write_random_checkpoint
 from tamis.bench.server import measure_server, served_model
 from tamis.bench.workloads import Workload, make_workload
 from tamis.engine.device import usable_cores
-from tamis.engine.hub import locate
 from tamis.engine.loading import LoadedModel, load_model
+from tamis.engine.location import locate
 from tamis.errors import SettingsError
 from tamis.settings import ModelSettings, model_settings
 

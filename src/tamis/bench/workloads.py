@@ -8,7 +8,7 @@ import numpy as np
 
 from tamis.bench import WorkloadName
 from tamis.engine.checkpoint import TOKENIZER_FILE, read_json
-from tamis.engine.hub import EMBEDDED_FOLDER
+from tamis.engine.location import EMBEDDED_FOLDER
 
 QUERY_TOKENS = 17
 

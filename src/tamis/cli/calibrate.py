@@ -1,10 +1,12 @@
 """`tamis models calibrate`: what int8 does to a model's ranking."""
 
 import json
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
@@ -15,6 +17,9 @@ from tamis.cli.documents import read_lines
 from tamis.cli.options import MaxLength, Offline, Revision, Threads, model_options
 from tamis.errors import InvalidFieldError, MissingFieldError, SettingsError
 from tamis.settings import DtypeName, ModelSettings, load_settings, model_settings
+
+if TYPE_CHECKING:  # it takes numpy with it
+    from tamis.engine.calibration import CalibrationReport
 
 
 class _Line(msgspec.Struct):
@@ -51,30 +56,20 @@ def calibrate(
 ) -> None:
     """Compare int8 with float32 on queries of yours, and keep the report with the model.
 
-    Where it passes (200 queries or more, Kendall's tau 0.98, the same top 5 for 95%, nDCG@10
-    within 0.005), dtype auto takes int8 on a CPU.
+    Where it passes (200 queries or more with more than 5 candidates each, Kendall's tau 0.98, the
+    same top 5 for 95%, nDCG@10 within 0.005), dtype auto takes int8 on a CPU.
     """
     options = model_options(locals()) | {"device": "cpu", "runtime": "ctranslate2"}
-    from tamis.engine.calibration import QueryScores, compare, write_report
+    from tamis.engine.calibration import write_report
 
     queries = list(read_judged_queries(data))
     settings = model_settings(options, load_settings().model)
     folder = _int8_folder(settings)
-    float32 = _logits(settings, "float32", queries)
-    int8 = _logits(settings, "int8", queries)
-    report = compare(
-        [
-            QueryScores(reference, found, query.grades)
-            for reference, found, query in zip(float32, int8, queries, strict=True)
-        ]
-    )
-    try:
+    with _kept_in(folder):
+        _require_writable(folder)  # now: scoring takes minutes
+    report = _compared(settings, queries)
+    with _kept_in(folder):
         write_report(folder, report)
-    except OSError as error:
-        raise SettingsError(
-            f"cannot keep the report in {folder}: {error.strerror}; model.cache_dir must be a "
-            "folder that can be written to"
-        ) from error
     fields = msgspec.to_builtins(report) | {"verdict": report.verdict, "folder": str(folder)}
     if as_json:
         typer.echo(json.dumps(fields))
@@ -110,11 +105,11 @@ def read_judged_queries(name: str) -> Iterator[JudgedQuery]:
 
 def _int8_folder(settings: ModelSettings) -> Path:
     """Where the int8 form of the model stands, or will stand."""
-    from tamis.engine import hub
     from tamis.engine.checkpoint import read_checkpoint
-    from tamis.engine.runtimes.opening import converted_folder
+    from tamis.engine.converted import converted_folder
+    from tamis.engine.location import locate
 
-    source = hub.locate(settings.name, revision=settings.revision, offline=settings.offline)
+    source = locate(settings.name, revision=settings.revision, offline=settings.offline)
     is_folder = Path(settings.name).is_dir()
     checkpoint = read_checkpoint(source, name=None if is_folder else settings.name)
     if checkpoint.converted_dtype is not None:
@@ -125,17 +120,54 @@ def _int8_folder(settings: ModelSettings) -> Path:
     return converted_folder(checkpoint, dtype="int8", cache_dir=settings.cache_dir)
 
 
-def _logits(settings: ModelSettings, dtype: DtypeName, queries: list[JudgedQuery]) -> list[Any]:
-    """Logits of each query's documents, (n_documents,) each, in one dtype."""
+@contextmanager
+def _kept_in(folder: Path) -> Generator[None]:
+    """A report that cannot be kept is a matter of settings."""
+    try:
+        yield
+    except OSError as error:
+        raise SettingsError(
+            f"cannot keep the report in {folder}: {error.strerror}; model.cache_dir must be a "
+            "folder that can be written to"
+        ) from error
+
+
+def _require_writable(folder: Path) -> None:
+    """Raise the OSError that writing into a folder, made here or not, would meet."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder if folder.exists() else folder.parent):
+        pass
+
+
+def _compared(settings: ModelSettings, queries: list[JudgedQuery]) -> "CalibrationReport":
+    """Both dtypes on all queries."""
+    from tamis.engine.calibration import QueryScores, compare
+    from tamis.engine.device import processor_name
+
+    float32, max_length = _logits(settings, "float32", queries)
+    int8, _ = _logits(settings, "int8", queries)
+    scores = [
+        QueryScores(reference, found, query.grades)
+        for reference, found, query in zip(float32, int8, queries, strict=True)
+    ]
+    return compare(scores, max_length=max_length, processor=processor_name())
+
+
+def _logits(
+    settings: ModelSettings, dtype: DtypeName, queries: list[JudgedQuery]
+) -> tuple[list[Any], int]:
+    """Logits of each query's documents, (n_documents,) each, and the tokens a pair could have."""
     from tamis.engine.loading import load_model
     from tamis.reranker import Reranker
 
     model = load_model(model_settings({"dtype": dtype}, settings))
     console = Console(stderr=True)
     with Reranker(model) as reranker:
-        return [
+        shown = track(
+            queries, dtype, console=console, transient=True, disable=not console.is_terminal
+        )
+        scores = [
             reranker.score((query.query, document) for document in query.documents)
-            for query in track(
-                queries, dtype, console=console, transient=True, disable=not console.is_terminal
-            )
+            for query in shown
         ]
+    return scores, model.max_length

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -11,6 +11,7 @@ from rich.table import Table
 from tamis.cli.calibrate import calibrate
 from tamis.cli.options import Offline, Revision
 from tamis.engine.checkpoint import Checkpoint, read_checkpoint
+from tamis.engine.location import EMBEDDED_FOLDER, locate
 from tamis.engine.manifest import verify_manifest
 from tamis.errors import ModelError, ModelNotFoundError, SettingsError
 from tamis.settings import (
@@ -20,6 +21,9 @@ from tamis.settings import (
     load_settings,
     model_settings,
 )
+
+if TYPE_CHECKING:  # it takes numpy with it
+    from tamis.engine.tuning import Tuning
 
 models = typer.Typer(
     help="Fetch, check, convert and list models.",
@@ -68,10 +72,8 @@ def pull(name: Name, revision: Revision = None, offline: Offline = None) -> None
 @models.command()
 def verify(name: Name, revision: Revision = None) -> None:
     """Compare a model's files with its manifest, and check that tamis runs it."""
-    from tamis.engine import hub
-
     settings = _settings(name, revision, offline=True)
-    folder = hub.locate(name, revision=settings.revision, offline=True)
+    folder = locate(name, revision=settings.revision, offline=True)
     checkpoint = read_checkpoint(folder)
     n_files = verify_manifest(folder)
     if n_files is None:
@@ -91,18 +93,18 @@ def convert(
     offline: Offline = None,
 ) -> None:
     """Convert a model for ctranslate2, into a folder that loads by itself."""
-    from tamis.engine import hub
     from tamis.engine.conversion import convert as convert_checkpoint
+    from tamis.engine.converted import converted_folder
     from tamis.engine.device import usable_cores
-    from tamis.engine.runtimes.opening import auto_dtype, converted_folder, tune_converted
+    from tamis.engine.runtimes.opening import auto_dtype, tune_converted
 
     settings = _settings(name, revision, offline)
-    source = hub.locate(name, revision=settings.revision, offline=settings.offline)
+    source = locate(name, revision=settings.revision, offline=settings.offline)
     checkpoint = read_checkpoint(source, name=None if Path(name).is_dir() else name)
     verify_manifest(checkpoint.folder)
     if checkpoint.converted_dtype is not None:
         raise ModelNotFoundError(f"{name} is converted already; convert its source")
-    wanted = auto_dtype(checkpoint, settings.cache_dir) if dtype == "auto" else dtype
+    wanted = auto_dtype(checkpoint, settings) if dtype == "auto" else dtype
     folder = output or converted_folder(checkpoint, dtype=wanted, cache_dir=settings.cache_dir)
     try:
         if output is not None and output.exists() and any(output.iterdir()):
@@ -112,32 +114,42 @@ def convert(
         raise SettingsError(f"cannot write {folder}: {error.strerror}") from error
     tuning = tune_converted(folder, threads=settings.threads or usable_cores())
     typer.echo(str(folder))
-    typer.echo(f"token budget on this processor: {tuning.max_batch_tokens:,}", err=True)
+    _say_tuned(tuning)
 
 
 @models.command()
 def tune(name: Name, dtype: ConvertedDtype = "auto", revision: Revision = None) -> None:
-    """Measure a converted model's token budget anew, on this processor.
+    """Measure a converted model's token budget and kernels anew, on this processor.
 
     Takes a converted folder, or the name of a model whose converted form is in the cache.
     """
-    from tamis.engine import hub
+    from tamis.engine.converted import converted_folder
     from tamis.engine.device import usable_cores
-    from tamis.engine.runtimes.opening import auto_dtype, converted_folder, tune_converted
+    from tamis.engine.runtimes.opening import auto_dtype, tune_converted
 
     settings = _settings(name, revision, offline=True)
-    source = hub.locate(name, revision=settings.revision, offline=True)
+    source = locate(name, revision=settings.revision, offline=True)
     checkpoint = read_checkpoint(source, name=None if Path(name).is_dir() else name)
-    wanted = auto_dtype(checkpoint, settings.cache_dir) if dtype == "auto" else dtype
+    wanted = auto_dtype(checkpoint, settings) if dtype == "auto" else dtype
     folder = source
     if checkpoint.converted_dtype is None:
         folder = converted_folder(checkpoint, dtype=wanted, cache_dir=settings.cache_dir)
     if not folder.is_dir():
         raise ModelNotFoundError(f"{name} has not been converted; `tamis models convert {name}`")
-    tuning = tune_converted(folder, threads=settings.threads or usable_cores())
+    threads = settings.threads or usable_cores()
+    tuning = tune_converted(folder, threads=threads, worth_seconds=0)
     for budget, speed in tuning.tokens_per_second.items():
         typer.echo(f"{budget}\t{speed:,.0f} tokens/s")
+    for kernels, speed in tuning.kernels_tokens_per_second.items():
+        typer.echo(f"{kernels}\t{speed:,.0f} tokens/s")
+    _say_tuned(tuning)
+
+
+def _say_tuned(tuning: "Tuning") -> None:
+    """What was measured, to people."""
+    kernels = tuning.kernels or "ctranslate2's own choice"
     typer.echo(f"token budget on this processor: {tuning.max_batch_tokens:,}", err=True)
+    typer.echo(f"kernels on this processor: {kernels}", err=True)
 
 
 def _settings(name: str, revision: str | None, offline: bool | None) -> ModelSettings:
@@ -148,9 +160,8 @@ def _settings(name: str, revision: str | None, offline: bool | None) -> ModelSet
 def _rows(cache_dir: Path) -> list[tuple[str, ...]]:
     from tamis.engine import hub
 
-    embedded = hub.EMBEDDED_FOLDER
     rows: list[tuple[str, ...]] = [
-        (DEFAULT_MODEL, "embedded", "", _size(embedded), str(embedded), "")
+        (DEFAULT_MODEL, "embedded", "", _size(EMBEDDED_FOLDER), str(EMBEDDED_FOLDER), "")
     ]
     rows += [
         (name, "fetched", commit[:12], _size(folder), str(folder), "")

@@ -20,6 +20,7 @@ REPORT_FILE = "tamis-calibration.json"
 LEAST_QUERIES = 200
 LEAST_TAU = 0.98
 LEAST_SAME_TOP_5 = 0.95
+TOP_DEPTH = 5
 MOST_NDCG_LOSS = 0.005
 NDCG_DEPTH = 10
 
@@ -51,12 +52,19 @@ class CalibrationReport(msgspec.Struct, frozen=True):
         tau: Kendall's tau-b of the two orders, mean over queries.
         tau_lowest_decile: A tenth of the queries lie below.
         same_top_1: Share of queries whose first document is the same.
-        same_top_5: Share of queries whose first five documents are the same, in any order.
+        n_top_5_queries: Queries with more than five candidates: fewer are their own top 5 in any
+            order, so that they say nothing of it.
+        same_top_5: Share of those whose first five documents are the same, in any order; None
+            without any.
         n_judged_queries: Queries with grades, one of them above 0.
         ndcg_float32: nDCG@10 over the judged queries; None without any.
         ndcg_int8: The same in int8.
+        max_length: Tokens a pair could have; the report says nothing of longer ones.
+        processor: Where it was made.
     """
 
+    max_length: int
+    processor: str
     n_queries: int
     n_pairs: int
     logit_difference_max: float
@@ -65,7 +73,8 @@ class CalibrationReport(msgspec.Struct, frozen=True):
     tau: float
     tau_lowest_decile: float
     same_top_1: float
-    same_top_5: float
+    n_top_5_queries: int
+    same_top_5: float | None
     n_judged_queries: int
     ndcg_float32: float | None = None
     ndcg_int8: float | None = None
@@ -74,11 +83,14 @@ class CalibrationReport(msgspec.Struct, frozen=True):
     def shortcomings(self) -> list[str]:
         """Why it does not pass, one clause each; empty where it passes."""
         found: list[str] = []
-        if self.n_queries < LEAST_QUERIES:
-            found.append(f"{self.n_queries} queries, at least {LEAST_QUERIES} are wanted")
+        if self.n_top_5_queries < LEAST_QUERIES:
+            found.append(
+                f"{self.n_top_5_queries} of {self.n_queries} queries have more than 5 candidates, "
+                f"at least {LEAST_QUERIES} are wanted"
+            )
         if self.tau < LEAST_TAU:
             found.append(f"tau {self.tau:.3f}, at least {LEAST_TAU} is wanted")
-        if self.same_top_5 < LEAST_SAME_TOP_5:
+        if self.same_top_5 is not None and self.same_top_5 < LEAST_SAME_TOP_5:
             found.append(
                 f"the same top 5 for {self.same_top_5:.1%}, at least {LEAST_SAME_TOP_5:.0%} wanted"
             )
@@ -97,12 +109,23 @@ class CalibrationReport(msgspec.Struct, frozen=True):
         return f"passes: tau {self.tau:.3f}, the same top 5 for {self.same_top_5:.1%}"
 
 
-def compare(queries: Sequence[QueryScores]) -> CalibrationReport:
-    """The report of some queries (at least one), each with at least one document."""
+def compare(
+    queries: Sequence[QueryScores], *, max_length: int, processor: str
+) -> CalibrationReport:
+    """The report of some queries (at least one), each with at least one document.
+
+    Args:
+        queries: Scored with pairs of at most `max_length` tokens, on `processor`.
+        max_length: See `CalibrationReport`.
+        processor: See `CalibrationReport`.
+    """
     differences = np.concatenate([query.int8.astype(float) - query.float32 for query in queries])
     taus = [kendall_tau(query.float32, query.int8) for query in queries]
     judged = [(query, query.grades) for query in queries if query.grades and max(query.grades) > 0]
+    told_apart = [query for query in queries if len(query.float32) > TOP_DEPTH]
     return CalibrationReport(
+        max_length=max_length,
+        processor=processor,
         n_queries=len(queries),
         n_pairs=len(differences),
         logit_difference_max=float(np.abs(differences).max()),
@@ -111,7 +134,8 @@ def compare(queries: Sequence[QueryScores]) -> CalibrationReport:
         tau=float(np.mean(taus)),
         tau_lowest_decile=float(np.quantile(taus, 0.1)),
         same_top_1=_same_top(queries, 1),
-        same_top_5=_same_top(queries, 5),
+        n_top_5_queries=len(told_apart),
+        same_top_5=_same_top(told_apart, TOP_DEPTH) if told_apart else None,
         n_judged_queries=len(judged),
         ndcg_float32=float(np.mean([ndcg(g, q.float32) for q, g in judged])) if judged else None,
         ndcg_int8=float(np.mean([ndcg(g, q.int8) for q, g in judged])) if judged else None,

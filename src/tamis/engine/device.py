@@ -11,6 +11,7 @@ from tamis.errors import RuntimeUnavailableError
 HALF_PRECISION = ("float16", "bfloat16")
 _CPU_FLAGS = {"float16": {"avx512_fp16", "amx_fp16"}, "bfloat16": {"avx512_bf16", "amx_bf16"}}
 _SPEED_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8")
+_AVX512_FLAGS = {"avx512f", "avx512cd", "avx512vl", "avx512dq", "avx512bw"}
 _QUOTA_FILE = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -77,6 +78,16 @@ def processor_name() -> str:
     named = [fields.get(name, "") for name in ("model name", "cpu family", "model")]
     name, family, model = named if any(named) else [platform.machine(), "?", "?"]
     return f"{name} (family {family} model {model}, {widest})"
+
+
+def processor_vendor() -> str | None:
+    """Who made this processor, as an x86 processor says itself; None elsewhere."""
+    return _processor().get("vendor_id")
+
+
+def has_avx512() -> bool:
+    """Whether this processor has what CTranslate2 asks of one for its AVX-512 kernels."""
+    return set(_processor().get("flags", "").split()) >= _AVX512_FLAGS
 
 
 def _processor() -> dict[str, str]:

@@ -1,7 +1,11 @@
-"""What loading leaves behind in the allocator, given back to the operating system."""
+"""How much memory is left, and what loading leaves behind in the allocator, given back."""
 
 import ctypes
 import gc
+from pathlib import Path
+
+_CGROUP = Path("/sys/fs/cgroup")
+_MEMINFO = Path("/proc/meminfo")
 
 
 def release_unused() -> bool:
@@ -17,3 +21,37 @@ def release_unused() -> bool:
         return False
     trim(ctypes.c_size_t(0))
     return True
+
+
+def available_bytes(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP) -> int | None:
+    """Memory that this process may still take, within the machine and its container.
+
+    Args:
+        meminfo: Linux' /proc/meminfo.
+        cgroup: A folder of cgroup v2. What its files' pages take can be had back, so that only
+            anonymous memory counts against its limit.
+
+    Returns:
+        None where the system does not say.
+    """
+    fields = _fields(meminfo)
+    if "MemAvailable:" not in fields:
+        return None
+    free = fields["MemAvailable:"] * 1024
+    try:
+        limit = (cgroup / "memory.max").read_text(encoding="utf-8").strip()
+    except OSError:
+        return free
+    if not limit.isdecimal():  # `max`: no limit
+        return free
+    return min(free, int(limit) - _fields(cgroup / "memory.stat").get("anon", 0))
+
+
+def _fields(path: Path) -> dict[str, int]:
+    """The first number of each line by the line's first word; nothing where there is no file."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return {}
+    words = [line.split() for line in lines]
+    return {word[0]: int(word[1]) for word in words if len(word) > 1 and word[1].isdecimal()}

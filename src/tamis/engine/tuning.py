@@ -2,7 +2,8 @@
 
 A small budget pays the fixed cost of a pass more often; a large one overflows the processor's
 caches and pads attention further. Where the best lies differs between processors, so it is
-measured once, when a model is converted, and stored for each processor.
+measured once, when a model is converted, and stored for each processor. The fastest of
+CTranslate2's kernels are stored beside it (`kernel_tuning.py`).
 """
 
 import json
@@ -14,11 +15,13 @@ from uuid import uuid4
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from tamis.engine.checkpoint import Count, read_json
 from tamis.engine.collate import PackedBatch
 from tamis.engine.device import processor_name
 from tamis.engine.runtimes.base import Runtime
+from tamis.engine.runtimes.kernels import Kernels
 from tamis.errors import ModelError
 
 logger = logging.getLogger(__name__)
@@ -42,10 +45,19 @@ class Tuning(msgspec.Struct, frozen=True):
     Attributes:
         max_batch_tokens: The budget to take.
         tokens_per_second: Of each budget that was tried.
+        kernels: What CTranslate2 is to compute with; None where its own choice holds.
+        kernels_tokens_per_second: Of those that were tried, at `max_batch_tokens`.
     """
 
     max_batch_tokens: Count
     tokens_per_second: dict[str, float]
+    kernels: Kernels | None = None
+    kernels_tokens_per_second: dict[Kernels, float] = {}
+
+    @property
+    def speed(self) -> float:
+        """Tokens a second of the budget to take, with the kernels it was measured with."""
+        return self.tokens_per_second[str(self.max_batch_tokens)]
 
 
 def tune(runtime: Runtime, folder: Path, *, threads: int, max_length: int) -> Tuning:
@@ -59,15 +71,20 @@ def tune(runtime: Runtime, folder: Path, *, threads: int, max_length: int) -> Tu
     """
     speeds = _measure(runtime, max_length)
     tuning = Tuning(choose_budget(speeds), {str(n): speed for n, speed in speeds.items()})
-    try:
-        _store(folder / TUNING_FILE, tuning_key(runtime.dtype, threads), tuning)
-    except OSError as error:
-        logger.warning("cannot keep the measured token budget in %s: %s", folder, error)
+    keep_tuning(folder, tuning, dtype=runtime.dtype, threads=threads)
     logger.info(
         "measured once for this processor: %d tokens a forward pass (%s tokens/s)",
         *(tuning.max_batch_tokens, ", ".join(f"{n}: {speed:,.0f}" for n, speed in speeds.items())),
     )
     return tuning
+
+
+def keep_tuning(folder: Path, tuning: Tuning, *, dtype: str, threads: int) -> None:
+    """Store a measurement of this processor; where that cannot be, the log says so."""
+    try:
+        _store(folder / TUNING_FILE, tuning_key(dtype, threads), tuning)
+    except OSError as error:
+        logger.warning("cannot keep what was measured in %s: %s", folder, error)
 
 
 def read_tuning(folder: Path, *, dtype: str, threads: int) -> Tuning | None:
@@ -95,27 +112,32 @@ def choose_budget(speeds: Mapping[int, float]) -> int:
     return fastest if speeds[fastest] > CLEARLY_FASTER * speeds[default] else default
 
 
-def _measure(runtime: Runtime, max_length: int) -> dict[int, float]:
-    """Tokens a second by budget; larger budgets are left out once they prove slower."""
-    runtime.forward(_batches(DEFAULT_BATCH_TOKENS["cpu"], max_length)[-1])
-    speeds: dict[int, float] = {}
-    for budget in BUDGETS:
-        batches = _batches(budget, max_length)
-        n_tokens = sum(len(batch.token_ids) for batch in batches)
-        speeds[budget] = n_tokens / min(_seconds(runtime, batches) for _ in range(_PASSES))
-        if speeds[budget] * CLEARLY_FASTER < max(speeds.values()):
+def warm_up(runtime: Runtime, max_length: int) -> NDArray[np.float32]:
+    """One small pass, so that the first that is timed finds everything in place; its outputs."""
+    return runtime.forward(seeded_batches(DEFAULT_BATCH_TOKENS["cpu"], max_length)[-1])
+
+
+def measure_speed(
+    runtime: Runtime, budget: int, max_length: int, *, give_up_below: float = 0.0
+) -> float:
+    """Tokens a second with a budget: the better of two passes over the same seeded lengths.
+
+    A measurement that falls below `give_up_below` tokens a second ends early, with a figure that
+    is below it too.
+    """
+    batches = seeded_batches(budget, max_length)
+    n_tokens = sum(len(batch.token_ids) for batch in batches)
+    most_seconds = n_tokens / give_up_below if give_up_below else float("inf")
+    best = 0.0
+    for _ in range(_PASSES):
+        seconds = _seconds(runtime, batches, most_seconds)
+        best = max(best, n_tokens / seconds)
+        if seconds > most_seconds:
             break
-    return speeds
+    return best
 
 
-def _seconds(runtime: Runtime, batches: Iterable[PackedBatch]) -> float:
-    started = time.perf_counter()
-    for batch in batches:
-        runtime.forward(batch)
-    return time.perf_counter() - started
-
-
-def _batches(budget: int, max_length: int) -> list[PackedBatch]:
+def seeded_batches(budget: int, max_length: int) -> list[PackedBatch]:
     """The same seeded lengths, longest first, cut into batches of at most `budget` tokens."""
     random = np.random.default_rng(_SEED)
     lengths: list[int] = []
@@ -128,6 +150,27 @@ def _batches(budget: int, max_length: int) -> list[PackedBatch]:
             batches.append([])
         batches[-1].append(length)
     return [_batch(batch) for batch in batches]
+
+
+def _measure(runtime: Runtime, max_length: int) -> dict[int, float]:
+    """Tokens a second by budget; larger budgets are left out once they prove slower."""
+    warm_up(runtime, max_length)
+    speeds: dict[int, float] = {}
+    for budget in BUDGETS:
+        speeds[budget] = measure_speed(runtime, budget, max_length)
+        if speeds[budget] * CLEARLY_FASTER < max(speeds.values()):
+            break
+    return speeds
+
+
+def _seconds(runtime: Runtime, batches: Iterable[PackedBatch], most_seconds: float) -> float:
+    """Of one pass over all batches; of its beginning where that takes `most_seconds` already."""
+    started = time.perf_counter()
+    for batch in batches:
+        runtime.forward(batch)
+        if time.perf_counter() - started > most_seconds:
+            break
+    return time.perf_counter() - started
 
 
 def _batch(lengths: Iterable[int]) -> PackedBatch:

@@ -23,6 +23,8 @@ def logits(*values: float) -> Logits:
 
 
 PASSING = CalibrationReport(
+    max_length=512,
+    processor="one",
     n_queries=LEAST_QUERIES,
     n_pairs=4000,
     logit_difference_max=0.1,
@@ -31,6 +33,7 @@ PASSING = CalibrationReport(
     tau=0.98,
     tau_lowest_decile=0.9,
     same_top_1=1.0,
+    n_top_5_queries=LEAST_QUERIES,
     same_top_5=0.95,
     n_judged_queries=200,
     ndcg_float32=0.700,
@@ -46,7 +49,8 @@ def test_a_report_at_every_bound_passes() -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"n_queries": LEAST_QUERIES - 1}, "199 queries"),
+        ({"n_top_5_queries": 199}, "199 of 200 queries have more than 5 candidates"),
+        ({"n_top_5_queries": 0, "same_top_5": None}, "0 of 200 queries"),
         ({"tau": 0.9799}, "tau 0.980, at least 0.98"),
         ({"same_top_5": 0.949}, "top 5 for 94.9%"),
         ({"ndcg_int8": 0.694}, "nDCG@10 -0.0060"),
@@ -90,23 +94,34 @@ def test_ndcg_looks_at_the_first_ten() -> None:
     assert ndcg(grades, logits(*range(11))) == 1
 
 
+def report_of(*queries: QueryScores) -> CalibrationReport:
+    return compare(queries, max_length=512, processor="one")
+
+
 def test_a_report_of_two_queries() -> None:
-    report = compare(
-        [
-            QueryScores(logits(3, 2, 1), logits(3.5, 2, 1), [1, 0, 0]),
-            QueryScores(logits(1, 2), logits(2, 1)),
-        ]
+    report = report_of(
+        QueryScores(logits(3, 2, 1), logits(3.5, 2, 1), [1, 0, 0]),
+        QueryScores(logits(1, 2), logits(2, 1)),
     )
     assert (report.n_queries, report.n_pairs, report.n_judged_queries) == (2, 5, 1)
     assert report.logit_difference_max == 1
     assert report.logit_difference_rms == pytest.approx(np.sqrt((0.25 + 1 + 1) / 5))
     assert report.tau == 0
-    assert (report.same_top_1, report.same_top_5) == (0.5, 1.0)
+    assert (report.same_top_1, report.same_top_5) == (0.5, None)
     assert (report.ndcg_float32, report.ndcg_int8) == (1.0, 1.0)
 
 
+def test_five_candidates_or_fewer_say_nothing_of_the_top_5() -> None:
+    five, six = logits(5, 4, 3, 2, 1), logits(6, 5, 4, 3, 2, 1)
+    moved = report_of(QueryScores(five, five[::-1]), QueryScores(six, six[::-1]))
+    assert (moved.n_queries, moved.n_top_5_queries, moved.same_top_5) == (2, 1, 0.0)
+    report = report_of(QueryScores(five, five[::-1]))
+    assert (report.n_top_5_queries, report.same_top_5) == (0, None)
+    assert "0 of 1 queries have more than 5 candidates, at least 200" in report.verdict
+
+
 def test_queries_without_a_relevant_document_do_not_count_as_judged() -> None:
-    report = compare([QueryScores(logits(3, 2), logits(3, 2), [0, 0])])
+    report = report_of(QueryScores(logits(3, 2), logits(3, 2), [0, 0]))
     assert report.n_judged_queries == 0
     assert report.ndcg_int8 is None
 

@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 from tamis.engine import tuning
 from tamis.engine.collate import PackedBatch
 from tamis.engine.loading import load_model
-from tamis.engine.tuning import BUDGETS, TUNING_FILE, choose_budget, read_tuning, tune
+from tamis.engine.tuning import (
+    BUDGETS,
+    TUNING_FILE,
+    choose_budget,
+    measure_speed,
+    read_tuning,
+    tune,
+)
 from tamis.settings import ModelSettings
 
 
@@ -54,6 +61,15 @@ def test_no_sequence_is_longer_than_the_model_reads(tmp_path: Path) -> None:
     runtime = CountingRuntime()
     tune(runtime, tmp_path, threads=2, max_length=64)
     assert runtime.longest == 64
+
+
+def test_a_measurement_that_is_too_slow_ends_with_its_first_batch() -> None:
+    runtime = CountingRuntime()
+    speed = measure_speed(runtime, 512, 512, give_up_below=1e12)
+    assert len(runtime.sizes) == 1
+    assert 0 < speed < 1e12
+    measure_speed(runtime, 512, 512, give_up_below=1e-3)
+    assert len(runtime.sizes) > 4
 
 
 def test_what_was_measured_is_found_again_for_the_same_processor_alone(

@@ -1,19 +1,23 @@
+import json
 import logging
 import os
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from tamis.engine.calibration import CalibrationReport, write_report
+from tamis.engine.checkpoint import read_checkpoint
+from tamis.engine.conversion import convert
+from tamis.engine.device import processor_name
 from tamis.engine.loading import LoadedModel, load_model
-from tamis.engine.runtimes import ctranslate2
+from tamis.engine.runtimes import kernels, opening
 from tamis.engine.runtimes.ctranslate2 import computed_dtypes
 from tamis.engine.runtimes.torch import computed_dtypes as computed_by_torch
+from tamis.engine.tuning import TUNING_FILE
 from tamis.errors import RuntimeUnavailableError
 from tamis.settings import DtypeName, ModelSettings, RuntimeName
 from tests.tiny_models import quantize_rows, write_json
@@ -30,113 +34,6 @@ def folder(tiny_model: Path, tmp_path: Path) -> Path:
 def opened(folder: Path, cache_dir: Path, *, dtype: DtypeName = "auto") -> LoadedModel:
     """The model of a folder on ctranslate2."""
     return load_model(ModelSettings(name=str(folder), cache_dir=cache_dir, dtype=dtype))
-
-
-def kept(cache_dir: Path) -> dict[str, int]:
-    """The converted folders of a cache and when each was made."""
-    return {path.name: path.stat().st_ino for path in (cache_dir / "converted").iterdir()}
-
-
-def test_a_conversion_is_kept_and_used_again(folder: Path, cache_dir: Path) -> None:
-    opened(folder, cache_dir)
-    first = kept(cache_dir)
-    opened(folder, cache_dir)
-
-    assert kept(cache_dir) == first
-    assert len(first) == 1
-
-
-def test_each_stored_dtype_has_its_own_conversion(folder: Path, cache_dir: Path) -> None:
-    for dtype in ("float32", "int8", "bfloat16"):
-        opened(folder, cache_dir, dtype=dtype)
-
-    assert len(kept(cache_dir)) == 2
-
-
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
-def test_a_changed_source_is_converted_anew(folder: Path, cache_dir: Path, name: str) -> None:
-    opened(folder, cache_dir)
-    os.utime(folder / name, ns=(0, 0))
-
-    opened(folder, cache_dir)
-
-    assert len(kept(cache_dir)) == 2
-
-
-def test_a_cache_that_cannot_be_written_costs_a_warning_and_no_more(
-    folder: Path, cache_dir: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    cache_dir.write_text("a file stands where the folder should be")
-
-    model = opened(folder, cache_dir)
-
-    assert model.backend.forward(model.tokenizer.encode("q", ["d"])).shape == (1,)
-    assert "cannot keep the converted model" in caplog.text
-
-
-def test_a_cache_that_cannot_be_read_costs_a_warning_and_no_more(
-    folder: Path, cache_dir: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    opened(folder, cache_dir)
-    (made,) = (cache_dir / "converted").iterdir()
-    (made / "ctranslate2" / "model.bin").unlink()
-    (made / "ctranslate2" / "model.bin").symlink_to("/proc/self/mem")
-
-    model = opened(folder, cache_dir)
-
-    assert model.backend.forward(model.tokenizer.encode("q", ["d"])).shape == (1,)
-    assert "cannot keep the converted model" in caplog.text
-
-
-def test_models_that_start_at_once_share_one_conversion(
-    folder: Path, cache_dir: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    with ThreadPoolExecutor(8) as pool:
-        models = list(pool.map(lambda _: opened(folder, cache_dir), range(8)))
-
-    logits = {
-        model.backend.forward(model.tokenizer.encode("q", ["d"])).tobytes() for model in models
-    }
-    assert len(logits) == len(kept(cache_dir)) == 1
-    assert not caplog.records
-
-
-def test_processes_that_start_at_once_share_one_conversion(folder: Path, cache_dir: Path) -> None:
-    code = f"""
-from tamis.engine.loading import load_model
-from tamis.settings import ModelSettings
-load_model(ModelSettings(name={str(folder)!r}, cache_dir={str(cache_dir)!r}, threads=1))
-"""
-    command = [sys.executable, "-c", code]
-
-    started = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(4)]
-    complaints = [process.communicate()[1] for process in started]
-
-    assert complaints == [b""] * 4
-    assert len(kept(cache_dir)) == 1
-
-
-def test_a_spoilt_conversion_is_made_again(
-    folder: Path, cache_dir: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    opened(folder, cache_dir)
-    (made,) = (cache_dir / "converted").iterdir()
-    (made / "ctranslate2" / "model.bin").write_bytes(b"cut short")
-
-    model = opened(folder, cache_dir)
-
-    assert model.backend.forward(model.tokenizer.encode("q", ["d"])).shape == (1,)
-    assert "is made again" in caplog.text
-
-
-def test_a_conversion_without_its_manifest_is_made_again(folder: Path, cache_dir: Path) -> None:
-    opened(folder, cache_dir)
-    (made,) = (cache_dir / "converted").iterdir()
-    (made / "tamis-manifest.json").unlink()
-
-    opened(folder, cache_dir)
-
-    assert (made / "tamis-manifest.json").exists()
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
@@ -168,11 +65,29 @@ def test_half_precision_that_the_cpu_lacks_becomes_float32_with_a_warning(
     assert bool(warned) == (dtype not in computed)
 
 
-def test_a_model_may_name_its_own_dtype_for_a_cpu(folder: Path, cache_dir: Path) -> None:
+def test_a_source_that_names_int8_gets_it_with_a_report_and_not_before(
+    folder: Path, cache_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write_json(folder / "tamis.json", {"dtype": {"cpu": "int8"}})
 
+    with caplog.at_level(logging.INFO):
+        assert opened(folder, cache_dir).dtype == "float32"
+    assert "that tamis.json names int8 is no report" in caplog.text
+
+    assert opened(folder, cache_dir, dtype="int8").dtype == "int8"
+    (converted,) = (cache_dir / "converted").glob("*-int8-*")
+    write_report(converted, REPORT)
     assert opened(folder, cache_dir).dtype == "int8"
-    assert opened(folder, cache_dir, dtype="float32").dtype == "float32"
+
+
+def test_a_folder_that_was_converted_for_int8_computes_in_it(
+    folder: Path, cache_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = convert(read_checkpoint(folder), tmp_path / "made", dtype="int8")
+
+    with caplog.at_level(logging.INFO):
+        assert opened(made, cache_dir).dtype == "int8"
+    assert "computes in int8 on a CPU: it was converted for it" in caplog.text
 
 
 def test_torch_runs_a_model_made_for_int8_in_float32(folder: Path, cache_dir: Path) -> None:
@@ -225,16 +140,9 @@ print(load_model(ModelSettings(name={str(folder)!r}, cache_dir={str(cache_dir)!r
     assert printed.strip() == "ctranslate2"
 
 
-def test_the_names_of_cached_models_are_plain(folder: Path, cache_dir: Path) -> None:
-    write_json(folder / "tamis.json", {"name": "BAAI/bge reranker\nv2"})
-
-    opened(folder, cache_dir)
-
-    assert next(iter(kept(cache_dir))).startswith("BAAI-bge-reranker-v2-float32-")
-    assert not ctranslate2.cuda_available()
-
-
 REPORT = CalibrationReport(
+    max_length=512,
+    processor=processor_name(),
     n_queries=200,
     n_pairs=400,
     logit_difference_max=0.0,
@@ -243,6 +151,7 @@ REPORT = CalibrationReport(
     tau=1.0,
     tau_lowest_decile=1.0,
     same_top_1=1.0,
+    n_top_5_queries=200,
     same_top_5=1.0,
     n_judged_queries=200,
     ndcg_float32=0.7,
@@ -291,3 +200,81 @@ def test_a_report_does_not_stand_for_a_changed_source(folder: Path, cache_dir: P
     os.utime(folder / "model.safetensors", ns=(0, 0))
 
     assert opened(folder, cache_dir).dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    ("change", "dtype", "reason"),
+    [
+        ({"max_length": 511}, "float32", "at most 511 tokens, and they may have 512 now"),
+        ({"max_length": 513}, "int8", "with up to 513 tokens a pair, 512 now"),
+        ({"processor": "another"}, "int8", "on another processor: another"),
+    ],
+    ids=str,
+)
+def test_the_log_tells_where_a_report_was_made_for_something_else(
+    folder: Path,
+    cache_dir: Path,
+    caplog: pytest.LogCaptureFixture,
+    change: dict[str, object],
+    dtype: str,
+    reason: str,
+) -> None:
+    opened(folder, cache_dir, dtype="int8")
+    (converted,) = (cache_dir / "converted").iterdir()
+    write_report(converted, msgspec.structs.replace(REPORT, **change))
+
+    with caplog.at_level(logging.INFO):
+        assert opened(folder, cache_dir).dtype == dtype
+    assert reason in caplog.text
+
+
+def test_a_report_stands_where_the_model_itself_reads_no_more(
+    folder: Path, cache_dir: Path
+) -> None:
+    opened(folder, cache_dir, dtype="int8")
+    (converted,) = (cache_dir / "converted").iterdir()
+    write_report(converted, REPORT)
+    model = load_model(ModelSettings(name=str(folder), cache_dir=cache_dir, max_length=256))
+    assert model.dtype == "int8"
+
+
+def test_conversion_times_other_kernels_and_the_next_start_takes_the_fastest(
+    folder: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernels, "has_avx512", lambda: False)
+    monkeypatch.setattr(opening, "settle_kernels", lambda *_: "mkl")
+    monkeypatch.setattr(opening, "WORTH_SECONDS", 0.0)
+    opened(folder, cache_dir)
+    (file,) = (cache_dir / "converted").glob(f"*/{TUNING_FILE}")
+    ((key, measured),) = json.loads(file.read_text()).items()
+    assert set(measured["kernels_tokens_per_second"]) == {"mkl", "onednn"}
+
+    file.write_text(json.dumps({key: measured | {"kernels": "onednn"}}))
+    asked: list[str | None] = []
+    monkeypatch.setattr(opening, "settle_kernels", lambda *measured: asked.extend(measured))
+    asked_for: tuple[DtypeName, ...] = ("auto", "bfloat16", "int8")
+    for dtype in asked_for:
+        opened(folder, cache_dir, dtype=dtype)
+    assert asked == ["onednn", "onednn", None]
+
+
+def test_stored_kernels_reach_ctranslate2(folder: Path, cache_dir: Path) -> None:
+    opened(folder, cache_dir)
+    (file,) = (cache_dir / "converted").glob(f"*/{TUNING_FILE}")
+    ((key, measured),) = json.loads(file.read_text()).items()
+    code = f"""
+from tamis.engine.loading import load_model
+from tamis.settings import ModelSettings
+load_model(ModelSettings(name={str(folder)!r}, cache_dir={str(cache_dir)!r}))
+"""
+    other = kernels.with_other_library(kernels.own_choice() or "mkl")
+    file.write_text(json.dumps({key: measured | {"kernels": other}}))
+    environment = os.environ | {"CT2_VERBOSE": "1"}
+    for name in (kernels.LIBRARY_VARIABLE, kernels.VECTORS_VARIABLE):
+        environment.pop(name, None)
+
+    said = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+
+    assert f"Use Intel MKL: {str(other == 'mkl').lower()}" in said.stderr + said.stdout

@@ -1,0 +1,208 @@
+"""CTranslate2's other kernels, timed beside those in force.
+
+A process has one choice of them for good (`runtimes/kernels.py`), so each other one is timed in a
+process of its own: `python -m tamis.engine.kernel_tuning TRIAL`, TRIAL being JSON. Whatever goes
+wrong there leaves CTranslate2's own choice.
+"""
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from tamis.engine.checkpoint import RUNTIME_FOLDER, Count
+from tamis.engine.memory import available_bytes
+from tamis.engine.runtimes.kernels import (
+    Kernels,
+    environment_of,
+    with_other_library,
+    with_other_vectors,
+)
+from tamis.engine.tuning import (
+    CLEARLY_FASTER,
+    Tuning,
+    keep_tuning,
+    measure_speed,
+    seeded_batches,
+    warm_up,
+)
+
+logger = logging.getLogger(__name__)
+
+WORTH_SECONDS = 0.5
+"""A model whose timed pass is shorter is not kept waiting for other processes when it starts."""
+
+_START_SECONDS = 30  # to start Python and read the weights, from a slow disk too
+_MOST_PASSES = 4  # one to warm up, two that are timed, one for the machine's moods
+_LOADED_SIZE = 2.0  # memory while weights are loaded and packed, by their size on disk: 1.85 seen
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """What another process is to time.
+
+    Attributes:
+        folder: The converted model.
+        threads: CPU threads of one forward pass.
+        budget: Tokens of a forward pass.
+        give_up_below: Tokens a second; slower kernels are not timed to the end.
+    """
+
+    folder: str
+    dtype: str
+    threads: Count
+    reads_tokens: bool
+    max_length: Count
+    budget: Count
+    give_up_below: float
+
+
+def tune_kernels(
+    tuning: Tuning,
+    in_force: Kernels | None,
+    folder: Path,
+    *,
+    dtype: str,
+    threads: int,
+    max_length: int,
+    reads_tokens: bool,
+    worth_seconds: float = WORTH_SECONDS,
+) -> Tuning:
+    """Time the kernels that this process does not have, and store which are to be taken.
+
+    AVX-512 in place of AVX2 first, then the other library with the better of these.
+
+    Args:
+        tuning: What was measured in this process.
+        in_force: The kernels of this process.
+        folder: The converted model, where the result is stored.
+        dtype: What it computes in.
+        threads: CPU threads of one forward pass.
+        max_length: Tokens a sequence may have.
+        reads_tokens: Whether token states are wanted rather than the pooled first token.
+        worth_seconds: How long a timed pass must take for the trials to be made.
+
+    Returns:
+        The same tuning where there was nothing to time, or it could not be.
+    """
+    reason = _reason_not_to(tuning, folder, max_length, worth_seconds)
+    if in_force is None:
+        reason = "the environment has chosen, or there is nothing to choose from"
+    if in_force is None or reason:
+        logger.info("other kernels of ctranslate2 were not timed: %s", reason)
+        return tuning
+    trial = Trial(
+        folder=str(folder.resolve()),
+        dtype=dtype,
+        threads=threads,
+        reads_tokens=reads_tokens,
+        max_length=max_length,
+        budget=tuning.max_batch_tokens,
+        give_up_below=tuning.speed / CLEARLY_FASTER,
+    )
+    most_seconds = _START_SECONDS + _MOST_PASSES * _pass_seconds(tuning, max_length)
+    speeds: dict[Kernels, float] = {in_force: tuning.speed}
+    best = in_force
+    for vary in (with_other_vectors, with_other_library):
+        best = _better(best, vary(best), speeds, trial, most_seconds)
+    if len(speeds) == 1:
+        return tuning
+    tuning = msgspec.structs.replace(tuning, kernels=best, kernels_tokens_per_second=speeds)
+    keep_tuning(folder, tuning, dtype=dtype, threads=threads)
+    logger.info(
+        "ctranslate2's kernels on this processor: %s%s (%s tokens/s)",
+        *(best, "" if best == in_force else " from the next start on"),
+        ", ".join(f"{kernels}: {speed:,.0f}" for kernels, speed in speeds.items()),
+    )
+    return tuning
+
+
+def run_trial(trial: Trial, kernels: Kernels, *, most_seconds: float) -> float:
+    """Tokens a second with some kernels, in a process of its own.
+
+    Raises:
+        OSError: no process can be started.
+        SubprocessError: it failed or took longer than `most_seconds`.
+        ValueError: it answered something else than a figure.
+    """
+    if not sys.executable:
+        raise OSError("the Python that runs this has no program of its own")
+    finished = subprocess.run(  # noqa: S603 - this very Python on this very module
+        # -P: nothing is imported from the folder that somebody happens to stand in
+        [sys.executable, "-P", "-m", __name__, msgspec.json.encode(trial).decode()],
+        env=environment_of(kernels, os.environ),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=most_seconds,
+        check=False,
+    )
+    if finished.returncode:
+        said = finished.stderr.decode(errors="replace").strip().splitlines()
+        raise subprocess.SubprocessError(said[-1] if said else f"exit {finished.returncode}")
+    return msgspec.json.decode(finished.stdout, type=float)
+
+
+def main(arguments: list[str]) -> int:
+    """Time what the one argument describes, and print tokens a second."""
+    from tamis.engine.runtimes.ctranslate2 import CTranslate2Runtime  # not in the other process
+
+    trial = msgspec.json.decode(arguments[0], type=Trial)
+    runtime = CTranslate2Runtime(
+        Path(trial.folder) / RUNTIME_FOLDER,
+        device="cpu",
+        dtype=trial.dtype,
+        threads=trial.threads,
+        max_batch_tokens=trial.budget,
+        reads_tokens=trial.reads_tokens,
+    )
+    if not np.isfinite(warm_up(runtime, trial.max_length)).all():
+        raise ArithmeticError("the outputs are not finite")
+    speed = measure_speed(
+        runtime, trial.budget, trial.max_length, give_up_below=trial.give_up_below
+    )
+    sys.stdout.write(f"{msgspec.json.encode(speed).decode()}\n")
+    return 0
+
+
+def _better(
+    best: Kernels,
+    other: Kernels | None,
+    speeds: dict[Kernels, float],
+    trial: Trial,
+    most_seconds: float,
+) -> Kernels:
+    """The other kernels where they prove clearly faster; their speed goes into `speeds`."""
+    if other is None:
+        return best
+    try:
+        speeds[other] = run_trial(trial, other, most_seconds=most_seconds)
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        logger.info("kernels %s of ctranslate2 could not be timed: %s", other, error)
+        return best
+    return other if speeds[other] > CLEARLY_FASTER * speeds[best] else best
+
+
+def _reason_not_to(
+    tuning: Tuning, folder: Path, max_length: int, worth_seconds: float
+) -> str | None:
+    """Why nothing is timed; None where it is."""
+    if _pass_seconds(tuning, max_length) < worth_seconds:
+        return "the model is fast as it is (`tamis models tune` times them all the same)"
+    wanted = _LOADED_SIZE * (folder / RUNTIME_FOLDER / "model.bin").stat().st_size
+    left = available_bytes()
+    if left is not None and left < wanted:
+        return f"no memory to load the model twice ({wanted / 1e9:.1f} GB wanted)"
+    return None
+
+
+def _pass_seconds(tuning: Tuning, max_length: int) -> float:
+    """How long a timed pass takes with the kernels of this process."""
+    batches = seeded_batches(tuning.max_batch_tokens, max_length)
+    return sum(len(batch.token_ids) for batch in batches) / tuning.speed
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
