@@ -50,8 +50,8 @@ from tamis.settings import DEFAULT_MODEL, ModelSettings
 MAX_BATCH_TOKENS = 1024
 DEPTH = 10
 N_CALIBRATION = 10
-N_QUERIES = {DEFAULT_MODEL: 20, "large": 3}
-N_SIMULATED = {DEFAULT_MODEL: 5, "large": 1}
+N_QUERIES = {DEFAULT_MODEL: 12, "large": 2}
+N_SIMULATED = {DEFAULT_MODEL: 4, "large": 1}
 ALPHAS = (0.25, 0.5, 0.75)
 FLOAT_LAYER_DTYPES = ("int8", "default")
 KINDS = ("embeddings", "qkv", "attention output", "intermediate", "output")
@@ -69,6 +69,7 @@ def main() -> int:
     queries = read_judged(options.data, DEPTH)
     measured: dict[str, Any] = {"data": options.data.name, "candidates": DEPTH}
     measured[DEFAULT_MODEL] = measure(DEFAULT_MODEL, DEFAULT_MODEL, queries, options.work)
+    save("smoothing", measured)
     if options.large:
         found = measure("large", str(options.large), queries, options.work)
         measured["xlm-roberta-large, random weights"] = found
@@ -130,20 +131,22 @@ def simulated(
     return found
 
 
-def against(reference: list[Logits], found: list[Logits]) -> dict[str, float]:
+def against(reference: list[Logits], scored: list[Logits]) -> dict[str, float]:
     """Noise (rms difference over the spread within a query), tau and the same first document."""
     report = compare(
-        [QueryScores(a, b) for a, b in zip(reference, found, strict=True)],
+        [QueryScores(a, b) for a, b in zip(reference, scored, strict=True)],
         max_length=ModelSettings().max_length,
         processor=processor_name(),
     )
-    return {
+    found = {
         "noise": report.logit_difference_rms / report.logit_std,
         "tau": report.tau,
         "same_top_1": report.same_top_1,
         "logit_difference_max": report.logit_difference_max,
         "n_pairs": report.n_pairs,
     }
+    print(found, file=sys.stderr, flush=True)
+    return found
 
 
 def scores(backend: LocalBackend, scored: list[list[EncodedPair]]) -> list[Logits]:
