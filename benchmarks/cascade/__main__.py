@@ -26,6 +26,7 @@ from benchmarks.cascade.quality import (
     measure,
     read_queries,
     score,
+    scored,
     to_json,
 )
 from benchmarks.cascade.seconds import ALL, time_large, time_set
@@ -90,6 +91,7 @@ def report(options: argparse.Namespace) -> None:
     sets: dict[str, Any] = {}
     for name in SETS:
         queries = read_queries(options.data, name, options.queries)
+        queries = scored(name, queries, options.work)
         taken = json.loads((options.work / f"seconds-{name}.json").read_text())
         rows = to_json(measure(name, queries, options.work))
         largest = max(len(query.documents) for query in queries)
