@@ -49,7 +49,7 @@ def _draw_real(axes: Any, rows: list[dict[str, Any]]) -> None:
         everything["seconds"], everything["ndcg_at_10"], "k*", markersize=14, label="no cascade"
     )
     axes.set(
-        xlabel="seconds a query",
+        xlabel="CPU seconds a query, both cores together",
         ylabel="nDCG@10, mean of 4 sets",
         title="Real weights: the second stage is tamis-mini",
     )
@@ -70,7 +70,7 @@ def _draw_large(axes: Any, large: dict[str, float]) -> None:
     for label, total in zip(labels, totals, strict=True):
         axes.text(total + 0.05, label, f"{total:.1f}", va="center")
     axes.set(
-        xlabel="seconds a query of 50 documents",
+        xlabel="CPU seconds a query of 50 documents",
         ylabel="documents kept",
         title="Large model, int8, random weights:\ntime only, its loss is unmeasured",
     )

@@ -104,6 +104,14 @@ def score(name: str, queries: list[Query], work: Path) -> None:
         print(f"{name}: {stage.name} has scored {len(missing)} queries", flush=True)
 
 
+def scored(name: str, queries: list[Query], work: Path) -> list[Query]:
+    """Those that every stage has scored."""
+    held = [
+        json.loads(_scores_file(name, stage, work).read_text()).keys() for stage in (SECOND, *FIRST)
+    ]
+    return [query for query in queries if all(query.id in ids for ids in held)]
+
+
 def measure(name: str, queries: list[Query], work: Path) -> list[Figures]:
     """Figures of every cascade between the scored stages."""
     stages = {stage.name: _read_scores(name, stage, queries, work) for stage in FIRST}
