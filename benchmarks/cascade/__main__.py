@@ -103,6 +103,7 @@ def report(options: argparse.Namespace) -> None:
             "timed_queries": len(taken[ALL]),
             "rows": rows,
         }
+    load: Path = options.work / "load.json"
     measured = {
         "seed": SEED,
         "second_stage": f"tamis-mini {DTYPE}, 12 layers, 512 tokens",
@@ -111,7 +112,7 @@ def report(options: argparse.Namespace) -> None:
         "mean_of_sets": mean_of(sets),
         "large": json.loads((options.work / "cpu-large.json").read_text()),
         "large_quality": "unmeasured: its weights are random",
-        "load": json.loads((options.work / "load.json").read_text()),
+        "load": json.loads(load.read_text()) if load.exists() else "unmeasured",
     }
     for lines in (quality_lines, large_lines, load_lines):
         print(*lines(measured), "", sep="\n")
