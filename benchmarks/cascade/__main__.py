@@ -50,6 +50,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
+    parser.add_argument("--note", default="", help="what a reader of the result must know")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     if {"score", "time"} & set(options.steps):
@@ -105,6 +106,7 @@ def report(options: argparse.Namespace) -> None:
         }
     load: Path = options.work / "load.json"
     measured = {
+        "note": options.note,
         "seed": SEED,
         "second_stage": f"tamis-mini {DTYPE}, 12 layers, 512 tokens",
         "clock": "CPU seconds of both cores together; of the wall under load",
