@@ -50,6 +50,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
+    parser.add_argument("--note", default="", help="what a reader of the result must know")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     if {"score", "time"} & set(options.steps):
@@ -103,7 +104,9 @@ def report(options: argparse.Namespace) -> None:
             "timed_queries": len(taken[ALL]),
             "rows": rows,
         }
+    load: Path = options.work / "load.json"
     measured = {
+        "note": options.note,
         "seed": SEED,
         "second_stage": f"tamis-mini {DTYPE}, 12 layers, 512 tokens",
         "clock": "CPU seconds of both cores together; of the wall under load",
@@ -111,7 +114,7 @@ def report(options: argparse.Namespace) -> None:
         "mean_of_sets": mean_of(sets),
         "large": json.loads((options.work / "cpu-large.json").read_text()),
         "large_quality": "unmeasured: its weights are random",
-        "load": json.loads((options.work / "load.json").read_text()),
+        "load": json.loads(load.read_text()) if load.exists() else "unmeasured",
     }
     for lines in (quality_lines, large_lines, load_lines):
         print(*lines(measured), "", sep="\n")

@@ -32,6 +32,7 @@ def measure_load(folder: Path, work: Path, rounds: int) -> dict[str, Any]:
     first = open_model(DEFAULT_MODEL, "float32", work)
     large = open_model(str(folder), "int8", work)
     runs: dict[str, dict[str, list[tuple[float, list[float]]]]] = {}
+    asyncio.run(_serve(first, large, WAYS[0], 1, 1))  # warm-up
     for number in range(rounds):
         for way in WAYS if number % 2 == 0 else reversed(WAYS):
             for callers, n_requests in REQUESTS.items():

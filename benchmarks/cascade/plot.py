@@ -9,7 +9,7 @@ from benchmarks.cascade.stages import FIRST
 PICTURE = Path(__file__).parents[2] / "docs" / "cascade.png"
 LOOKS = (("#D55E00", "s"), ("#0072B2", "o"), ("#009E73", "^"))
 """Of the first stages: Okabe and Ito's colours for the colour-blind, and markers for grey."""
-GREY = "#777777"
+GREY = "#666666"
 
 
 def draw(measured: dict[str, Any], path: Path = PICTURE) -> Path:
@@ -30,7 +30,7 @@ def draw(measured: dict[str, Any], path: Path = PICTURE) -> Path:
 
 
 def _draw_real(axes: Any, rows: list[dict[str, Any]]) -> None:
-    """Quality against time, a line a first stage; the numbers are documents kept."""
+    """Quality against time, a line a first stage."""
     everything = max(rows, key=lambda row: row["keep"])
     plain = [row for row in rows if not row["margin"] and row["keep"] < everything["keep"]]
     names = {stage.name: look for stage, look in zip(FIRST, LOOKS, strict=True)}
@@ -51,7 +51,8 @@ def _draw_real(axes: Any, rows: list[dict[str, Any]]) -> None:
     axes.set(
         xlabel="CPU seconds a query, both cores together",
         ylabel="nDCG@10, mean of 4 sets",
-        title="Real weights: the second stage is tamis-mini",
+        title="Real weights: the second stage is tamis-mini\n"
+        "(points: 0, 5, 10, 20, 30 documents kept)",
     )
     axes.legend(title="first stage", frameon=False, loc="lower right")
 
@@ -74,4 +75,5 @@ def _draw_large(axes: Any, large: dict[str, float]) -> None:
         ylabel="documents kept",
         title="Large model, int8, random weights:\ntime only, its loss is unmeasured",
     )
-    axes.legend(frameon=False, loc="lower right")
+    axes.set_xlim(0, 1.12 * large["all"])
+    axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)

@@ -44,7 +44,10 @@ def large_lines(measured: dict[str, Any]) -> Iterator[str]:
 
 def load_lines(measured: dict[str, Any]) -> Iterator[str]:
     """Two models under load: a line for each number of callers."""
-    load: dict[str, Any] = measured["load"]
+    load = measured["load"]
+    if not isinstance(load, dict):
+        yield f"What that gives under load is {load}; `--steps load` measures it on an idle one."
+        return
     yield "| callers | at once | in turn |"
     yield "|---|---|---|"
     for callers, ways in load.items():
