@@ -21,11 +21,15 @@ check: $(VENV)/.dev  ## style, types, layers
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports --no-logo
 
-bench: $(VENV)/.dev  ## what is measured so far; results go to benchmarks/results
-	$(BIN)/python -m benchmarks.agreement
+bench: $(VENV)/.dev  ## how fast the embedded model is here, alone and behind a server; figures go to build/
+	@mkdir -p build
+	$(BIN)/tamis bench --output build/bench-engine.json --plot build/bench-engine.png
+	$(BIN)/tamis bench --server --workload short --documents 8 --rounds 10 \
+		--output build/bench-server.json --plot build/bench-server.png
+	@echo "build/bench-engine.png and build/bench-server.png show it; benchmarks/README.md has the rest"
 
 docs: $(VENV)/.dev  ## write the parts of docs/ that are printed by the program itself
-	$(BIN)/python docs/generate.py
+	$(BIN)/python -m docs.generate
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

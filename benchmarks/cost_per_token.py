@@ -19,8 +19,8 @@ from tamis.bench.engine import measure_engine
 from tamis.bench.gemm import EncoderSize, read_encoder_size
 from tamis.bench.random_checkpoint import write_random_checkpoint
 from tamis.bench.workloads import QUERY_TOKENS, even
-from tamis.engine.hub import locate
 from tamis.engine.loading import LoadedModel, load_model
+from tamis.engine.location import locate
 from tamis.settings import ModelSettings
 
 SHORT_TOKENS = 40
@@ -80,9 +80,9 @@ def row(
         "n_documents": n_documents,
         "tokens_a_pair": report.n_tokens / n_documents,
         "n_rounds": rounds,
-        "seconds": report.latency.p50,
-        "seconds_per_token": report.latency.p50 / report.n_tokens,
-        "seconds_per_operation": report.latency.p50 / operations,
+        "seconds": report.latency.p50_seconds,
+        "seconds_per_token": report.latency.p50_seconds / report.n_tokens,
+        "seconds_per_operation": report.latency.p50_seconds / operations,
     }
     print(json.dumps(line), flush=True)
     return line

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from docs.performance_page import performance_page
 from typer.testing import CliRunner
 
 from tamis.cli.commands import app
@@ -137,6 +138,7 @@ def main() -> int:
     (DOCS / "numerics.md").write_text(numerics_page(), encoding="utf-8")
     (DOCS / "configuration.md").write_text(configuration_page(), encoding="utf-8")
     (DOCS / "cli.md").write_text(cli_page(), encoding="utf-8")
+    (DOCS / "performance.md").write_text(performance_page(), encoding="utf-8")
     return 0
 
 

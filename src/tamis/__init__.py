@@ -5,15 +5,25 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tamis.cascade import Cascade
     from tamis.errors import TamisError
     from tamis.reranker import Reranker
     from tamis.types import Document, RankedDocument, TokenMatch
 
 __version__ = version("tamis")
 
-__all__ = ["Document", "RankedDocument", "Reranker", "TamisError", "TokenMatch", "__version__"]
+__all__ = [
+    "Cascade",
+    "Document",
+    "RankedDocument",
+    "Reranker",
+    "TamisError",
+    "TokenMatch",
+    "__version__",
+]
 
 _HOMES = {
+    "Cascade": "tamis.cascade",
     "Document": "tamis.types",
     "RankedDocument": "tamis.types",
     "Reranker": "tamis.reranker",

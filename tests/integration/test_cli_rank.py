@@ -119,6 +119,29 @@ def test_explain_says_which_words_matched(shell: Shell, tiny_maxsim: Path) -> No
     assert sum(match["share"] for match in matches) == pytest.approx(1)
 
 
+@pytest.mark.parametrize(
+    ("keep", "margin", "n_second"), [("1", "0", 1), ("1", "1000", 3), ("99", "0", 3), ("0", "0", 0)]
+)
+def test_in_a_cascade_the_model_reads_as_many_as_the_options_let_it(
+    shell: Shell, tiny_model: Path, tiny_maxsim: Path, keep: str, margin: str, n_second: int
+) -> None:
+    cascade = {"TAMIS_CASCADE__MODEL": str(tiny_maxsim), "TAMIS_CASCADE__MARGIN": margin}
+    command = ["rank", QUERY, "-m", str(tiny_model), "--json", "--keep", keep]
+    done = shell.run(*command, given=LINES, **cascade)
+    printed = [json.loads(line) for line in done.out.splitlines()]
+    assert (done.code, len(printed)) == (0, 3)
+    marks = [fields["scored_by"] for fields in printed if "scored_by" in fields]
+    assert len(marks) == (3 if keep != "0" else 0)
+    assert [mark == printed[0].get("scored_by") for mark in marks].count(True) == n_second
+
+
+def test_a_first_stage_that_is_not_there_is_one_sentence(shell: Shell, tiny_model: Path) -> None:
+    command = ["rank", QUERY, "-m", str(tiny_model), "--keep", "1"]
+    done = shell.run(*command, given=LINES, TAMIS_CASCADE__MODEL="/no/such")
+    assert (done.code, done.out) == (78, "")
+    assert "there is no folder /no/such" in done.sentence
+
+
 @pytest.mark.parametrize("options", [[], ["--json"]], ids=["lines", "json"])
 def test_a_reader_who_has_enough_ends_it_without_a_word(
     shell: Shell, tiny_model: Path, tmp_path: Path, options: list[str]

@@ -10,14 +10,17 @@ import pytest
 
 import tamis
 from tamis.cli.demo import CASES, Case
-from tamis.engine.hub import EMBEDDED_FOLDER
+from tamis.engine.location import EMBEDDED_FOLDER
 from tamis.reranker import Reranker
 from tests.integration.serving import Shell
 
 DEFAULTS = {"server.host": '"127.0.0.1"', "server.port": "8000", "model.name": '"tamis-mini"'}
 
 
-HEAVY = {"numpy", "torch", "starlette", "uvicorn", "ctranslate2", "huggingface_hub", "tokenizers"}
+HEAVY = {
+    *("numpy", "torch", "starlette", "uvicorn", "ctranslate2", "huggingface_hub", "tokenizers"),
+    *("matplotlib", "multiprocessing"),
+}
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ NAME = "tamis-tests/tiny"
 CHUNK_BYTES = constants.DOWNLOAD_CHUNK_SIZE  # the client writes what it got in such pieces
 LOCATE = """
 import json, sys
-from tamis.engine.hub import list_fetched, locate, pull
+from tamis.engine.hub import list_fetched, pull
+from tamis.engine.location import locate
 from tamis.errors import TamisError
 verb, name, revision, offline = json.loads(sys.argv[1])
 try:

@@ -17,16 +17,14 @@ from numpy.typing import NDArray
 from transformers import XLMRobertaForSequenceClassification
 
 from tamis.engine.backend import LocalBackend
-from tamis.engine.checkpoint import read_checkpoint
-from tamis.engine.hub import EMBEDDED_FOLDER
 from tamis.engine.loading import LoadedModel, load_model
+from tamis.engine.location import EMBEDDED_FOLDER
 from tamis.engine.pairs import EncodedPair, TokenSequence
-from tamis.engine.runtimes.torch import TorchRuntime
-from tamis.engine.weights import read_weights
 from tamis.scheduler.scheduler import score_now
 from tamis.settings import DtypeName, ModelSettings, RuntimeName
 from tests import tiny_models
 from tests.reference import LateInteraction, classifier_logits, load_classifier
+from tests.torch_runtime import open_torch
 
 FLOAT32_TOLERANCE = 1e-4
 # int8 against float32 and, last, a pair alone against the same pair in company. Measured on AVX2:
@@ -155,15 +153,7 @@ def test_each_activation_answers_as_transformers_does(
 def test_torch_computes_in_any_float_dtype(
     classifier: Path, tiny_case: Case, cache_dir: Path, dtype: str, tolerance: float
 ) -> None:
-    checkpoint = read_checkpoint(classifier)
-    runtime = TorchRuntime(
-        checkpoint,
-        read_weights(checkpoint),
-        device="cpu",
-        dtype=dtype,
-        threads=1,
-        reads_tokens=False,
-    )
+    runtime = open_torch(classifier, dtype=dtype)
     head = load_model(
         ModelSettings(name=str(classifier), cache_dir=cache_dir, threads=1)
     ).backend.head

@@ -177,6 +177,53 @@ def test_a_cascade_marks_its_results_in_the_native_dialect_alone() -> None:
     assert all("scored_by" not in result for result in texts)
 
 
+@pytest.mark.parametrize("cascade", [{"keep": 1, "margin": 100.0}, {"keep": 99}], ids=str)
+def test_a_margin_and_a_large_number_let_the_served_model_read_all(cascade: dict[str, Any]) -> None:
+    options = Settings.model_validate({"cascade": cascade, "model": {"name": "dear"}})
+    with serving(options, load=lambda held: replace(fake_model(), name=held.name)) as server:
+        native = server.rerank("what", ["a bear", "a stone", "a panda"]).json()
+
+    assert [result["scored_by"] for result in native["results"]] == ["dear"] * 3
+
+
+def test_a_server_with_a_cascade_names_both_models() -> None:
+    options = Settings.model_validate({"cascade": {"keep": 2}, "model": {"name": "dear"}})
+    with serving(options, load=lambda held: replace(fake_model(), name=held.name)) as server:
+        ready = server.client.get("/readyz").json()
+
+    place = {"runtime": "fake", "device": "cpu", "dtype": "float32"}
+    first = {"model": "tamis-mini"} | place
+    assert ready == {"status": "ready", "model": "dear"} | place | {"first_stage": first}
+
+
+def test_the_two_models_of_a_cascade_never_compute_at_once() -> None:
+    gate, events = Gate(), list[str]()
+
+    def second(pairs: object) -> None:
+        gate(pairs)
+        events.append("second")
+
+    models = {
+        "tamis-mini": fake_model(lambda _: events.append("first")),
+        "dear": fake_model(second),
+    }
+    options = Settings.model_validate({"cascade": {"keep": 1}, "model": {"name": "dear"}})
+    with (
+        serving(options, load=lambda held: models[held.name]) as server,
+        ThreadPoolExecutor(2) as callers,
+    ):
+        one = callers.submit(server.rerank, "one", ["a", "b"])
+        assert gate.reached.wait(30)
+        tokens = server.metric("tamis_queue_tokens")
+        two = callers.submit(server.rerank, "two", ["a", "b"])
+        until(lambda: server.metric("tamis_queue_tokens") > tokens)
+        until(lambda: server.metric("tamis_queue_requests") == 0)  # the model thread has it
+        gate.opened.set()
+        assert (one.result().status_code, two.result().status_code) == (200, 200)
+
+    assert events == ["first", "second", "first", "second"]
+
+
 def test_a_server_whose_first_stage_is_not_there_says_that_it_failed() -> None:
     def load(settings: ModelSettings) -> LoadedModel:
         if settings.name == "missing":

@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tamis import Reranker
-from tamis.cascade import Cascade
+from tamis import Cascade, Reranker
 from tamis.errors import (
     InvalidFieldError,
     InvalidTextError,
@@ -184,3 +183,20 @@ def test_in_a_cascade_the_model_reads_the_best_of_the_first_stage(
     assert [r.scored_by == name for r in ranked] == [True, True, False, False]
     assert [r.logit for r in ranked[:2]] == pytest.approx([alone[r.index] for r in ranked[:2]])
     assert sorted((r.logit for r in ranked), reverse=True) == [r.logit for r in ranked]
+
+
+@pytest.mark.parametrize(
+    ("cascade", "n_second"), [(Cascade(1), 1), (Cascade(1, margin=1000), 4), (Cascade(99), 4)]
+)
+def test_a_margin_and_a_large_number_let_the_model_read_more(
+    tiny_model: Path, tiny_maxsim: Path, cascade: Cascade, n_second: int
+) -> None:
+    with Reranker(tiny_model, threads=1, cascade=cascade, first_stage=tiny_maxsim) as both:
+        ranked = both.rank(QUERY, DOCUMENTS)
+
+    assert sum(r.scored_by == both.model.name for r in ranked) == n_second
+
+
+def test_a_first_stage_that_is_not_there_is_an_error(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match="no-stage"):
+        Reranker(tiny_model, threads=1, cascade=Cascade(1), first_stage=tmp_path / "no-stage")

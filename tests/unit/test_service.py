@@ -1,8 +1,10 @@
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tamis.cascade import Cascade
 from tamis.errors import (
@@ -164,7 +166,7 @@ async def test_texts_that_wait_for_the_tokenizer_are_bounded(service: RerankServ
     assert third == first
 
 
-async def cascading(first: FakeBackend, second: FakeBackend, keep: int) -> RerankService:
+async def cascading(first: FakeBackend, second: FakeBackend, keep: int | Cascade) -> RerankService:
     """A running cascade of two doubles."""
     schedulers = [
         Scheduler(backend, max_batch_tokens=64, max_queued_tokens=10_000)
@@ -172,12 +174,13 @@ async def cascading(first: FakeBackend, second: FakeBackend, keep: int) -> Reran
     ]
     for scheduler in schedulers:
         scheduler.start()
+    cascade = Cascade(keep) if isinstance(keep, int) else keep
     return RerankService(
         "dear",
         WordTokenizer(max_length=16),
         schedulers[1],
         max_waiting_characters=10_000,
-        first_stage=FirstStage("cheap", WordTokenizer(max_length=14), schedulers[0], Cascade(keep)),
+        first_stage=FirstStage("cheap", WordTokenizer(max_length=14), schedulers[0], cascade),
     )
 
 
@@ -198,11 +201,12 @@ async def test_in_a_cascade_the_second_stage_reads_the_best_and_each_result_says
     assert result.usage.n_pairs == 4
 
 
+@pytest.mark.parametrize("keep", [4, 99])
 async def test_a_cascade_does_not_ask_the_first_stage_where_all_are_kept(
-    backend: FakeBackend,
+    backend: FakeBackend, keep: int
 ) -> None:
     first = FakeBackend()
-    service = await cascading(first, backend, keep=4)
+    service = await cascading(first, backend, keep)
 
     result = await service.rerank(RerankRequest(QUERY, DOCUMENTS))
     await service.close()
@@ -230,3 +234,72 @@ async def test_a_cascade_that_is_closed_has_no_stage_running(backend: FakeBacken
     await service.close()
 
     assert not service.statistics().running
+
+
+async def test_a_margin_lets_the_second_stage_read_more(backend: FakeBackend) -> None:
+    service = await cascading(FakeBackend(), backend, Cascade(1, margin=100))
+
+    result = await service.rerank(RerankRequest(QUERY, DOCUMENTS))
+    await service.close()
+
+    assert {r.scored_by for r in result.results} == {"dear"}
+
+
+@pytest.mark.parametrize("stage", [0, 1], ids=["first", "second"])
+async def test_a_caller_who_leaves_while_a_stage_computes_leaves_nothing_behind(
+    stage: int,
+) -> None:
+    came, opened = threading.Event(), threading.Event()
+
+    def hold(_: object) -> None:
+        came.set()
+        assert opened.wait(30)
+
+    backends = [FakeBackend(hold if number == stage else None) for number in range(2)]
+    service = await cascading(backends[0], backends[1], keep=2)
+    leaving = asyncio.create_task(service.rerank(RerankRequest(QUERY, DOCUMENTS)))
+    assert await asyncio.to_thread(came.wait, 30)
+
+    leaving.cancel()
+    await asyncio.gather(leaving, return_exceptions=True)
+
+    assert leaving.cancelled()
+    assert_nothing_waits(service)
+    opened.set()
+    assert len((await service.rerank(RerankRequest("other", DOCUMENTS))).results) == 4
+    assert_nothing_waits(service)
+    await service.close()
+    assert sum(map(len, backends[1].batches)) == 2 + 2 * stage
+
+
+class Leaving(Cascade):
+    """Its first caller is cancelled between the stages."""
+
+    def select(self, first: NDArray[np.float32]) -> NDArray[np.intp]:
+        task = asyncio.current_task()
+        assert task is not None
+        if task.get_name() == "leaving":
+            task.cancel()
+        return super().select(first)
+
+
+async def test_a_caller_who_leaves_between_the_stages_leaves_nothing_behind(
+    backend: FakeBackend,
+) -> None:
+    service = await cascading(FakeBackend(), backend, Leaving(2))
+    request = RerankRequest(QUERY, DOCUMENTS)
+
+    leaving = asyncio.create_task(service.rerank(request), name="leaving")
+    await asyncio.gather(leaving, return_exceptions=True)
+
+    assert leaving.cancelled()
+    assert_nothing_waits(service)
+    assert len((await service.rerank(request)).results) == 4
+    assert_nothing_waits(service)
+    await service.close()
+
+
+def assert_nothing_waits(service: RerankService) -> None:
+    statistics = service.statistics()
+    assert (statistics.n_queued_jobs, statistics.n_tokens) == (0, 0)
+    assert statistics.running

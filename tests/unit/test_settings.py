@@ -48,6 +48,14 @@ def test_a_switch_needs_no_value(arguments: list[str], expected: bool) -> None:
     assert load_settings(arguments).model.offline is expected
 
 
+def test_a_cascade_is_set_by_arguments_and_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAMIS_CASCADE__MARGIN", "1.5")
+
+    cascade = load_settings(["--cascade.keep", "5", "--cascade.model=cheap"]).cascade
+
+    assert (cascade.model, cascade.keep, cascade.margin) == ("cheap", 5, 1.5)
+
+
 def test_an_argument_wins_over_a_variable_of_the_same_section(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -90,6 +98,9 @@ def test_an_unknown_argument_refuses_the_start(arguments: list[str]) -> None:
         ("model.threads", "-1"),
         ("scheduler.max_batch_tokens", "-1"),
         ("scheduler.max_queued_tokens", "1.5"),
+        ("cascade.keep", "-1"),
+        ("cascade.margin", "-0.1"),
+        ("cascade.margin", "inf"),
         ("server.port", "65536"),
         ("log.level", "loud"),
     ],

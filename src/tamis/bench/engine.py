@@ -1,12 +1,12 @@
-"""One caller, one model, in this process: seconds, where they go, and memory."""
+"""One caller, one model, in one process: seconds, where they go, and memory."""
 
 import statistics
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
-from tamis.bench.gemm import EncoderSize, float32_peak
+from tamis.bench.gemm import EncoderSize
 from tamis.bench.latency import Latency, latency
+from tamis.bench.memory import peak_memory_bytes
 from tamis.bench.timing import Spent, TimedHead, TimedRuntime
 from tamis.bench.workloads import Workload
 from tamis.engine.backend import LocalBackend
@@ -44,13 +44,9 @@ class EngineReport:
         padding_waste: Share of the places that would hold no token if each batch were padded
             to its longest sequence. The torch runtime computes none of them, CTranslate2 only
             in attention.
+        operations_per_second: Multiplications and additions on real tokens, all layers whole.
         stage_shares: Each stage's share of all rounds' time.
-        float32_gemm: 1e9 operations a second of numpy's float32 matrix product, best of two
-            measurements.
-        share_of_float32_gemm: Operations on real tokens a second over it; int8 and bfloat16
-            may pass 1, since their own peak is not measured here.
-        peak_memory: The process's high-water mark before any matrix product of the
-            benchmark's own, in bytes.
+        peak_memory_bytes: The process's high-water mark, loading included.
     """
 
     n_pairs: int
@@ -59,11 +55,10 @@ class EngineReport:
     padding_waste: float
     pairs_per_second: float
     tokens_per_second: float
+    operations_per_second: float
     latency: Latency
     stage_shares: dict[str, float]
-    float32_gemm: float
-    share_of_float32_gemm: float
-    peak_memory: int
+    peak_memory_bytes: int | None
 
 
 def measure_engine(
@@ -85,12 +80,9 @@ def measure_engine(
     """
     budget = max_batch_tokens or model.max_batch_tokens
     measured = [_one_request(model, workload, budget) for _ in range(rounds + 1)][1:]
-    memory = peak_memory()
-    peak = max(float32_peak(), float32_peak())
     seconds = [stages.total for stages, _ in measured]
     median = statistics.median(seconds)
     spent = measured[0][1]
-    operations = size.operations(_lengths(model, workload))
     return EngineReport(
         n_pairs=len(workload.documents),
         n_tokens=spent.n_tokens,
@@ -98,18 +90,11 @@ def measure_engine(
         padding_waste=1 - spent.n_tokens / spent.n_padded_tokens,
         pairs_per_second=len(workload.documents) / median,
         tokens_per_second=spent.n_tokens / median,
+        operations_per_second=size.operations(_lengths(model, workload)) / median,
         latency=latency(seconds),
         stage_shares=_shares([stages for stages, _ in measured]),
-        float32_gemm=peak / 1e9,
-        share_of_float32_gemm=operations / median / peak,
-        peak_memory=memory,
+        peak_memory_bytes=peak_memory_bytes(),
     )
-
-
-def peak_memory() -> int:
-    """High-water mark of this process's resident memory in bytes."""
-    fields = Path("/proc/self/status").read_text(encoding="utf-8").split()
-    return int(fields[fields.index("VmHWM:") + 1]) * 1024
 
 
 def _one_request(

@@ -11,9 +11,9 @@ class Latency:
     """Seconds a request, interpolated between requests; with few of them p99 is the slowest."""
 
     n_requests: int
-    p50: float
-    p95: float
-    p99: float
+    p50_seconds: float
+    p95_seconds: float
+    p99_seconds: float
 
 
 def latency(seconds: Sequence[float]) -> Latency:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from tamis.engine.checkpoint import TOKENIZER_FILE
-from tamis.engine.hub import EMBEDDED_FOLDER
+from tamis.engine.location import EMBEDDED_FOLDER
 
 Array = NDArray[np.float32]
 

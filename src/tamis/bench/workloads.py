@@ -1,13 +1,14 @@
 """Seeded texts to measure with: words of the embedded model's vocabulary, lengths as in use."""
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol, cast
 
 import numpy as np
 
 from tamis.bench import WorkloadName
 from tamis.engine.checkpoint import TOKENIZER_FILE, read_json
-from tamis.engine.hub import EMBEDDED_FOLDER
+from tamis.engine.location import EMBEDDED_FOLDER
 
 QUERY_TOKENS = 17
 
@@ -63,6 +64,7 @@ def _workload(random: np.random.Generator, lengths: Any) -> Workload:
     return Workload(texts[0], tuple(texts[1:]))
 
 
+@cache
 def _words() -> list[str]:
     """Pieces that are whole lower-case Latin words: each is one token where it stands alone."""
     model = cast("dict[str, Any]", read_json(EMBEDDED_FOLDER / TOKENIZER_FILE)["model"])

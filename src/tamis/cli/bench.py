@@ -1,9 +1,9 @@
 """`tamis bench`: how fast a model is on this machine, and where the time goes."""
 
 import json
+import os
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,12 +13,45 @@ from rich.console import Console
 from rich.table import Table
 
 from tamis.bench import WorkloadName
-from tamis.cli.options import Device, Dtype, MaxLength, Model, Offline, Revision, Runtime, Threads
+from tamis.cli.options import (
+    Device,
+    Dtype,
+    MaxLength,
+    Model,
+    Offline,
+    Revision,
+    Runtime,
+    Threads,
+    model_options,
+)
 from tamis.errors import SettingsError
-from tamis.settings import ModelSettings, load_settings, model_settings
+from tamis.settings import load_settings, model_settings
 
-RANDOM_LARGE = "random-large"
-"""Stands for an XLM-RoBERTa-large of random weights, written to the cache once (2.3 GB)."""
+CONCURRENCY = (1, 4, 16)
+PLOT_FORMATS = (".png", ".svg", ".pdf")
+
+Report = dict[str, Any]
+
+
+Concurrency = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--concurrency", min=1, help="Callers of a server at a time; repeatable.  [1, 4 and 16]"
+    ),
+]
+Url = Annotated[
+    str | None, typer.Option("--url", help="Measure a server that runs, and start none.")
+]
+Server = Annotated[
+    bool, typer.Option("--server", help="Start a server with the model, measure it and end it.")
+]
+Rounds = Annotated[
+    int, typer.Option("--rounds", min=1, help="Requests measured; of a server, per caller.")
+]
+BatchTokens = Annotated[
+    int, typer.Option("--max-batch-tokens", min=0, help="0 takes the model's own.")
+]
+Plot = Annotated[Path | None, typer.Option("--plot", help="Figure to write: .png, .svg or .pdf.")]
 
 
 def bench(
@@ -27,20 +60,13 @@ def bench(
     ] = "rag-mix",
     documents: Annotated[int, typer.Option("--documents", min=1, help="In each request.")] = 50,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the texts.")] = 2,
-    rounds: Annotated[
-        int, typer.Option("--rounds", min=1, help="Requests measured; with --url, per caller.")
-    ] = 5,
-    url: Annotated[
-        str | None, typer.Option("--url", help="Measure a running server and load no model.")
-    ] = None,
-    concurrency: Annotated[
-        list[int] | None,
-        typer.Option("--concurrency", min=1, help="Callers at a time, with --url; repeatable."),
-    ] = None,
-    max_batch_tokens: Annotated[
-        int, typer.Option("--max-batch-tokens", min=0, help="0 takes the model's own.")
-    ] = 0,
+    rounds: Rounds = 5,
+    server: Server = False,
+    url: Url = None,
+    concurrency: Concurrency = None,
+    max_batch_tokens: BatchTokens = 0,
     output: Annotated[Path | None, typer.Option("--output", help="JSON file to write.")] = None,
+    plot: Plot = None,
     model: Model = None,
     revision: Revision = None,
     device: Device = None,
@@ -50,106 +76,96 @@ def bench(
     threads: Threads = None,
     offline: Offline = None,
 ) -> None:
-    """Measure a model in this process, or a server that runs.
+    """Measure a model by itself, or behind a server.
 
     The model random-large is an XLM-RoBERTa-large of random weights, which is made and kept
     in the cache (2.3 GB): as fast as BAAI/bge-reranker-v2-m3, and good for nothing else.
     """
-    asked = {"workload": workload, "documents": documents, "seed": seed, "rounds": rounds}
+    given = model_options(locals())
     if url is not None:
-        report = _server(url, asked, concurrency or [1, 4, 16])
-    else:
-        options = {
-            "name": model,
-            "revision": revision,
-            "device": device,
-            "dtype": dtype,
-            "runtime": runtime,
-            "max_length": max_length,
-            "threads": threads,
-            "offline": offline,
-        }
-        settings = model_settings(options, load_settings().model)
-        report = _engine(settings, asked, max_batch_tokens)
-    report = {"asked": asked, "environment": _environment(), **report}
+        _refuse_beside_url(given, server=server, max_batch_tokens=max_batch_tokens)
+    if concurrency and url is None and not server:
+        raise typer.BadParameter("--concurrency is of a server: add --server or --url")
+    draw = _plotter(plot)  # before the measuring, which may take minutes
+    _require_writable(output)
+    from tamis.bench.own_process import ended_by_signals
+    from tamis.bench.report import Asked, engine_report, own_server_report, server_report
+
+    asked = Asked(workload, documents, seed, rounds)
+    callers = list(dict.fromkeys(concurrency or CONCURRENCY))
+    held = load_settings()
+    settings = model_settings(given, held.model)
+    budget = max_batch_tokens or held.scheduler.max_batch_tokens
+    with ended_by_signals():
+        if url is not None:
+            report = server_report(asked, url, callers, _say)
+        elif server:
+            report = own_server_report(asked, settings, callers, _say, max_batch_tokens=budget)
+        else:
+            report = engine_report(asked, settings, _say, max_batch_tokens=budget)
+    _print(dict(_figures(report)))
     if output is not None:
         _write(output, report)
-    _print(dict(_figures(report)))
+    draw(report)
 
 
-def _engine(
-    settings: ModelSettings, asked: Mapping[str, Any], max_batch_tokens: int
-) -> dict[str, Any]:
-    from tamis.bench.engine import measure_engine
-    from tamis.bench.gemm import read_encoder_size
-    from tamis.engine.hub import locate
-    from tamis.engine.loading import load_model
+def _refuse_beside_url(given: Mapping[str, object], *, server: bool, max_batch_tokens: int) -> None:
+    """A server that runs has its model and its options; none could be given to it."""
+    if server:
+        raise typer.BadParameter("--server starts a server, --url names one that runs: give one")
+    names = ["model" if name == "name" else name for name in given]
+    names += ["max_batch_tokens"] if max_batch_tokens else []
+    if names:
+        options = ", ".join("--" + name.replace("_", "-") for name in names)
+        raise typer.BadParameter(f"{options}: the server at --url was started with its own")
 
-    if settings.name == RANDOM_LARGE:
-        settings = model_settings({"name": str(_random_large(settings))}, settings)
-    model = load_model(settings)
-    folder = locate(settings.name, revision=settings.revision, offline=settings.offline)
+
+def _plotter(path: Path | None) -> Callable[[Report], None]:
+    """Draws a report into a file, or nothing where none was named.
+
+    Raises:
+        SettingsError: matplotlib is not installed, or the file cannot be written.
+    """
+    if path is None:
+        return lambda _: None
+    if path.suffix.lower() not in PLOT_FORMATS:
+        raise SettingsError(f"cannot draw {path}: its name must end in {', '.join(PLOT_FORMATS)}")
+    _require_writable(path)
     try:
-        measured = measure_engine(
-            model,
-            read_encoder_size(folder),
-            _workload(asked, 0),
-            rounds=asked["rounds"],
-            max_batch_tokens=max_batch_tokens,
-        )
-    finally:
-        model.backend.close()
-    return {
-        "model": model.name,
-        "runtime": model.runtime,
-        "device": model.device,
-        "dtype": model.dtype,
-        "max_batch_tokens": max_batch_tokens or model.max_batch_tokens,
-        "engine": asdict(measured),
-    }
+        from tamis.bench.plot import draw
+    except ImportError as error:
+        raise SettingsError(
+            "--plot needs matplotlib, which is not installed; `pip install tamis[bench]`"
+        ) from error
+    return lambda report: draw(report, path)
 
 
-def _server(url: str, asked: Mapping[str, Any], concurrency: list[int]) -> dict[str, Any]:
-    from tamis.bench.server import measure_server
+def _require_writable(path: Path | None) -> None:
+    """Refuse a file that could not be written, before the measuring.
 
-    reports: dict[str, Any] = {}
-    for callers in concurrency:
-        workloads = [_workload(asked, number) for number in range(asked["rounds"] * callers)]
-        reports[f"concurrency_{callers}"] = asdict(
-            measure_server(url, workloads, concurrency=callers)
-        )
-    return {"url": url, "server": reports}
-
-
-def _workload(asked: Mapping[str, Any], number: int) -> Any:
-    from tamis.bench.workloads import make_workload
-
-    return make_workload(asked["workload"], asked["documents"], seed=asked["seed"] + number)
-
-
-def _random_large(settings: ModelSettings) -> Path:
-    from tamis.bench.random_checkpoint import write_random_checkpoint
-
-    folder = settings.cache_dir / RANDOM_LARGE
-    if not (folder / "tokenizer_config.json").exists():  # written last
-        write_random_checkpoint(folder)
-    return folder
+    Raises:
+        SettingsError: it is a folder, or in none, or not to be written by us.
+    """
+    if path is None:
+        return
+    reason = ""
+    if path.is_dir():
+        reason = "it is a folder"
+    elif not path.parent.is_dir():
+        reason = f"there is no folder {path.parent}"
+    elif not os.access(path if path.exists() else path.parent, os.W_OK):
+        reason = "no permission"
+    if reason:
+        raise SettingsError(f"cannot write {path}: {reason}")
 
 
-def _environment() -> dict[str, Any]:
-    from importlib.metadata import version
-
-    from tamis.engine.device import processor_name, usable_cores
-
-    packages = ("tamis", "ctranslate2", "numpy", "tokenizers")
-    return {
-        "processor": processor_name(),
-        "cores": usable_cores(),
-        **{name: version(name) for name in packages},
-    }
+def _say(step: str) -> None:
+    """Tell a person who waits; nothing is drawn while the machine is measured."""
+    if sys.stderr.isatty():
+        typer.echo(f"{step} …", err=True)
 
 
-def _write(path: Path, report: Mapping[str, Any]) -> None:
+def _write(path: Path, report: Report) -> None:
     try:
         path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
@@ -161,8 +177,10 @@ def _figures(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
     if isinstance(value, dict):
         for key, part in msgspec.convert(value, dict[str, Any]).items():
             yield from _figures(part, f"{name}.{key}" if name else key)
+    elif isinstance(value, float):
+        yield name, f"{value:.5g}"
     else:
-        yield name, f"{value:.5g}" if isinstance(value, float) else str(value)
+        yield name, "-" if value is None else str(value)
 
 
 def _print(figures: Mapping[str, str]) -> None:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import track
 
 from tamis.cli.documents import read_lines
-from tamis.cli.options import MaxLength, Offline, Revision, Threads
+from tamis.cli.options import MaxLength, Offline, Revision, Threads, model_options
 from tamis.errors import InvalidFieldError, MissingFieldError, SettingsError
 from tamis.settings import DtypeName, ModelSettings, load_settings, model_settings
 
@@ -59,18 +59,10 @@ def calibrate(
     Where it passes (200 queries or more with more than 5 candidates each, Kendall's tau 0.98, the
     same top 5 for 95%, nDCG@10 within 0.005), dtype auto takes int8 on a CPU.
     """
+    options = model_options(locals()) | {"device": "cpu", "runtime": "ctranslate2"}
     from tamis.engine.calibration import write_report
 
     queries = list(read_judged_queries(data))
-    options = {
-        "name": name,
-        "revision": revision,
-        "offline": offline,
-        "max_length": max_length,
-        "threads": threads,
-        "device": "cpu",
-        "runtime": "ctranslate2",
-    }
     settings = model_settings(options, load_settings().model)
     folder = _int8_folder(settings)
     with _kept_in(folder):
@@ -113,11 +105,11 @@ def read_judged_queries(name: str) -> Iterator[JudgedQuery]:
 
 def _int8_folder(settings: ModelSettings) -> Path:
     """Where the int8 form of the model stands, or will stand."""
-    from tamis.engine import hub
     from tamis.engine.checkpoint import read_checkpoint
-    from tamis.engine.runtimes.opening import converted_folder
+    from tamis.engine.converted import converted_folder
+    from tamis.engine.location import locate
 
-    source = hub.locate(settings.name, revision=settings.revision, offline=settings.offline)
+    source = locate(settings.name, revision=settings.revision, offline=settings.offline)
     is_folder = Path(settings.name).is_dir()
     checkpoint = read_checkpoint(source, name=None if is_folder else settings.name)
     if checkpoint.converted_dtype is not None:

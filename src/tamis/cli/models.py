@@ -11,6 +11,7 @@ from rich.table import Table
 from tamis.cli.calibrate import calibrate
 from tamis.cli.options import Offline, Revision
 from tamis.engine.checkpoint import Checkpoint, read_checkpoint
+from tamis.engine.location import EMBEDDED_FOLDER, locate
 from tamis.engine.manifest import verify_manifest
 from tamis.errors import ModelError, ModelNotFoundError, SettingsError
 from tamis.settings import (
@@ -71,10 +72,8 @@ def pull(name: Name, revision: Revision = None, offline: Offline = None) -> None
 @models.command()
 def verify(name: Name, revision: Revision = None) -> None:
     """Compare a model's files with its manifest, and check that tamis runs it."""
-    from tamis.engine import hub
-
     settings = _settings(name, revision, offline=True)
-    folder = hub.locate(name, revision=settings.revision, offline=True)
+    folder = locate(name, revision=settings.revision, offline=True)
     checkpoint = read_checkpoint(folder)
     n_files = verify_manifest(folder)
     if n_files is None:
@@ -94,13 +93,13 @@ def convert(
     offline: Offline = None,
 ) -> None:
     """Convert a model for ctranslate2, into a folder that loads by itself."""
-    from tamis.engine import hub
     from tamis.engine.conversion import convert as convert_checkpoint
+    from tamis.engine.converted import converted_folder
     from tamis.engine.device import usable_cores
-    from tamis.engine.runtimes.opening import auto_dtype, converted_folder, tune_converted
+    from tamis.engine.runtimes.opening import auto_dtype, tune_converted
 
     settings = _settings(name, revision, offline)
-    source = hub.locate(name, revision=settings.revision, offline=settings.offline)
+    source = locate(name, revision=settings.revision, offline=settings.offline)
     checkpoint = read_checkpoint(source, name=None if Path(name).is_dir() else name)
     verify_manifest(checkpoint.folder)
     if checkpoint.converted_dtype is not None:
@@ -124,12 +123,12 @@ def tune(name: Name, dtype: ConvertedDtype = "auto", revision: Revision = None) 
 
     Takes a converted folder, or the name of a model whose converted form is in the cache.
     """
-    from tamis.engine import hub
+    from tamis.engine.converted import converted_folder
     from tamis.engine.device import usable_cores
-    from tamis.engine.runtimes.opening import auto_dtype, converted_folder, tune_converted
+    from tamis.engine.runtimes.opening import auto_dtype, tune_converted
 
     settings = _settings(name, revision, offline=True)
-    source = hub.locate(name, revision=settings.revision, offline=True)
+    source = locate(name, revision=settings.revision, offline=True)
     checkpoint = read_checkpoint(source, name=None if Path(name).is_dir() else name)
     wanted = auto_dtype(checkpoint, settings) if dtype == "auto" else dtype
     folder = source
@@ -161,9 +160,8 @@ def _settings(name: str, revision: str | None, offline: bool | None) -> ModelSet
 def _rows(cache_dir: Path) -> list[tuple[str, ...]]:
     from tamis.engine import hub
 
-    embedded = hub.EMBEDDED_FOLDER
     rows: list[tuple[str, ...]] = [
-        (DEFAULT_MODEL, "embedded", "", _size(embedded), str(embedded), "")
+        (DEFAULT_MODEL, "embedded", "", _size(EMBEDDED_FOLDER), str(EMBEDDED_FOLDER), "")
     ]
     rows += [
         (name, "fetched", commit[:12], _size(folder), str(folder), "")

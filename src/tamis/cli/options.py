@@ -1,5 +1,6 @@
 """Options that several verbs share; None means what the settings say."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -22,3 +23,13 @@ Runtime = Annotated[RuntimeName | None, typer.Option("--runtime", help=_help("ru
 MaxLength = Annotated[int | None, typer.Option("--max-length", min=16, help=_help("max_length"))]
 Threads = Annotated[int | None, typer.Option("--threads", min=0, help=_help("threads"))]
 Offline = Annotated[bool | None, typer.Option("--offline/--online", help=_help("offline"))]
+
+
+def model_options(parameters: Mapping[str, object]) -> dict[str, object]:
+    """Options of a model that a verb was given, by the settings' names.
+
+    Args:
+        parameters: The verb's own, its `locals()` as it starts; `model` is the settings' `name`.
+    """
+    named = {("name" if key == "model" else key): value for key, value in parameters.items()}
+    return {key: named[key] for key in ModelSettings.model_fields if named.get(key) is not None}

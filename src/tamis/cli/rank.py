@@ -14,7 +14,17 @@ from rich.console import Console
 from rich.progress import Progress
 
 from tamis.cli.documents import read_documents
-from tamis.cli.options import Device, Dtype, MaxLength, Model, Offline, Revision, Runtime, Threads
+from tamis.cli.options import (
+    Device,
+    Dtype,
+    MaxLength,
+    Model,
+    Offline,
+    Revision,
+    Runtime,
+    Threads,
+    model_options,
+)
 from tamis.cli.tables import plain_lines, ranking_table
 from tamis.settings import (
     CascadeSettings,
@@ -74,21 +84,12 @@ def rank(
     Options of the model that are not given come from TAMIS_MODEL__* variables, those of a
     cascade from TAMIS_CASCADE__*.
     """
+    given = model_options(locals())
     from tamis.engine.loading import load_model
     from tamis.reranker import Reranker
 
-    options = {
-        "name": model,
-        "revision": revision,
-        "device": device,
-        "dtype": dtype,
-        "runtime": runtime,
-        "max_length": max_length,
-        "threads": threads,
-        "offline": offline,
-    }
     held = load_settings()
-    settings = model_settings(options, held.model)
+    settings = model_settings(given, held.model)
     documents = read_documents(files or [])
     with Console(stderr=True) as console, _BatchProgress(console, len(documents)) as progress:
         reranker = Reranker(

@@ -16,8 +16,10 @@ WEIGHTS_FILE = "model.safetensors"
 WEIGHTS_INDEX_FILE = "model.safetensors.index.json"
 TAMIS_FILE = "tamis.json"
 RUNTIME_FOLDER = "ctranslate2"
+UNIGRAM_SCORES = "unigram_scores"
+"""The tensor of a converted model that holds its vocabulary's log-probabilities, (vocabulary,)."""
 PICKLED_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5", ".msgpack")
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Of converted folders; raised when they change in a way that old ones must not be used."""
 
 Activation = Literal["gelu", "relu"]

@@ -1,7 +1,7 @@
 """Encoder outputs -> logits. Two heads, in numpy, the same for every runtime."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tamis.engine.checkpoint import Checkpoint, MaxSimOptions, weight_files
 from tamis.engine.collate import PackedBatch
 from tamis.engine.pairs import Logits
-from tamis.engine.tokenization import SeparateTemplate, read_unigram_scores
+from tamis.engine.tokenization import SeparateTemplate
 from tamis.engine.weights import Weights
 from tamis.errors import UnsupportedModelError
 
@@ -104,15 +104,11 @@ class MaxSimHead:
 
     @classmethod
     def read(
-        cls, options: MaxSimOptions, template: SeparateTemplate, definition: dict[str, Any]
+        cls, options: MaxSimOptions, template: SeparateTemplate, unigram_scores: Matrix
     ) -> Self:
-        """A head from its options, its tokenizer's template and the contents of tokenizer.json.
-
-        Raises:
-            UnsupportedModelError: the vocabulary has no unigram scores.
-        """
+        """A head from its options, its tokenizer's template and each piece's log-probability."""
         return cls(
-            token_weights=-read_unigram_scores(definition),
+            token_weights=-unigram_scores,
             query_skip=len(template.query_prefix.token_ids),
             document_skip=len(template.document_prefix.token_ids),
             suffix=len(template.suffix.token_ids),

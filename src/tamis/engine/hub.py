@@ -1,12 +1,10 @@
-"""A model's name -> a verified local folder. The one place that may reach a network.
+"""Repositories of the Hugging Face Hub: the one place that may reach a network.
 
 Files are fetched by `huggingface_hub` into its own cache (shared with other tools). A lost
 connection is resumed where it broke; a pull that failed keeps the files that came whole. What was
 fetched is compared with the hub's sha256 and listed in a manifest beside it.
 """
 
-import logging
-import re
 from pathlib import Path
 
 import httpx2
@@ -39,11 +37,7 @@ from tamis.errors import (
     ModelNotFoundError,
     UnsafeModelError,
 )
-from tamis.settings import DEFAULT_MODEL
 
-logger = logging.getLogger(__name__)
-
-EMBEDDED_FOLDER = Path(__file__).parent.parent / "models" / "mini"
 TIMEOUT_SECONDS = 10.0
 
 _WANTED = [
@@ -54,33 +48,6 @@ _WANTED = [
     WEIGHTS_INDEX_FILE,
     "model-*-of-*.safetensors",
 ]
-_NAME = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
-
-
-def locate(name: str, *, revision: str | None, offline: bool) -> Path:
-    """The folder of a model: embedded, local, already fetched, or fetched now.
-
-    Raises:
-        ModelNotFoundError: it is neither a folder nor a repository.
-        HubUnreachableError: it is not here, and the hub cannot or may not be asked.
-    """
-    if name == DEFAULT_MODEL:
-        return EMBEDDED_FOLDER
-    if name and Path(name).is_dir():
-        return Path(name)
-    if not _NAME.fullmatch(name):
-        raise ModelNotFoundError(f"there is no folder {name}, and it is no name of a repository")
-    fetched = find_fetched(name, revision=revision)
-    if fetched is not None:
-        return fetched
-    try:
-        return pull(name, revision=revision, offline=offline)
-    except HubUnreachableError:
-        unverified = find_fetched(name, revision=revision, verified=False)
-        if unverified is None:
-            raise
-        logger.warning("%s was fetched by another program and has no manifest", name)
-        return unverified
 
 
 def find_fetched(name: str, *, revision: str | None, verified: bool = True) -> Path | None:

@@ -1,28 +1,51 @@
 """A model's settings -> tokenizer and backend, warmed up."""
 
 import logging
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from tamis.engine.backend import LocalBackend
-from tamis.engine.checkpoint import TOKENIZER_FILE, Checkpoint, read_checkpoint, read_json
+from tamis.engine.checkpoint import (
+    TOKENIZER_FILE,
+    UNIGRAM_SCORES,
+    Checkpoint,
+    read_checkpoint,
+    weight_files,
+)
+from tamis.engine.converted import converted
 from tamis.engine.heads import ClassificationHead, Head, MaxSimHead
-from tamis.engine.hub import locate
+from tamis.engine.location import locate
 from tamis.engine.manifest import verify_manifest
 from tamis.engine.memory import release_unused
-from tamis.engine.runtimes.opening import open_runtime
+from tamis.engine.runtimes.opening import (
+    RuntimePlan,
+    open_ctranslate2,
+    open_torch,
+    plan_runtime,
+    tune_opened,
+)
 from tamis.engine.tokenization import (
     JointTemplate,
     PairTokenizer,
+    open_text_tokenizer,
+    read_definition,
     read_joint_template,
     read_separate_template,
     read_text_tokenizer,
+    read_unigram_scores,
 )
+from tamis.engine.weights import Weights
 from tamis.errors import InferenceError, SettingsError, UnsupportedModelError
 from tamis.settings import ModelSettings
+
+if TYPE_CHECKING:  # it is imported late: CTranslate2 reads its environment then
+    from tamis.engine.runtimes.ctranslate2 import CTranslate2Runtime
 
 logger = logging.getLogger(__name__)
 
@@ -72,17 +95,17 @@ def load_model(settings: ModelSettings) -> LoadedModel:
     folder = locate(settings.name, revision=settings.revision, offline=settings.offline)
     name = None if Path(settings.name).is_dir() else settings.name
     checkpoint = read_checkpoint(folder, name=name)
-    verify_manifest(folder)
     max_length = _max_length(settings, checkpoint)
-    tokenizer, head = _read_tokenizer_and_head(checkpoint, max_length)
-    release_unused()  # the vocabulary as Python objects, before the weights need the room
+    plan = plan_runtime(settings, checkpoint)
+    if plan.library == "torch":
+        backend, tokenizer = _load_source(checkpoint, plan, max_length)
+    else:
+        backend, tokenizer = _load_converted(checkpoint, plan, max_length, settings.cache_dir)
     model = LoadedModel(
         name=name or checkpoint.name,
         tokenizer=tokenizer,
-        backend=LocalBackend(
-            open_runtime(settings, checkpoint, reads_tokens=head.reads_tokens), head
-        ),
-        runtime="ctranslate2" if settings.runtime == "auto" else settings.runtime,
+        backend=backend,
+        runtime=plan.library,
         max_length=max_length,
     )
     release_unused()  # now, so that the first request finds what the warm-up has used
@@ -116,9 +139,46 @@ def _max_length(settings: ModelSettings, checkpoint: Checkpoint) -> int:
     return checkpoint.max_length
 
 
+def _load_source(
+    checkpoint: Checkpoint, plan: RuntimePlan, max_length: int
+) -> tuple[LocalBackend, PairTokenizer]:
+    verify_manifest(checkpoint.folder)
+    tokenizer, head = _read_tokenizer_and_head(checkpoint, max_length)
+    release_unused()  # the vocabulary as Python objects, before the weights need the room
+    runtime = open_torch(checkpoint, plan, reads_tokens=head.reads_tokens)
+    return LocalBackend(runtime, head), tokenizer
+
+
+def _load_converted(
+    source: Checkpoint, plan: RuntimePlan, max_length: int, cache_dir: Path
+) -> tuple[LocalBackend, PairTokenizer]:
+    """Tokenizer and weights are read side by side: each takes one core."""
+    reads_tokens = source.maxsim is not None
+    with (
+        converted(source, dtype=plan.dtype, cache_dir=cache_dir) as model,
+        ThreadPoolExecutor(1) as beside,
+    ):
+        opening = beside.submit(open_ctranslate2, model.folder, plan, reads_tokens=reads_tokens)
+        try:
+            checkpoint = read_checkpoint(model.folder)
+            tokenizer, head = _read_tokenizer_and_head(checkpoint, max_length)
+        except BaseException:
+            opening.add_done_callback(_close_opened)
+            raise
+        runtime = opening.result()
+    if model.is_new and model.is_kept and plan.device == "cpu":
+        tuning = tune_opened(runtime, model.folder, source, threads=plan.threads)
+        runtime.max_batch_tokens = tuning.max_batch_tokens
+    return LocalBackend(runtime, head), tokenizer
+
+
+def _close_opened(opening: "Future[CTranslate2Runtime]") -> None:
+    if opening.exception() is None:
+        opening.result().close()
+
+
 def _read_tokenizer_and_head(checkpoint: Checkpoint, max_length: int) -> tuple[PairTokenizer, Head]:
-    definition = _read_definition(checkpoint)
-    text = read_text_tokenizer(definition)
+    text = _read_text_tokenizer(checkpoint)
     if text.get_vocab_size() > checkpoint.n_pieces:
         raise UnsupportedModelError(
             f"{TOKENIZER_FILE} has {text.get_vocab_size():,} pieces, and the model's word "
@@ -128,13 +188,27 @@ def _read_tokenizer_and_head(checkpoint: Checkpoint, max_length: int) -> tuple[P
     if options is None:
         joint = read_joint_template(text)
         _require_no_padding(checkpoint, joint)
-        head = ClassificationHead.read(checkpoint)
-        return PairTokenizer(text, joint, max_length=max_length), head
+        tokenizer = PairTokenizer(text, joint, max_length=max_length)
+        return tokenizer, ClassificationHead.read(checkpoint)
     separate = read_separate_template(
         text, query_prefix=options.query_prefix, document_prefix=options.document_prefix
     )
     tokenizer = PairTokenizer(text, separate, max_length=max_length)
-    return tokenizer, MaxSimHead.read(options, separate, definition)
+    return tokenizer, MaxSimHead.read(options, separate, _read_unigram_scores(checkpoint))
+
+
+def _read_text_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
+    """A converted model holds it as it is wanted; of a source's, the special tokens are taken."""
+    if checkpoint.converted_dtype is None:
+        return read_text_tokenizer(read_definition(checkpoint.folder))
+    return open_text_tokenizer((checkpoint.folder / TOKENIZER_FILE).read_bytes())
+
+
+def _read_unigram_scores(checkpoint: Checkpoint) -> NDArray[np.float32]:
+    """Each piece's log-probability (vocabulary,), kept apart in a converted model."""
+    if checkpoint.converted_dtype is None:
+        return read_unigram_scores(read_definition(checkpoint.folder))
+    return Weights(weight_files(checkpoint.folder)).array(UNIGRAM_SCORES)
 
 
 def _require_no_padding(checkpoint: Checkpoint, template: JointTemplate) -> None:
@@ -146,14 +220,3 @@ def _require_no_padding(checkpoint: Checkpoint, template: JointTemplate) -> None
             f"{checkpoint.folder}: config.json has pad_token_id {padding}, which {TOKENIZER_FILE} "
             "puts around every text; they do not belong together"
         )
-
-
-def _read_definition(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The contents of tokenizer.json."""
-    path = checkpoint.folder / TOKENIZER_FILE
-    definition = read_json(path)
-    if not isinstance(definition.get("model"), dict):
-        raise UnsupportedModelError(
-            f"{path} has no `model`; tamis reads what `tokenizers` writes (`Tokenizer.save`)"
-        )
-    return definition

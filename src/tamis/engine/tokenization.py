@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import msgspec
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
+from tamis.engine.checkpoint import TOKENIZER_FILE, read_json
 from tamis.engine.pairs import EncodedPair, TokenIds, TokenSequence
 from tamis.errors import InvalidTextError, TextTooLongError, UnsupportedModelError
 from tamis.types import TruncationSide
@@ -118,7 +120,7 @@ class PairTokenizer:
     """Turns texts into `EncodedPair`s. Safe to call from any thread.
 
     Text is text: strings such as `</s>` or `<mask>` inside it become ordinary tokens, never
-    special ones (see `read_text_tokenizer`).
+    special ones (see `text_definition`).
     """
 
     def __init__(self, tokenizer: Tokenizer, template: PairTemplate, *, max_length: int) -> None:
@@ -177,6 +179,21 @@ class PairTokenizer:
             yield np.array(kept, dtype=np.int32), len(ids) > room or len(text) > longest
 
 
+def read_definition(folder: Path) -> dict[str, Any]:
+    """The contents of a model's tokenizer.json.
+
+    Raises:
+        ModelError: it is missing or cut short, or not what `tokenizers` writes.
+    """
+    path = folder / TOKENIZER_FILE
+    definition = read_json(path)
+    if not isinstance(definition.get("model"), dict):
+        raise UnsupportedModelError(
+            f"{path} has no `model`; tamis reads what `tokenizers` writes (`Tokenizer.save`)"
+        )
+    return definition
+
+
 def read_unigram_scores(definition: dict[str, Any]) -> NDArray[np.float32]:
     """Log-probability of each piece (vocabulary,); special pieces count as the rarest.
 
@@ -192,26 +209,43 @@ def read_unigram_scores(definition: dict[str, Any]) -> NDArray[np.float32]:
 
 
 def read_text_tokenizer(definition: dict[str, Any]) -> Tokenizer:
-    """A tokenizer for text, from the contents of a tokenizer.json.
+    """A tokenizer for text, from the contents of a tokenizer.json (see `text_definition`).
+
+    Raises:
+        UnsupportedModelError: the `tokenizers` library cannot read it.
+    """
+    return open_text_tokenizer(text_definition(definition))
+
+
+def text_definition(definition: dict[str, Any]) -> bytes:
+    """A tokenizer.json for text alone, from the contents of one for anything.
 
     Special tokens are taken out of the text's reach: out of the added tokens, so that they are
     not looked for in text, and out of the vocabulary's spellings, where a Unigram model would
     find them on its own. A document therefore cannot forge `</s>` or `<mask>`. The template
     (post_processor) stays, for it puts them in by their ids.
+    """
+    special = _special_ids(definition)
+    added = cast("list[dict[str, Any]]", definition.get("added_tokens") or [])
+    return msgspec.json.encode(
+        definition
+        | {
+            "added_tokens": [token for token in added if token["id"] not in special],
+            "model": _without_spellings(definition["model"], special),
+            "truncation": None,
+            "padding": None,
+        }
+    )
+
+
+def open_text_tokenizer(definition: bytes) -> Tokenizer:
+    """A tokenizer from what `text_definition` has made.
 
     Raises:
         UnsupportedModelError: the `tokenizers` library cannot read it.
     """
-    special = _special_ids(definition)
-    added = cast("list[dict[str, Any]]", definition.get("added_tokens") or [])
-    plain = definition | {
-        "added_tokens": [token for token in added if token["id"] not in special],
-        "model": _without_spellings(definition["model"], special),
-        "truncation": None,
-        "padding": None,
-    }
     try:
-        return Tokenizer.from_buffer(msgspec.json.encode(plain))
+        return Tokenizer.from_buffer(definition)
     except Exception as error:
         raise UnsupportedModelError(f"tokenizer.json cannot be read: {error}") from error
 

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,6 +87,10 @@ class Scheduler:
 
     While one batch runs in the model thread the queue fills, so that a lone request starts at
     once and a busy server batches by itself.
+
+    Args:
+        turn: Held during each forward pass; schedulers that share cores share a lock, so that
+            their models do not compute at once. None where the backend is alone.
     """
 
     def __init__(
@@ -95,7 +100,9 @@ class Scheduler:
         max_batch_tokens: int,
         max_queued_tokens: int,
         on_batch: Callable[[BatchReport], None] | None = None,
+        turn: AbstractContextManager[object] | None = None,
     ) -> None:
+        self._turn = turn or nullcontext()
         self._backend = backend
         self._max_batch_tokens = max_batch_tokens
         self._on_batch = on_batch
@@ -177,15 +184,17 @@ class Scheduler:
     async def _attempt(self, batch: Batch) -> InferenceError | None:
         loop = asyncio.get_running_loop()
         try:
-            await loop.run_in_executor(
-                self._model_thread, run_batch, self._backend, batch, self._on_batch
-            )
+            await loop.run_in_executor(self._model_thread, self._run_in_turn, batch)
         except Exception as error:  # a model failure of any kind must reach the callers it hit
             logger.exception("a batch of %d pairs failed", len(batch.entries))
             failure = InferenceError(f"the model failed on this request ({type(error).__name__})")
             failure.__cause__ = error
             return failure
         return None
+
+    def _run_in_turn(self, batch: Batch) -> None:
+        with self._turn:
+            run_batch(self._backend, batch, self._on_batch)
 
     def _resolve(self, job: Job) -> None:
         future = self._futures.get(job)

@@ -5,7 +5,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
-from threading import Thread
+from threading import Lock, Thread
 from typing import Literal
 
 from tamis.cascade import Cascade
@@ -45,9 +45,10 @@ class ModelLife:
         self._metrics = metrics
         self._load = load
         self._on_failure = on_failure
+        self._turn = Lock()
         self._service: RerankService | None = None
-        self._first_stage: LoadedModel | None = None
         self.model: LoadedModel | None = None
+        self.first_stage: LoadedModel | None = None
         self.failure: TamisError | None = None
 
     @property
@@ -84,7 +85,7 @@ class ModelLife:
             await asyncio.gather(loading, return_exceptions=True)
             if self._service is not None:
                 await self._service.close()
-            for model in (self._first_stage, self.model):
+            for model in (self.first_stage, self.model):
                 if model is not None:
                     model.backend.close()
 
@@ -93,7 +94,7 @@ class ModelLife:
             self.model = await asyncio.wrap_future(self._load_in_thread(self._settings.model))
             if self._settings.cascade.keep:
                 first = first_stage_settings(self._settings.cascade.model, self._settings.model)
-                self._first_stage = await asyncio.wrap_future(self._load_in_thread(first))
+                self.first_stage = await asyncio.wrap_future(self._load_in_thread(first))
             self._service = self._serve(self.model)
         except TamisError as error:
             self._fail(error)
@@ -136,7 +137,7 @@ class ModelLife:
         return service
 
     def _serve_first_stage(self) -> FirstStage | None:
-        first, options = self._first_stage, self._settings.cascade
+        first, options = self.first_stage, self._settings.cascade
         if first is None:
             return None
         cascade = Cascade(options.keep, options.margin)
@@ -149,6 +150,7 @@ class ModelLife:
             max_batch_tokens=options.max_batch_tokens or model.max_batch_tokens,
             max_queued_tokens=options.max_queued_tokens,
             on_batch=self._metrics.observe_batch,
+            turn=self._turn,
         )
         scheduler.start()
         return scheduler

@@ -203,7 +203,7 @@ def config(**changes: Any) -> Any:
         (config(hidden_size=64), UnsupportedModelError, "config.json tells"),
         (config(max_position_embeddings=1026), UnsupportedModelError, "config.json tells"),
         (config(vocab_size=9999), UnsupportedModelError, "config.json tells"),
-        (config(vocab_size=50), UnsupportedModelError, "do not belong together"),
+        (config(vocab_size=50), UnsupportedModelError, "do not belong together|config.json tells"),
         (config(num_attention_heads=5), UnsupportedModelError, "attention heads"),
     ],
 )

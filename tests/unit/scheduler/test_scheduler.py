@@ -2,7 +2,8 @@ import asyncio
 import random
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
+from typing import Self
 
 import numpy as np
 import pytest
@@ -337,6 +338,34 @@ async def test_each_batch_is_reported_once() -> None:
         (3, sum(pair.n_tokens for pair in pairs), 1)
     ]
     assert reports[0].seconds >= 0
+
+
+async def test_a_forward_pass_is_within_its_turn_and_a_failed_one_gives_it_back() -> None:
+    events: list[str] = []
+
+    class Turn(ExitStack):
+        """Says when it is taken and given back."""
+
+        def __enter__(self) -> Self:
+            events.append("taken")
+            self.callback(events.append, "given back")
+            return self
+
+    def compute(_: object) -> None:
+        events.append("computing")
+        if len(events) < 3:
+            raise RuntimeError("the model fell over")
+
+    scheduler = Scheduler(
+        FakeBackend(compute), max_batch_tokens=64, max_queued_tokens=1_000, turn=Turn()
+    )
+    scheduler.start()
+    with pytest.raises(InferenceError):
+        await scheduler.submit(pairs_of("a"))
+    await scheduler.submit(pairs_of("a"))
+    await scheduler.close()
+
+    assert events == ["taken", "computing", "given back"] * 2
 
 
 async def test_a_reporter_that_fails_once_leaves_nobody_waiting() -> None:

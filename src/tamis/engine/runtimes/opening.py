@@ -1,24 +1,15 @@
-"""Checkpoint and settings -> a running encoder: which library, device, dtype and files."""
+"""Checkpoint and settings -> a running encoder: which library, device and dtype."""
 
-import hashlib
-import json
 import logging
-import tempfile
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tamis.engine import device
 from tamis.engine.calibration import CalibrationReport, read_report
-from tamis.engine.checkpoint import (
-    FORMAT_VERSION,
-    RUNTIME_FOLDER,
-    Checkpoint,
-    Dtype,
-    read_checkpoint,
-)
-from tamis.engine.conversion import convert, stored_dtype
+from tamis.engine.checkpoint import RUNTIME_FOLDER, Checkpoint, Dtype, read_checkpoint
+from tamis.engine.converted import converted_folder
 from tamis.engine.kernel_tuning import WORTH_SECONDS, tune_kernels
-from tamis.engine.manifest import read_manifest, verify_manifest
 from tamis.engine.runtimes.base import Runtime
 from tamis.engine.runtimes.kernels import settle_kernels
 from tamis.engine.tuning import DEFAULT_BATCH_TOKENS, Tuning, read_tuning, tune
@@ -26,79 +17,96 @@ from tamis.engine.weights import read_weights
 from tamis.errors import ModelError, RuntimeUnavailableError
 from tamis.settings import ModelSettings
 
+if TYPE_CHECKING:  # it is imported late: CTranslate2 reads its environment then
+    from tamis.engine.runtimes.ctranslate2 import CTranslate2Runtime
+
 logger = logging.getLogger(__name__)
 
 
-def open_runtime(settings: ModelSettings, checkpoint: Checkpoint, *, reads_tokens: bool) -> Runtime:
-    """Put a checkpoint's encoder on the device that was asked for.
+@dataclass(frozen=True, slots=True)
+class RuntimePlan:
+    """What a model will run on.
+
+    Attributes:
+        library: `ctranslate2` or `torch`.
+        dtype: What it computes in.
+        threads: CPU threads of one forward pass.
+    """
+
+    library: str
+    device: str
+    dtype: str
+    threads: int
+
+
+def plan_runtime(settings: ModelSettings, checkpoint: Checkpoint) -> RuntimePlan:
+    """What a checkpoint runs on here, as its settings ask.
 
     Raises:
         RuntimeUnavailableError: the library, device or dtype is not to be had here.
     """
     threads = settings.threads or device.usable_cores()
     if settings.runtime == "torch":
-        return _open_torch(settings, checkpoint, threads, reads_tokens=reads_tokens)
-    return _open_ctranslate2(settings, checkpoint, threads, reads_tokens=reads_tokens)
-
-
-def converted_folder(checkpoint: Checkpoint, *, dtype: str, cache_dir: Path) -> Path:
-    """Where the converted form of a checkpoint stands in the cache, or will stand."""
-    name = "".join(c if c.isalnum() or c in "-." else "-" for c in checkpoint.name)
-    key = _fingerprint(checkpoint.folder)[:16]
-    return cache_dir / "converted" / f"{name}-{stored_dtype(dtype)}-{key}"
-
-
-def _open_ctranslate2(
-    settings: ModelSettings, checkpoint: Checkpoint, threads: int, *, reads_tokens: bool
-) -> Runtime:
+        return _plan_torch(settings, checkpoint, threads)
     cpu_dtype = checkpoint.cpu_dtype
-    if settings.dtype == "auto" and settings.device != "cuda":
-        cpu_dtype = auto_dtype(checkpoint, settings)
     if settings.device != "cuda":
+        if settings.dtype == "auto":
+            cpu_dtype = auto_dtype(checkpoint, settings)
         wanted = cpu_dtype if settings.dtype == "auto" else settings.dtype
         _settle_kernels(settings, checkpoint, wanted, threads)
     from tamis.engine.runtimes import ctranslate2  # now: it reads its environment when imported
 
     where = device.resolve_device(settings.device, cuda_available=ctranslate2.cuda_available())
     dtype = _resolve_dtype(settings.dtype, where, cpu_dtype, ctranslate2.computed_dtypes(where))
-
-    def opened(folder: Path) -> ctranslate2.CTranslate2Runtime:
-        tuning = read_tuning(folder, dtype=dtype, threads=threads) if where == "cpu" else None
-        return ctranslate2.CTranslate2Runtime(
-            folder / RUNTIME_FOLDER,
-            device=where,
-            dtype=dtype,
-            threads=threads,
-            max_batch_tokens=tuning.max_batch_tokens if tuning else DEFAULT_BATCH_TOKENS[where],
-            reads_tokens=reads_tokens,
-        )
-
     if checkpoint.converted_dtype is not None:
         _require_stored(checkpoint, settings.dtype)
-        return opened(checkpoint.folder)
-    folder = converted_folder(checkpoint, dtype=dtype, cache_dir=settings.cache_dir)
-    try:
-        made = not _is_whole(folder)
-        if made:
-            convert(checkpoint, folder, dtype=dtype)
-    except OSError as error:
-        logger.warning("cannot keep the converted model in %s: %s", folder.parent, error)
-        with tempfile.TemporaryDirectory() as temporary:
-            return opened(convert(checkpoint, Path(temporary) / "converted", dtype=dtype))
-    runtime = opened(folder)
-    if made and where == "cpu":
-        tuning = _tune(runtime, folder, checkpoint, threads, WORTH_SECONDS)
-        runtime.max_batch_tokens = tuning.max_batch_tokens
-    return runtime
+    return RuntimePlan("ctranslate2", where, dtype, threads)
 
 
-def tune_converted(folder: Path, *, threads: int, worth_seconds: float = WORTH_SECONDS) -> Tuning:
+def open_ctranslate2(
+    folder: Path, plan: RuntimePlan, *, reads_tokens: bool
+) -> "CTranslate2Runtime":
+    """The encoder of a converted model, with the token budget that was measured for it.
+
+    Raises:
+        RuntimeUnavailableError: its files are spoilt, or the device has no room for them.
+    """
+    from tamis.engine.runtimes.ctranslate2 import CTranslate2Runtime
+
+    tuning = None
+    if plan.device == "cpu":
+        tuning = read_tuning(folder, dtype=plan.dtype, threads=plan.threads)
+    return CTranslate2Runtime(
+        folder / RUNTIME_FOLDER,
+        device=plan.device,
+        dtype=plan.dtype,
+        threads=plan.threads,
+        max_batch_tokens=tuning.max_batch_tokens if tuning else DEFAULT_BATCH_TOKENS[plan.device],
+        reads_tokens=reads_tokens,
+    )
+
+
+def open_torch(checkpoint: Checkpoint, plan: RuntimePlan, *, reads_tokens: bool) -> Runtime:
+    """A checkpoint's encoder, straight from its safetensors."""
+    from tamis.engine.runtimes import torch
+
+    return torch.TorchRuntime(
+        checkpoint,
+        read_weights(checkpoint),
+        device=plan.device,
+        dtype=plan.dtype,
+        threads=plan.threads,
+        reads_tokens=reads_tokens,
+    )
+
+
+def tune_converted(folder: Path, *, threads: int, worth_seconds: float | None = None) -> Tuning:
     """Measure a converted model's token budget and kernels on this CPU, and store them there.
 
     Args:
         folder: The converted model.
         threads: CPU threads of one forward pass.
-        worth_seconds: See `tune_kernels`.
+        worth_seconds: See `tune_kernels`; None takes its own.
 
     Raises:
         ModelError: it is no converted model, or cannot be opened.
@@ -117,13 +125,20 @@ def tune_converted(folder: Path, *, threads: int, worth_seconds: float = WORTH_S
         reads_tokens=checkpoint.maxsim is not None,
     )
     try:
-        return _tune(runtime, folder, checkpoint, threads, worth_seconds)
+        return tune_opened(
+            runtime, folder, checkpoint, threads=threads, worth_seconds=worth_seconds
+        )
     finally:
         runtime.close()
 
 
-def _tune(
-    runtime: Runtime, folder: Path, checkpoint: Checkpoint, threads: int, worth_seconds: float
+def tune_opened(
+    runtime: Runtime,
+    folder: Path,
+    checkpoint: Checkpoint,
+    *,
+    threads: int,
+    worth_seconds: float | None = None,
 ) -> Tuning:
     """Measure what suits this CPU: the token budget here, then other kernels beside it."""
     length = checkpoint.max_length
@@ -135,7 +150,7 @@ def _tune(
         threads=threads,
         max_length=length,
         reads_tokens=checkpoint.maxsim is not None,
-        worth_seconds=worth_seconds,
+        worth_seconds=WORTH_SECONDS if worth_seconds is None else worth_seconds,
     )
 
 
@@ -154,17 +169,7 @@ def _settle_kernels(
     settle_kernels(tuning.kernels if tuning else None)
 
 
-def _is_whole(folder: Path) -> bool:
-    try:
-        return verify_manifest(folder) is not None
-    except ModelError as error:
-        logger.warning("the converted model is made again: %s", error)
-        return False
-
-
-def _open_torch(
-    settings: ModelSettings, checkpoint: Checkpoint, threads: int, *, reads_tokens: bool
-) -> Runtime:
+def _plan_torch(settings: ModelSettings, checkpoint: Checkpoint, threads: int) -> RuntimePlan:
     try:
         from tamis.engine.runtimes import torch
     except ImportError as error:
@@ -178,14 +183,7 @@ def _open_torch(
     where = device.resolve_device(settings.device, cuda_available=torch.cuda_available())
     cpu_dtype = "float32" if checkpoint.cpu_dtype == "int8" else checkpoint.cpu_dtype
     dtype = _resolve_dtype(settings.dtype, where, cpu_dtype, torch.computed_dtypes(where))
-    return torch.TorchRuntime(
-        checkpoint,
-        read_weights(checkpoint),
-        device=where,
-        dtype=dtype,
-        threads=threads,
-        reads_tokens=reads_tokens,
-    )
+    return RuntimePlan("torch", where, dtype, threads)
 
 
 def auto_dtype(checkpoint: Checkpoint, settings: ModelSettings) -> Dtype:
@@ -253,15 +251,3 @@ def _require_stored(checkpoint: Checkpoint, asked: str) -> None:
             f"{checkpoint.folder} was converted to {stored} and cannot give {asked} back; "
             "convert its source again"
         )
-
-
-def _fingerprint(folder: Path) -> str:
-    """Changes whenever a checkpoint's files do: their digests, or their sizes and times."""
-    state: object = read_manifest(folder)
-    if state is None:
-        files = sorted(path for path in folder.iterdir() if path.is_file())
-        state = [str(folder.resolve())] + [
-            [path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files
-        ]
-    content = json.dumps([FORMAT_VERSION, version("ctranslate2"), state], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()

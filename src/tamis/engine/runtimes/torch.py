@@ -18,7 +18,8 @@ from torch import Tensor
 from tamis.engine.checkpoint import Activation, Checkpoint
 from tamis.engine.collate import PackedBatch
 from tamis.engine.device import HALF_PRECISION, cpu_computes
-from tamis.engine.runtimes.attention import Spans, choose_attention, varlen_kernel
+from tamis.engine.runtimes.attention import Spans, Strategy, choose_attention, varlen_kernel
+from tamis.engine.runtimes.transfer import fetch, put
 from tamis.engine.tuning import DEFAULT_BATCH_TOKENS
 from tamis.engine.weights import Weights
 from tamis.errors import InferenceError
@@ -39,8 +40,8 @@ def computed_dtypes(device: str) -> frozenset[str]:
     """What torch computes in on a device of this machine, at more than a crawl."""
     if device == "cpu":
         return frozenset({"float32", *filter(cpu_computes, HALF_PRECISION)})
-    bfloat16 = {"bfloat16"} if torch.cuda.is_bf16_supported() else set[str]()
-    return frozenset({"float32", "float16"} | bfloat16)
+    bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    return frozenset({"float32", "float16"} | ({"bfloat16"} if bfloat16 else set[str]()))
 
 
 class Affine(NamedTuple):
@@ -83,12 +84,11 @@ class TorchRuntime:
         self.dtype = dtype
         self.max_batch_tokens = DEFAULT_BATCH_TOKENS[device]
         torch.set_num_threads(threads)
-        read = _Reader(weights, checkpoint.family.prefix, torch.device(device), dtype)
-        capability = torch.cuda.get_device_capability() if device == "cuda" else None
-        self._attention = choose_attention(dtype, capability, varlen_kernel())
+        self._device = torch.device(device)
         self._n_heads = checkpoint.n_heads
         self._epsilon = checkpoint.layer_norm_epsilon
         self._activate = _ACTIVATE[checkpoint.activation]
+        read = _Reader(weights, checkpoint.family.prefix, self._device, dtype)
         self._tokens = read.tensor("embeddings.word_embeddings.weight")
         positions = read.tensor("embeddings.position_embeddings.weight")
         self._positions = positions[checkpoint.position_offset :]
@@ -96,50 +96,50 @@ class TorchRuntime:
         self._embedding_norm = read.affine("embeddings.LayerNorm")
         self._layers = [read.layer(f"encoder.layer.{n}") for n in range(checkpoint.n_layers)]
         self._pooler = None if reads_tokens else read.pooler(checkpoint.family.pooler)
+        head_size = self._tokens.shape[1] // self._n_heads
+        self._attention = _attention_of(device, dtype, head_size)
 
     @torch.inference_mode()
     def forward(self, batch: PackedBatch) -> NDArray[np.float32]:
         """See `Runtime.forward`."""
         if not self._layers:
             raise InferenceError("the model is closed")
-        cu_seqlens = torch.from_numpy(batch.cu_seqlens).to(self.device)
-        spans = Spans(batch.cu_seqlens.tolist(), cu_seqlens)
+        spans = Spans.put(batch.cu_seqlens, self._device)
+        attend = self._attention(spans)
         states = self._embed(batch)  # (n_tokens, hidden)
         for layer in self._layers[:-1]:
-            states = self._finish(layer, states, self._attend(layer, states, spans))
+            states = self._finish(layer, states, attend(self._project(layer, states)))
         last = self._layers[-1]
         if self._pooler is None:
-            states = self._finish(last, states, self._attend(last, states, spans))
-            return _to_numpy(states)
-        first = states[cu_seqlens[:-1].long()]  # (n_sequences, hidden)
-        first = self._finish(last, first, self._attend(last, states, spans, first_only=True))
-        return _to_numpy(torch.tanh(F.linear(first, *self._pooler)))
+            return fetch(self._finish(last, states, attend(self._project(last, states))))
+        attended = attend(self._project(last, states), first_only=True)
+        first = self._finish(last, states[spans.firsts], attended)  # (n_sequences, hidden)
+        return fetch(torch.tanh(F.linear(first, *self._pooler)))
 
     def close(self) -> None:
         """See `Runtime.close`."""
         self._layers.clear()
         self._tokens = self._positions = self._types = torch.empty(0)
+        torch.cuda.empty_cache()  # does nothing where there is no GPU
 
     def _embed(self, batch: PackedBatch) -> Tensor:
         starts = np.repeat(batch.cu_seqlens[:-1], batch.lengths)
-        places = torch.from_numpy(np.arange(len(batch.token_ids)) - starts)
+        places = np.arange(len(starts), dtype=np.int32) - starts
+        ids = put(np.stack([batch.token_ids, places, batch.type_ids]), self._device)
         states = (
-            F.embedding(torch.from_numpy(batch.token_ids).to(self.device), self._tokens)
-            + F.embedding(places.to(self.device), self._positions)
-            + F.embedding(torch.from_numpy(batch.type_ids).to(self.device), self._types)
+            F.embedding(ids[0], self._tokens)
+            + F.embedding(ids[1], self._positions)
+            + F.embedding(ids[2], self._types)
         )
         return self._norm(self._embedding_norm, states)
 
-    def _attend(
-        self, layer: Layer, states: Tensor, spans: Spans, *, first_only: bool = False
-    ) -> Tensor:
-        """Attention inside each sequence; for its first token alone where that is enough."""
-        qkv = F.linear(states, *layer.qkv).view(len(states), 3, self._n_heads, -1)
-        return self._attention(qkv, spans, first_only).reshape(-1, states.shape[1])
+    def _project(self, layer: Layer, states: Tensor) -> Tensor:
+        """Queries, keys and values, (n_tokens, 3, heads, size)."""
+        return F.linear(states, *layer.qkv).view(len(states), 3, self._n_heads, -1)
 
     def _finish(self, layer: Layer, states: Tensor, attended: Tensor) -> Tensor:
         """The rest of a layer: output projection, feed-forward, both with residual and norm."""
-        projected = F.linear(attended, *layer.attention_output)
+        projected = F.linear(attended.flatten(1), *layer.attention_output)
         states = self._norm(layer.attention_norm, projected.add_(states))
         inner = self._activate(F.linear(states, *layer.intermediate))
         return self._norm(layer.output_norm, F.linear(inner, *layer.output).add_(states))
@@ -181,5 +181,7 @@ class _Reader:
         )
 
 
-def _to_numpy(states: Tensor) -> NDArray[np.float32]:
-    return states.float().cpu().numpy()
+def _attention_of(device: str, dtype: str, head_size: int) -> Strategy:
+    capability = torch.cuda.get_device_capability() if device == "cuda" else None
+    kernel = varlen_kernel() if torch.backends.cuda.is_flash_attention_available() else None
+    return choose_attention(dtype, capability, head_size, kernel)

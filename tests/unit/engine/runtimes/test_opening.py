@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -15,7 +14,7 @@ from tamis.engine.checkpoint import read_checkpoint
 from tamis.engine.conversion import convert
 from tamis.engine.device import processor_name
 from tamis.engine.loading import LoadedModel, load_model
-from tamis.engine.runtimes import ctranslate2, kernels, opening
+from tamis.engine.runtimes import kernels, opening
 from tamis.engine.runtimes.ctranslate2 import computed_dtypes
 from tamis.engine.runtimes.torch import computed_dtypes as computed_by_torch
 from tamis.engine.tuning import TUNING_FILE
@@ -35,113 +34,6 @@ def folder(tiny_model: Path, tmp_path: Path) -> Path:
 def opened(folder: Path, cache_dir: Path, *, dtype: DtypeName = "auto") -> LoadedModel:
     """The model of a folder on ctranslate2."""
     return load_model(ModelSettings(name=str(folder), cache_dir=cache_dir, dtype=dtype))
-
-
-def kept(cache_dir: Path) -> dict[str, int]:
-    """The converted folders of a cache and when each was made."""
-    return {path.name: path.stat().st_ino for path in (cache_dir / "converted").iterdir()}
-
-
-def test_a_conversion_is_kept_and_used_again(folder: Path, cache_dir: Path) -> None:
-    opened(folder, cache_dir)
-    first = kept(cache_dir)
-    opened(folder, cache_dir)
-
-    assert kept(cache_dir) == first
-    assert len(first) == 1
-
-
-def test_each_stored_dtype_has_its_own_conversion(folder: Path, cache_dir: Path) -> None:
-    for dtype in ("float32", "int8", "bfloat16"):
-        opened(folder, cache_dir, dtype=dtype)
-
-    assert len(kept(cache_dir)) == 2
-
-
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
-def test_a_changed_source_is_converted_anew(folder: Path, cache_dir: Path, name: str) -> None:
-    opened(folder, cache_dir)
-    os.utime(folder / name, ns=(0, 0))
-
-    opened(folder, cache_dir)
-
-    assert len(kept(cache_dir)) == 2
-
-
-def test_a_cache_that_cannot_be_written_costs_a_warning_and_no_more(
-    folder: Path, cache_dir: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    cache_dir.write_text("a file stands where the folder should be")
-
-    model = opened(folder, cache_dir)
-
-    assert model.backend.forward(model.tokenizer.encode("q", ["d"])).shape == (1,)
-    assert "cannot keep the converted model" in caplog.text
-
-
-def test_a_cache_that_cannot_be_read_costs_a_warning_and_no_more(
-    folder: Path, cache_dir: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    opened(folder, cache_dir)
-    (made,) = (cache_dir / "converted").iterdir()
-    (made / "ctranslate2" / "model.bin").unlink()
-    (made / "ctranslate2" / "model.bin").symlink_to("/proc/self/mem")
-
-    model = opened(folder, cache_dir)
-
-    assert model.backend.forward(model.tokenizer.encode("q", ["d"])).shape == (1,)
-    assert "cannot keep the converted model" in caplog.text
-
-
-def test_models_that_start_at_once_share_one_conversion(
-    folder: Path, cache_dir: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    with ThreadPoolExecutor(8) as pool:
-        models = list(pool.map(lambda _: opened(folder, cache_dir), range(8)))
-
-    logits = {
-        model.backend.forward(model.tokenizer.encode("q", ["d"])).tobytes() for model in models
-    }
-    assert len(logits) == len(kept(cache_dir)) == 1
-    assert not caplog.records
-
-
-def test_processes_that_start_at_once_share_one_conversion(folder: Path, cache_dir: Path) -> None:
-    code = f"""
-from tamis.engine.loading import load_model
-from tamis.settings import ModelSettings
-load_model(ModelSettings(name={str(folder)!r}, cache_dir={str(cache_dir)!r}, threads=1))
-"""
-    command = [sys.executable, "-c", code]
-
-    started = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(4)]
-    complaints = [process.communicate()[1] for process in started]
-
-    assert complaints == [b""] * 4
-    assert len(kept(cache_dir)) == 1
-
-
-def test_a_spoilt_conversion_is_made_again(
-    folder: Path, cache_dir: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    opened(folder, cache_dir)
-    (made,) = (cache_dir / "converted").iterdir()
-    (made / "ctranslate2" / "model.bin").write_bytes(b"cut short")
-
-    model = opened(folder, cache_dir)
-
-    assert model.backend.forward(model.tokenizer.encode("q", ["d"])).shape == (1,)
-    assert "is made again" in caplog.text
-
-
-def test_a_conversion_without_its_manifest_is_made_again(folder: Path, cache_dir: Path) -> None:
-    opened(folder, cache_dir)
-    (made,) = (cache_dir / "converted").iterdir()
-    (made / "tamis-manifest.json").unlink()
-
-    opened(folder, cache_dir)
-
-    assert (made / "tamis-manifest.json").exists()
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
@@ -246,15 +138,6 @@ print(load_model(ModelSettings(name={str(folder)!r}, cache_dir={str(cache_dir)!r
     printed = subprocess.check_output([sys.executable, "-c", code], text=True)
 
     assert printed.strip() == "ctranslate2"
-
-
-def test_the_names_of_cached_models_are_plain(folder: Path, cache_dir: Path) -> None:
-    write_json(folder / "tamis.json", {"name": "BAAI/bge reranker\nv2"})
-
-    opened(folder, cache_dir)
-
-    assert next(iter(kept(cache_dir))).startswith("BAAI-bge-reranker-v2-float32-")
-    assert not ctranslate2.cuda_available()
 
 
 REPORT = CalibrationReport(

@@ -1,8 +1,11 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tamis.engine.hub import EMBEDDED_FOLDER, list_fetched, locate
+from tamis.engine.hub import list_fetched
+from tamis.engine.location import EMBEDDED_FOLDER, locate
 from tamis.errors import HubUnreachableError, ModelNotFoundError
 
 
@@ -36,3 +39,17 @@ def test_a_name_that_the_hub_could_not_have_is_not_found(name: str) -> None:
 
 def test_without_a_cache_nothing_is_listed() -> None:
     assert list_fetched() == []
+
+
+def test_a_model_that_is_here_is_found_without_the_hubs_client(tmp_path: Path) -> None:
+    code = f"""
+import sys
+from tamis.engine.location import locate
+locate("tamis-mini", revision=None, offline=False)
+locate({str(tmp_path)!r}, revision=None, offline=False)
+print("huggingface_hub" in sys.modules)
+"""
+
+    printed = subprocess.check_output([sys.executable, "-c", code], text=True)
+
+    assert printed.strip() == "False"

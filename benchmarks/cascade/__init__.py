@@ -1,0 +1,1 @@
+"""What a cascade gives and costs: `python -m benchmarks.cascade`."""

@@ -1,0 +1,191 @@
+"""docs/performance.md, from the saved results of benchmarks/."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
+LARGE, MINI = "xlm-roberta-large, random weights, int8", "tamis-mini"
+
+HEAD = """# Performance
+
+Printed by `python -m docs.generate` from `benchmarks/results/`; each section names its script. All
+of it ran on two cores of one machine: {processor}. The large model is bge-reranker-v2-m3's
+architecture (XLM-RoBERTa-large) with seeded random weights: speed and memory mean something there,
+ranking does not. Machines wander, so ratios count, taken in one run, in turn. No GPU was at hand:
+[gpu.md](gpu.md).
+
+The aims are tamis's own, set before measuring. One that is missed is called so.
+"""
+SIDE_BY_SIDE = """
+## Beside other ways to run the same model
+
+`benchmarks.side_by_side`, [README](../README.md#beside-others). Times as fast as
+
+"""
+LIMIT = """
+## How near the machine's limit
+
+Operations on the tokens that matter (no padding), as a share of the GEMM rate that torch reaches
+in the same dtype on the same cores in the same run (median: float32 {float32:,.0f}, bfloat16
+{bfloat16:,.0f}, int8 {int8:,.0f} billion operations a second). Aims: 0.88 for the faster float32
+runtime, 0.75 for int8.
+
+"""
+LIMIT_NOTE = """
+With AMX the matrix units take int8 in a tenth of float32's time, and what stays in vector
+instructions (attention, softmax, GELU, norms, quantizing each token's activations) takes the
+larger part: CTranslate2's int8 does not come near 0.75 there. bfloat16 on AMX is faster than int8
+and nearer to float32's logits, but wants torch, and a processor that has it; `dtype auto` does not
+take it by itself.
+"""
+HTTP = """
+## Beside another server
+
+`benchmarks.over_http`: requests of 8 short documents, infinity-emb {infinity} on torch. Aims, for
+int8: 2.5 times its throughput, and 0.4 of its median answer time with one caller.
+
+"""
+MEMORY = """
+## Memory and start
+
+`benchmarks.memory_and_start`: `tamis serve` in an environment without torch, high-water mark of
+its resident memory after some requests, seconds from the command to the first 200 of `/readyz`,
+converted before. Aims: 1,600 MB and 3 s (large, int8), 300 MB and 1 s (tamis-mini).
+
+"""
+MEMORY_NOTE = """
+tamis-mini computes in float32 from int8 weights: its word embedding, widened, is the largest part,
+then the tokenizer, the layers, and Python with its libraries. In int8 it would need far less, and
+its ranking would move ([numerics](numerics.md)).
+"""
+COST = """
+## Cost grows with tokens
+
+`benchmarks.cost_per_token`, the large model in {dtype}, a token budget of {max_batch_tokens}. Aim:
+time per token within 15% from 1 to 1,000 documents and, attention's share aside, from 20 to 510
+tokens a pair.
+
+"""
+COST_NOTE = """
+One short pair is dearer by the token because all weights are read from memory for so few tokens.
+Longer pairs are dearer because attention grows with their square; the last column counts its
+operations, though not that they run in slower instructions than the linear layers'.
+"""
+
+
+def performance_page() -> str:
+    """The page."""
+    fifty, sixteen = _run("side_by_side"), _run("side_by_side_16_documents")
+    environment = _saved("side_by_side")["environment"]
+    rates = fifty["gemm"]["median_rates_1e9_per_second"]
+    http, cost = _saved("over_http")["measured"], _saved("cost_per_token")["measured"]
+    parts = [
+        HEAD.format(processor=environment["processor"]),
+        SIDE_BY_SIDE,
+        _side_by_side(fifty, sixteen),
+        LIMIT.format(**rates),
+        _shares(fifty, sixteen),
+        LIMIT_NOTE,
+        HTTP.format(infinity=http["infinity_versions"]["infinity-emb"]),
+        _http(http),
+        MEMORY,
+        _memory(_saved("memory_and_start")["measured"]),
+        MEMORY_NOTE,
+        COST.format(**cost),
+        _cost(cost),
+        COST_NOTE,
+    ]
+    return "".join(parts)
+
+
+def _side_by_side(fifty: dict[str, Any], sixteen: dict[str, Any]) -> str:
+    def times(run: dict[str, Any], way: str, peer: str) -> str:
+        found = run["contestants"]
+        return f"{found[peer]['seconds_median'] / found[way]['seconds_median']:.1f}"
+
+    ways = {
+        "tamis ctranslate2 int8": ("7.5", "4.7", "10"),
+        "tamis torch float32": ("4.5", "2.8", "6.5"),
+        "tamis ctranslate2 float32": ("", "", ""),
+        "tamis torch bfloat16": ("", "", ""),
+    }
+    rows = [
+        (
+            *(way, times(fifty, way, "tutorial"), aims[0]),
+            *(times(fifty, way, "CrossEncoder"), aims[1]),
+            *(times(sixteen, way, "FlagReranker"), aims[2]),
+        )
+        for way, aims in ways.items()
+    ]
+    return _table(
+        [
+            *("", "the tutorials' way, 50 documents", "aim"),
+            *("CrossEncoder, 50 documents", "aim", "FlagReranker, 16 documents", "aim"),
+        ],
+        rows,
+    )
+
+
+def _shares(fifty: dict[str, Any], sixteen: dict[str, Any]) -> str:
+    shares = [run["gemm"]["share_of_median_rate"] for run in (fifty, sixteen)]
+    rows = [(way, *(f"{share[way]:.2f}" for share in shares)) for way in shares[0]]
+    return _table(["", "50 documents", "16 documents"], rows)
+
+
+def _http(measured: dict[str, Any]) -> str:
+    rows = [
+        (
+            str(callers),
+            name,
+            f"{found['pairs_per_second']:.1f}",
+            f"{found['times_the_peers_throughput']:.2f}",
+            f"{found['p50_seconds']:.2f} s",
+            f"{found['share_of_the_peers_p50']:.2f}",
+        )
+        for callers in (1, 4, 16)
+        for name, found in measured[f"concurrency {callers}"].items()
+    ]
+    return _table(["callers", "", "pairs/s", "times", "median answer", "of the peer's"], rows)
+
+
+def _memory(measured: dict[str, Any]) -> str:
+    rows = [
+        (
+            name,
+            f"{measured[name]['peak_megabytes']:,.0f} MB",
+            f"{measured[name]['seconds_to_ready_median']:.2f} s",
+        )
+        for name in (LARGE, MINI)
+    ]
+    return _table(["", "peak memory", "start to ready"], rows)
+
+
+def _cost(measured: dict[str, Any]) -> str:
+    rows = [
+        (
+            f"{row['n_documents']:,}",
+            f"{row['tokens_a_pair']:.0f}",
+            f"{row['seconds_per_token'] * 1e6:.0f} us",
+            f"{row['seconds_per_operation'] * 1e12:.2f} ps",
+        )
+        for table in ("by_documents", "by_tokens_a_pair")
+        for row in measured[table]
+    ]
+    return _table(["documents", "tokens a pair", "a token", "an operation"], rows)
+
+
+def _saved(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return found
+
+
+def _run(name: str) -> dict[str, Any]:
+    (run,) = _saved(name)["measured"].values()
+    return dict(run)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows)]
+    return "\n".join(lines).replace(" --- ", "---") + "\n"

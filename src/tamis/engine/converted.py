@@ -1,0 +1,91 @@
+"""The cache of converted models: where each stands, and one that is whole whenever it is wanted."""
+
+import hashlib
+import json
+import logging
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from tamis.engine.checkpoint import FORMAT_VERSION, Checkpoint
+from tamis.engine.conversion import convert, stored_dtype
+from tamis.engine.manifest import read_manifest, verify_manifest
+from tamis.errors import ModelError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertedModel:
+    """A converted model on disk.
+
+    Attributes:
+        is_new: Whether it was made just now.
+        is_kept: Whether it will be there the next time.
+    """
+
+    folder: Path
+    is_new: bool = False
+    is_kept: bool = True
+
+
+def converted_folder(checkpoint: Checkpoint, *, dtype: str, cache_dir: Path) -> Path:
+    """Where the converted form of a checkpoint stands in the cache, or will stand."""
+    name = "".join(c if c.isalnum() or c in "-." else "-" for c in checkpoint.name)
+    key = _fingerprint(checkpoint.folder)[:16]
+    return cache_dir / "converted" / f"{name}-{stored_dtype(dtype)}-{key}"
+
+
+@contextmanager
+def converted(
+    checkpoint: Checkpoint, *, dtype: str, cache_dir: Path
+) -> Generator[ConvertedModel, None, None]:
+    """The converted form of a checkpoint, every byte of it compared with its manifest.
+
+    It is made from its source, which is verified then, where the cache does not hold it whole.
+    A cache that cannot be written is no hindrance: the model is read before the block ends.
+
+    Raises:
+        ModelError: the source is not what its manifest says, or cannot be converted.
+    """
+    if checkpoint.converted_dtype is not None:
+        verify_manifest(checkpoint.folder)
+        yield ConvertedModel(checkpoint.folder)
+        return
+    folder = converted_folder(checkpoint, dtype=dtype, cache_dir=cache_dir)
+    if _is_whole(folder):
+        yield ConvertedModel(folder)
+        return
+    verify_manifest(checkpoint.folder)
+    try:
+        convert(checkpoint, folder, dtype=dtype)
+    except OSError as error:
+        logger.warning("cannot keep the converted model in %s: %s", folder.parent, error)
+        with tempfile.TemporaryDirectory() as temporary:
+            made = convert(checkpoint, Path(temporary) / "converted", dtype=dtype)
+            yield ConvertedModel(made, is_new=True, is_kept=False)
+        return
+    yield ConvertedModel(folder, is_new=True)
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        return verify_manifest(folder) is not None
+    except (ModelError, OSError) as error:
+        logger.warning("the converted model is made again: %s", error)
+        return False
+
+
+def _fingerprint(folder: Path) -> str:
+    """Changes whenever a checkpoint's files do: their digests, or their sizes and times."""
+    state: object = read_manifest(folder)
+    if state is None:
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+        state = [str(folder.resolve())] + [
+            [path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files
+        ]
+    content = json.dumps([FORMAT_VERSION, version("ctranslate2"), state], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
