@@ -29,8 +29,8 @@ from tamis.bench.workloads import even, rag_mix
 from tamis.engine.checkpoint import RUNTIME_FOLDER, read_checkpoint
 from tamis.engine.collate import PackedBatch, collate
 from tamis.engine.device import usable_cores
-from tamis.engine.hub import locate
 from tamis.engine.loading import load_model
+from tamis.engine.location import locate
 from tamis.engine.pairs import EncodedPair
 from tamis.engine.runtimes.kernels import (
     ENVIRONMENTS,

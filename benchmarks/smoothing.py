@@ -38,8 +38,8 @@ from tamis.engine.collate import PackedBatch
 from tamis.engine.conversion import encoder_spec, spec_source
 from tamis.engine.device import processor_name, usable_cores
 from tamis.engine.heads import Head
-from tamis.engine.hub import EMBEDDED_FOLDER
 from tamis.engine.loading import load_model
+from tamis.engine.location import EMBEDDED_FOLDER
 from tamis.engine.pairs import EncodedPair, Logits
 from tamis.engine.runtimes.base import Runtime
 from tamis.engine.runtimes.ctranslate2 import CTranslate2Runtime
