@@ -24,11 +24,8 @@ def serve(context: typer.Context) -> None:
 
 
 def _run(settings: Settings) -> None:
-    import uvicorn
-
     from tamis.observability.logs import configure_logs
     from tamis.observability.metrics import Metrics
-    from tamis.server.app import create_app
     from tamis.server.lifespan import ModelLife
 
     listener = _listen(settings.server)
@@ -41,6 +38,11 @@ def _run(settings: Settings) -> None:
         server.should_exit = True
 
     life = ModelLife(settings, metrics, on_failure=stop)
+    life.begin()  # the rest is imported beside it
+    import uvicorn
+
+    from tamis.server.app import create_app
+
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(settings.server, metrics, life),

@@ -50,7 +50,7 @@ if TYPE_CHECKING:  # it is imported late: CTranslate2 reads its environment then
 logger = logging.getLogger(__name__)
 
 WARM_UP_QUERY = "What is a tamis?"
-WARM_UP_DOCUMENTS = ("A tamis is a fine sieve.", "鼓筛是一种细筛。", "sieve " * 200)
+WARM_UP_DOCUMENTS = ("A tamis is a fine sieve.", "鼓筛是一种细筛。", "sieve " * 50)
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ class ModelLife:
         self._load = load
         self._on_failure = on_failure
         self._turn = Lock()
+        self._begun: Future[LoadedModel] | None = None
         self._service: RerankService | None = None
         self.model: LoadedModel | None = None
         self.first_stage: LoadedModel | None = None
@@ -71,6 +72,10 @@ class ModelLife:
             raise NotReadyError("the model is not ready yet; try again soon")
         return self._service
 
+    def begin(self) -> None:
+        """Start loading before there is an event loop; `run` goes on from there."""
+        self._begun = self._load_in_thread(self._settings.model)
+
     @asynccontextmanager
     async def run(self) -> AsyncGenerator[None]:
         """Load in the background while the server runs; close everything at its end.
@@ -91,7 +96,8 @@ class ModelLife:
 
     async def _start(self) -> None:
         try:
-            self.model = await asyncio.wrap_future(self._load_in_thread(self._settings.model))
+            begun = self._begun or self._load_in_thread(self._settings.model)
+            self.model = await asyncio.wrap_future(begun)
             if self._settings.cascade.keep:
                 first = first_stage_settings(self._settings.cascade.model, self._settings.model)
                 self.first_stage = await asyncio.wrap_future(self._load_in_thread(first))
