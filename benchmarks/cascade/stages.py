@@ -14,8 +14,8 @@ from tamis.engine.checkpoint import (
     WEIGHTS_FILE,
     read_json,
 )
-from tamis.engine.hub import EMBEDDED_FOLDER
 from tamis.engine.loading import LoadedModel, load_model
+from tamis.engine.location import EMBEDDED_FOLDER
 from tamis.settings import DEFAULT_MODEL, DtypeName, ModelSettings
 
 
