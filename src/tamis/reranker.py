@@ -73,6 +73,9 @@ class Reranker:
         given = cast("object", model)  # callers may have no types
         if not isinstance(given, str | Path | LoadedModel):
             raise SettingsError(f"a model is a name or a folder, not {type(given).__name__}")
+        policy = cast("object", cascade)
+        if not isinstance(policy, Cascade | None):
+            raise SettingsError(f"a cascade is a tamis.Cascade, not {type(policy).__name__}")
         if not isinstance(model, LoadedModel):
             options = {
                 "name": str(model),

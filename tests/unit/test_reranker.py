@@ -1,6 +1,6 @@
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -200,3 +200,8 @@ def test_a_margin_and_a_large_number_let_the_model_read_more(
 def test_a_first_stage_that_is_not_there_is_an_error(tiny_model: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelNotFoundError, match="no-stage"):
         Reranker(tiny_model, threads=1, cascade=Cascade(1), first_stage=tmp_path / "no-stage")
+
+
+def test_a_number_is_no_cascade(tiny_model: Path) -> None:
+    with pytest.raises(SettingsError, match=r"tamis.Cascade, not int"):
+        Reranker(tiny_model, cascade=cast("Cascade", 10))

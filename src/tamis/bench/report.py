@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from tamis.bench import RANDOM_LARGE, WorkloadName
 from tamis.bench.engine import EngineReport, measure_engine
 from tamis.bench.environment import environment
@@ -144,8 +146,9 @@ def _prepare(settings: ModelSettings, say: Say) -> tuple[ModelSettings, Report]:
 def _write_random_large(folder: Path) -> None:
     try:
         write_random_checkpoint(folder)
-    except OSError as error:
-        raise SettingsError(f"cannot write {folder}: {error.strerror}") from error
+    except (OSError, SafetensorError) as error:  # the latter where there is no room for weights
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SettingsError(f"cannot write {folder}: {reason}") from error
 
 
 def _load_once(settings: ModelSettings) -> Report:

@@ -65,10 +65,20 @@ def converted(
     except OSError as error:
         logger.warning("cannot keep the converted model in %s: %s", folder.parent, error)
         with tempfile.TemporaryDirectory() as temporary:
-            made = convert(checkpoint, Path(temporary) / "converted", dtype=dtype)
+            made = _convert_beside_cache(checkpoint, Path(temporary) / "converted", dtype)
             yield ConvertedModel(made, is_new=True, is_kept=False)
         return
     yield ConvertedModel(folder, is_new=True)
+
+
+def _convert_beside_cache(checkpoint: Checkpoint, folder: Path, dtype: str) -> Path:
+    try:
+        return convert(checkpoint, folder, dtype=dtype)
+    except OSError as error:
+        raise ModelError(
+            f"{checkpoint.name} cannot be converted in {folder.parent} either: "
+            f"{error.strerror or error}; it wants room there or in model.cache_dir"
+        ) from error
 
 
 def _is_whole(folder: Path) -> bool:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from tamis.bench import report
 from tamis.bench.gemm import GemmPeak
@@ -42,3 +43,15 @@ def test_a_large_model_that_cannot_be_written_says_where(tmp_path: Path) -> None
     (tmp_path / "file").touch()
     with pytest.raises(SettingsError, match=r"cannot write .*file/random-large: Not a directory"):
         report._write_random_large(tmp_path / "file" / "random-large")
+
+
+def test_a_disk_without_room_for_random_weights_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(_: Path) -> None:
+        raise SafetensorError("I/O error: No space left on device")
+
+    monkeypatch.setattr(report, "write_random_checkpoint", no_room)
+
+    with pytest.raises(SettingsError, match=r"cannot write .*No space left"):
+        report._write_random_large(tmp_path)

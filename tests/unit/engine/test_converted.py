@@ -1,3 +1,4 @@
+import errno
 import os
 import shutil
 import subprocess
@@ -9,7 +10,7 @@ import pytest
 
 from tamis.engine.loading import LoadedModel, load_model
 from tamis.engine.manifest import write_manifest
-from tamis.errors import ChecksumMismatchError
+from tamis.errors import ChecksumMismatchError, ModelError
 from tamis.settings import DtypeName, ModelSettings
 from tests.tiny_models import write_json
 
@@ -159,3 +160,15 @@ def test_the_names_of_cached_models_are_plain(folder: Path, cache_dir: Path) -> 
     opened(folder, cache_dir)
 
     assert next(iter(kept(cache_dir))).startswith("BAAI-bge-reranker-v2-float32-")
+
+
+def test_no_room_anywhere_is_a_sentence(
+    folder: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object, **__: object) -> Path:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("tamis.engine.converted.convert", no_room)
+
+    with pytest.raises(ModelError, match=r"cannot be converted in .* either: No space left"):
+        opened(folder, cache_dir)
