@@ -59,11 +59,12 @@ def tuned(folder: Path, tuning: Tuning = SLOW, in_force: Kernels | None = "mkl")
     [
         ({}, ["mkl avx512", "onednn"], "mkl"),
         ({"mkl avx512": 1049.0, "onednn": 1049.0}, ["mkl avx512", "onednn"], "mkl"),
-        ({"onednn": 1051.0}, ["mkl avx512", "onednn"], "onednn"),
-        ({"mkl avx512": 1300.0}, ["mkl avx512", "onednn avx512"], "mkl avx512"),
+        ({"onednn": 1051.0}, ["mkl avx512", "onednn", "mkl"], "onednn"),
+        ({"onednn": 1400.0, "mkl": 1390.0}, ["mkl avx512", "onednn", "mkl"], "mkl"),
+        ({"mkl avx512": 1300.0}, ["mkl avx512", "onednn avx512", "mkl"], "mkl avx512"),
         (
             {"mkl avx512": 1300.0, "onednn avx512": 1400.0},
-            ["mkl avx512", "onednn avx512"],
+            ["mkl avx512", "onednn avx512", "mkl"],
             "onednn avx512",
         ),
     ],
@@ -81,13 +82,20 @@ def test_other_kernels_are_taken_when_they_are_clearly_faster(
     assert read_tuning(folder, dtype="int8", threads=2) == found
 
 
+def test_a_winner_that_cannot_be_held_against_the_own_choice_again_is_not_taken(
+    folder: Path, answered: Answered
+) -> None:
+    answered({"onednn": 1400.0, "mkl": OSError("no process")})
+    assert tuned(folder).kernels == "mkl"
+
+
 def test_without_avx512_the_libraries_alone_are_timed(
     folder: Path, answered: Answered, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(choice, "has_avx512", lambda: False)
     asked = answered({"mkl": 2000.0})
     assert tuned(folder, in_force="onednn").kernels == "mkl"
-    assert asked == ["mkl"]
+    assert asked == ["mkl", "onednn"]
 
 
 def test_what_wins_is_in_force_from_the_next_start_on(
