@@ -80,10 +80,11 @@ documents and, attention's share aside, from 20 to 510 tokens a pair.
 
 """
 COST_NOTE = """
-One short pair alone is dearer in either dtype: all weights are read from memory for its few tokens.
-From 10 documents up the aim is reached, and in float32 at every length. In int8 long pairs are dearer
-because attention, which grows with their square, is computed in float32 beside linear layers that
-are not: its operations count as the others' do in the columns of operations, and take longer.
+One short pair alone is dearer in either dtype: all weights are read from memory for its few
+tokens. From 10 documents up the aim is reached, and in float32 at every length. In int8 long pairs
+are dearer because attention, which grows with their square, is computed in float32 beside linear
+layers that are not: its operations count as the others' do in the columns of operations, and take
+longer.
 """
 
 
