@@ -1,5 +1,6 @@
 """Fixtures of all tests: model folders made once, and no trace outside temporary folders."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,9 @@ import pytest
 
 hypothesis.settings.register_profile("tamis", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("tamis")
+
+# a shell that starts the tests in its background has them, and all they start, ignore Ctrl-C
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 FAMILIES = ("xlm-roberta", "roberta", "bert")
 
