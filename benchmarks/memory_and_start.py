@@ -51,6 +51,7 @@ def main() -> int:
     measured: dict[str, Any] = {"torch_installed": has_torch(python)}
     for name in options.models:
         command = [str(python), "-m", "tamis", "serve", *arguments[name]]
+        command += ["--server.drain-delay-seconds", "0"]
         command += ["--model.cache-dir", str(options.work)]
         start(command)  # converts and tunes, if that was not done yet
         measured[name] = summary([start(command) for _ in range(options.starts)])

@@ -27,7 +27,8 @@ START_SECONDS = 60.0
 def main() -> int:
     """Run the example; returns the server's exit code."""
     url = f"http://127.0.0.1:{os.environ.get('TAMIS_SERVER__PORT', '8000')}"
-    with subprocess.Popen([sys.executable, "-m", "tamis", "serve"]) as server:
+    at_once = ("--server.drain-delay-seconds", "0")  # no balancer has to see it go
+    with subprocess.Popen([sys.executable, "-m", "tamis", "serve", *at_once]) as server:
         try:
             wait_until_ready(url, server)
             print(f"\nPOST {url}/rerank\n{_pretty(EXAMPLE)}\n\n{_pretty(rerank(url, EXAMPLE))}\n")

@@ -10,8 +10,9 @@ import pytest
 hypothesis.settings.register_profile("tamis", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("tamis")
 
-# a shell that starts the tests in its background has them, and all they start, ignore Ctrl-C
+# a shell in whose background the tests run, or nohup, has all they start ignore these
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 FAMILIES = ("xlm-roberta", "roberta", "bert")
 

@@ -12,6 +12,7 @@ from benchmarks.cascade.seconds import open_model
 from tamis.bench.workloads import rag_mix
 from tamis.cascade import Cascade
 from tamis.engine.loading import LoadedModel
+from tamis.scheduler.execution import BatchRunner
 from tamis.scheduler.scheduler import Scheduler
 from tamis.service import FirstStage, RerankService
 from tamis.settings import DEFAULT_MODEL
@@ -59,8 +60,7 @@ async def _serve(
     turn = Lock() if way == "in turn" else nullcontext()
     schedulers = [
         Scheduler(
-            model.backend,
-            max_batch_tokens=model.max_batch_tokens,
+            BatchRunner(model.backend, max_batch_tokens=model.max_batch_tokens),
             max_queued_tokens=1_000_000,
             turn=turn,
         )
@@ -74,6 +74,8 @@ async def _serve(
             large.tokenizer,
             schedulers[1],
             max_waiting_characters=10_000_000,
+            timeout_seconds=600,
+            least_document_room=64,
             first_stage=FirstStage(first.name, first.tokenizer, schedulers[0], Cascade(KEEP)),
         )
         stack.push_async_callback(service.close)

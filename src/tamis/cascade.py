@@ -23,6 +23,8 @@ class StagedLogits:
         logits: One for each document, (n,), non-increasing along `order`.
         order: Documents, best first, (n,): the second stage's, then the rest in the first's order.
         is_second: Whether the second stage has read the document, (n,).
+
+    A document without a logit (NaN) has no place in the order.
     """
 
     logits: NDArray[np.float32]
@@ -72,7 +74,7 @@ class Cascade:
 def one_stage(logits: NDArray[np.float32]) -> StagedLogits:
     """Logits (n,) of the second stage alone."""
     every = np.ones(len(logits), dtype=np.bool_)
-    return StagedLogits(logits, np.argsort(-logits, kind="stable"), every)
+    return StagedLogits(logits, _best_first(logits, np.arange(len(logits))), every)
 
 
 def merge(
@@ -86,20 +88,25 @@ def merge(
 
     Args:
         first: The first stage's logits, (n,).
-        kept: Documents the second stage has read, (n_kept,), at least one.
+        kept: Documents the second stage has read, (n_kept,); without any, the first stage's
+            logits stand as they are.
         second: Its logits of them, (n_kept,).
     """
     is_second = np.zeros(len(first), dtype=np.bool_)
     is_second[kept] = True
-    rest = np.flatnonzero(~is_second)
-    rest = rest[np.argsort(-first[rest], kind="stable")]
-    by_index = np.sort(kept)
-    logits = np.empty(len(first), dtype=np.float32)
+    rest = _best_first(first, np.flatnonzero(~is_second))
+    logits = first.copy()
     logits[kept] = second
-    if len(rest):
+    if len(rest) and len(kept):
         logits[rest] = _equated(first[rest], first[kept], second)
-    head = by_index[np.argsort(-logits[by_index], kind="stable")]
+    head = _best_first(logits, np.sort(kept))
     return StagedLogits(logits, np.concatenate([head, rest]), is_second)
+
+
+def _best_first(logits: NDArray[np.float32], among: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Those of some documents that have a logit, best first; equals as they were given."""
+    found = among[np.isfinite(logits[among])]
+    return found[np.argsort(-logits[found], kind="stable")]
 
 
 def _equated(

@@ -7,13 +7,22 @@ TamisError
 │   ├── InvalidFieldError       a field of the wrong type or out of its range
 │   ├── InvalidTextError        a text that is not valid Unicode
 │   ├── TextTooLongError        a text beyond max_length although truncation was refused
+│   ├── TooManyCharactersError  a query or document with more characters than it may have
 │   ├── TooManyDocumentsError   more documents than one request may carry
-│   ├── RequestTooLargeError    more tokens than the whole queue may hold
-│   └── BodyTooLargeError       more bytes than a body may have
+│   ├── RequestTooLargeError    more tokens than a request, or the whole queue, may have
+│   ├── UnscorableDocumentError the model fails on this very document
+│   ├── BodyTooLargeError       more bytes than a body may have
+│   ├── SlowBodyError           the body was not there in time
+│   ├── UnsupportedMediaTypeError  a media type or encoding that is not read
+│   ├── UnauthorizedError       no key, or none that is known
+│   ├── HostNotAllowedError     called by a name that is not the server's
+│   └── OriginNotAllowedError   called by another site's page
 ├── UnavailableError            the same call may succeed later
 │   ├── QueueFullError          no room for the request's tokens now
 │   ├── NotReadyError           the model is still loading
 │   └── ShuttingDownError       the server is draining
+├── DeadlineExceededError       there was, or will be, no answer in the time allowed
+├── OutOfMemoryError            one pair alone is too large for every device
 ├── InferenceError              the model failed on these pairs
 ├── ModelError                  the model cannot be used as asked
 │   ├── ModelNotFoundError      no folder and no repository of that name
@@ -21,6 +30,7 @@ TamisError
 │   ├── UnsafeModelError        pickled weights or code that comes with the weights
 │   ├── IncompleteModelError    a file or a shard is missing
 │   ├── ChecksumMismatchError   a file differs from its manifest
+│   ├── GoldenMismatchError     the model does not score fixed texts as it did
 │   └── RuntimeUnavailableError the runtime, device or dtype is not to be had here
 ├── HubUnreachableError         the model hub did not answer
 └── SettingsError               an option is unknown or has a value it cannot have
@@ -73,6 +83,12 @@ class TextTooLongError(RequestError):
     code = "text_too_long"
 
 
+class TooManyCharactersError(RequestError):
+    """The query or a document has more characters than it may."""
+
+    code = "too_many_characters"
+
+
 class TooManyDocumentsError(RequestError):
     """The request carries more documents than one request may."""
 
@@ -80,9 +96,15 @@ class TooManyDocumentsError(RequestError):
 
 
 class RequestTooLargeError(RequestError):
-    """The request alone has more tokens than the queue may ever hold."""
+    """The request has more tokens than one may, or than the queue may ever hold."""
 
     code = "request_too_large"
+
+
+class UnscorableDocumentError(RequestError):
+    """The model fails on this very document, and on no other."""
+
+    code = "unscorable_document"
 
 
 class BodyTooLargeError(RequestError):
@@ -91,16 +113,59 @@ class BodyTooLargeError(RequestError):
     code = "body_too_large"
 
 
+class SlowBodyError(RequestError):
+    """The body was not there in time."""
+
+    code = "slow_body"
+
+
+class UnsupportedMediaTypeError(RequestError):
+    """The body's media type, character set or encoding is not one the server reads."""
+
+    code = "unsupported_media_type"
+
+
+class UnauthorizedError(RequestError):
+    """There is no key with the request, or none that the server knows."""
+
+    code = "unauthorized"
+
+
+class HostNotAllowedError(RequestError):
+    """The request is for a name that is not the server's."""
+
+    code = "host_not_allowed"
+
+
+class OriginNotAllowedError(RequestError):
+    """The request comes from a page of another site."""
+
+    code = "origin_not_allowed"
+
+
 class UnavailableError(TamisError):
-    """The same call may succeed later."""
+    """The same call may succeed later.
+
+    Attributes:
+        retry_after_seconds: When that may be, from now; None where nobody knows.
+    """
 
     code = "unavailable"
+    retry_after_seconds: float | None = None
 
 
 class QueueFullError(UnavailableError):
-    """The queue has no room for the request's tokens now."""
+    """The queue has no room for the request's tokens now.
+
+    Attributes:
+        n_tokens_over: Tokens that must be done before there is.
+    """
 
     code = "queue_full"
+
+    def __init__(self, message: str, *, n_tokens_over: int = 0) -> None:
+        super().__init__(message)
+        self.n_tokens_over = n_tokens_over
 
 
 class NotReadyError(UnavailableError):
@@ -113,6 +178,18 @@ class ShuttingDownError(UnavailableError):
     """The server is draining and takes no new work."""
 
     code = "shutting_down"
+
+
+class DeadlineExceededError(TamisError):
+    """There was no answer in the time that was allowed, or there will be none."""
+
+    code = "deadline_exceeded"
+
+
+class OutOfMemoryError(TamisError):
+    """One pair alone is too large for every device."""
+
+    code = "out_of_memory"
 
 
 class InferenceError(TamisError):
@@ -155,6 +232,12 @@ class ChecksumMismatchError(ModelError):
     """A file differs from the manifest that was made when it was fetched."""
 
     code = "checksum_mismatch"
+
+
+class GoldenMismatchError(ModelError):
+    """Fixed texts do not score as they did when the model was first loaded."""
+
+    code = "golden_mismatch"
 
 
 class RuntimeUnavailableError(ModelError):

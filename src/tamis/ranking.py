@@ -35,7 +35,8 @@ def rank(
         logits: One for each document, (n,).
         top_n: At most so many; None for all.
         threshold: Lowest score that stays; None for no bound.
-        order: Documents, best first, where it is known already (a cascade), (n,).
+        order: Documents, best first, where it is known already; those without a logit have no
+            place in it.
     """
     if order is None:
         order = np.argsort(-logits, kind="stable")
@@ -45,8 +46,6 @@ def rank(
 def _placed(
     logits: NDArray[np.float32], order: NDArray[np.intp], threshold: float | None
 ) -> Iterator[Placed]:
-    scores = sigmoid(logits)
-    for index in order:
-        score = float(scores[index])
+    for index, score in zip(order, sigmoid(logits[order]).tolist(), strict=True):
         if threshold is None or score >= threshold:
             yield Placed(int(index), float(logits[index]), score)

@@ -14,7 +14,8 @@ from tamis.engine.loading import LoadedModel, load_model
 from tamis.engine.pairs import EncodedPair
 from tamis.errors import InvalidFieldError, SettingsError
 from tamis.ranking import rank
-from tamis.scheduler.scheduler import BatchReport, score_now
+from tamis.scheduler.execution import BatchReport
+from tamis.scheduler.scheduler import score_now
 from tamis.settings import (
     DEFAULT_MODEL,
     DeviceName,

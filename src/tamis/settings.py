@@ -123,6 +123,32 @@ class SchedulerSettings(Section):
         int,
         Field(ge=1, description="Tokens waiting or running, at most; beyond it callers get 429."),
     ] = 1_000_000
+    workers: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=64,
+            description="Processes that run the model, which share out cores or CUDA devices; "
+            "0 runs it in the server's own.",
+        ),
+    ] = 0
+    stall_seconds: Annotated[
+        float,
+        Field(
+            gt=0,
+            allow_inf_nan=False,
+            description="Seconds without progress until a model counts as hung, at least; five "
+            "times the p99 of its batches where that is more.",
+        ),
+    ] = 10.0
+    worker_start_seconds: Annotated[
+        float,
+        Field(
+            gt=0,
+            allow_inf_nan=False,
+            description="Seconds a worker gets to load, and where needed convert, its model.",
+        ),
+    ] = 1800.0
 
 
 class ServerSettings(Section):
@@ -130,11 +156,87 @@ class ServerSettings(Section):
 
     host: Annotated[str, Field(description="Address to listen on.")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535, description="Port; 0 takes a free one.")] = 8000
-    max_body_bytes: Annotated[int, Field(ge=1, description="Bytes a body may have.")] = 8 * 2**20
-    max_documents: Annotated[int, Field(ge=1, description="Documents a request may carry.")] = 1000
+    timeout_seconds: Annotated[
+        float,
+        Field(
+            gt=0,
+            allow_inf_nan=False,
+            description="Seconds until a request must be answered, unless it asks for less.",
+        ),
+    ] = 120.0
+    drain_delay_seconds: Annotated[
+        float,
+        Field(
+            ge=0,
+            allow_inf_nan=False,
+            description="Seconds from SIGTERM, when /readyz turns 503, to the end of listening.",
+        ),
+    ] = 5.0
     drain_seconds: Annotated[
         int, Field(ge=0, description="Seconds that running requests get to finish at shutdown.")
     ] = 25
+    keys_file: Annotated[
+        Path | None,
+        Field(description="File of those who may call (`tamis keys make`); anyone when left out."),
+    ] = None
+    allowed_hosts: Annotated[
+        str,
+        Field(
+            description="Names it is called by, with commas between, beside addresses, names "
+            "without a dot and its own; *.example.org for all below one, * for any."
+        ),
+    ] = ""
+    cors_origins: Annotated[
+        str,
+        Field(description="Origins whose pages may call, with commas between; * for any."),
+    ] = ""
+    metrics_port: Annotated[
+        int | None,
+        Field(ge=1, le=65_535, description="Port that /metrics is on, instead of the common one."),
+    ] = None
+    metrics_open: Annotated[
+        bool, Field(description="Whether /metrics on the common port asks for no key.")
+    ] = False
+
+
+class LimitsSettings(Section):
+    """What one caller, connection or request may take; `GET /v1/limits` shows it."""
+
+    max_body_bytes: Annotated[
+        int, Field(ge=1, description="Bytes a body may have, as it is sent and unpacked.")
+    ] = 8 * 2**20
+    max_documents: Annotated[int, Field(ge=1, description="Documents a request may carry.")] = 1000
+    max_document_characters: Annotated[
+        int, Field(ge=1, description="Characters a document's text may have.")
+    ] = 100_000
+    max_query_characters: Annotated[
+        int, Field(ge=1, description="Characters a query may have.")
+    ] = 16_000
+    max_request_tokens: Annotated[
+        int, Field(ge=1, description="Tokens a request's pairs may have, all together.")
+    ] = 1_000_000
+    max_headers: Annotated[int, Field(ge=1, description="Headers of a request.")] = 64
+    max_header_bytes: Annotated[
+        int, Field(ge=1024, description="Bytes of a request's first line and headers.")
+    ] = 32 * 2**10
+    max_chunks: Annotated[int, Field(ge=1, description="Chunks a body may come in.")] = 8192
+    header_seconds: Annotated[
+        float, Field(gt=0, allow_inf_nan=False, description="Seconds for headers to be there.")
+    ] = 10.0
+    body_seconds: Annotated[
+        float, Field(gt=0, allow_inf_nan=False, description="Seconds for a body to be there.")
+    ] = 15.0
+    answer_seconds: Annotated[
+        float,
+        Field(
+            gt=0,
+            allow_inf_nan=False,
+            description="Seconds in which a caller must take a KiB for each, or all, of an answer.",
+        ),
+    ] = 15.0
+    idle_seconds: Annotated[
+        int, Field(ge=1, description="Seconds an idle connection is kept open.")
+    ] = 75
 
 
 class LogSettings(Section):
@@ -160,6 +262,7 @@ class Settings(BaseSettings):
     cascade: CascadeSettings = Field(default_factory=CascadeSettings)
     scheduler: SchedulerSettings = Field(default_factory=SchedulerSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
+    limits: LimitsSettings = Field(default_factory=LimitsSettings)
     log: LogSettings = Field(default_factory=LogSettings)
 
     @classmethod

@@ -1,5 +1,6 @@
 """The plain data that all layers speak."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -8,6 +9,9 @@ from tamis.errors import InvalidFieldError, MissingFieldError
 
 Document = str | Mapping[str, object]
 """A text, or a mapping with a `text` and whatever else the caller wants back."""
+
+MOST_PRIORITY = 999
+"""Cohere's: 0 goes first."""
 
 TruncationSide = Literal["left", "right"]
 """Which end of a document is cut when it is too long."""
@@ -22,6 +26,9 @@ class RerankRequest:
         threshold: Lowest `score` (sigmoid, 0..1) that comes back; None for no bound.
         truncate: False refuses texts beyond `max_length` instead of cutting them.
         truncation_side: The end of a too long document that is cut.
+        priority: 0 to 999; of one caller's requests the lower number goes first.
+        timeout_seconds: When the answer must be there, from now; None takes the server's own.
+        partial: Answer with what could be scored, in time, rather than with an error.
     """
 
     query: str
@@ -30,6 +37,9 @@ class RerankRequest:
     threshold: float | None = None
     truncate: bool = True
     truncation_side: TruncationSide = "right"
+    priority: int = 0
+    timeout_seconds: float | None = None
+    partial: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what no dialect, shell or program may ask.
@@ -47,6 +57,10 @@ class RerankRequest:
             raise InvalidFieldError(f"`top_n` is {self.top_n}; it must be at least 1")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise InvalidFieldError(f"`threshold` is {self.threshold}; scores are from 0 to 1")
+        if not 0 <= self.priority <= MOST_PRIORITY:
+            raise InvalidFieldError(f"`priority` is {self.priority}; it is from 0 to 999")
+        if self.timeout_seconds is not None and not 0 < self.timeout_seconds < math.inf:
+            raise InvalidFieldError("`timeout_ms` must be more than 0")
 
     def texts(self) -> list[str]:
         """The text of each document.
@@ -114,12 +128,35 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class UnscoredDocument:
+    """A document without a score, and why.
+
+    Attributes:
+        index: Position in the request.
+        code: A stable name of the reason.
+        reason: A sentence.
+    """
+
+    index: int
+    document: Document
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class RerankResult:
-    """The answer to a `RerankRequest`, best first."""
+    """The answer to a `RerankRequest`, best first.
+
+    Attributes:
+        unscored: Documents without a score, in the order given; only where a part was enough.
+        degraded: Whether there is less in it than was asked for.
+    """
 
     model: str
     results: tuple[RankedDocument, ...]
     usage: Usage
+    unscored: tuple[UnscoredDocument, ...] = ()
+    degraded: bool = False
 
 
 def document_text(document: Document, index: int) -> str:

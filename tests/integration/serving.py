@@ -27,11 +27,15 @@ from tamis.engine.tokenization import PairTokenizer
 from tamis.observability.metrics import Metrics
 from tamis.server.app import create_app
 from tamis.server.lifespan import ModelLife, ModelLoader
+from tamis.server.protocol import protocol_class
 from tamis.settings import Settings
 from tamis.testing import FakeBackend, WordTokenizer
+from tamis.workers.process import WORKER_COMMAND
 
 TAMIS = Path(sys.executable).parent / "tamis"
 DEADLINE_SECONDS = 60.0
+AT_ONCE = {"TAMIS_SERVER__DRAIN_DELAY_SECONDS": "0"}
+"""SIGTERM need not wait for balancers that are not there."""
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -97,17 +101,37 @@ class Served:
 
 @contextmanager
 def serving(
-    settings: Settings | None = None, *, load: ModelLoader = load_model, ready: bool = True
+    settings: Settings | None = None,
+    *,
+    load: ModelLoader = load_model,
+    ready: bool = True,
+    command: Sequence[str] = WORKER_COMMAND,
+    sockets: Sequence[socket.socket] = (),
 ) -> Iterator[Served]:
-    """Run the application under uvicorn, on a socket that already listens."""
+    """Run the application under uvicorn, on a socket that already listens, and others.
+
+    Args:
+        load: Makes the model, where no workers do.
+        ready: Whether to wait until it is.
+        command: The program of workers.
+        sockets: Others to listen on.
+    """
     options = settings or Settings()
     metrics = Metrics()
     failures: list[str] = []
-    life = ModelLife(options, metrics, load=load, on_failure=lambda: failures.append("load"))
-    app = create_app(options.server, metrics, life)
+    life = ModelLife(
+        options,
+        metrics,
+        load=load,
+        on_failure=lambda: failures.append("load"),
+        command=command,
+    )
+    app = create_app(options, metrics, life)
     server = uvicorn.Server(
         uvicorn.Config(
             app,
+            http=protocol_class(options.limits, metrics.observe_refusal),
+            ws="none",
             log_config=None,
             access_log=False,
             lifespan="on",
@@ -119,7 +143,8 @@ def serving(
         listening.bind(("127.0.0.1", 0))
         listening.listen(512)
         port = listening.getsockname()[1]
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        listeners = {"sockets": [listening, *sockets]}
+        thread = threading.Thread(target=server.run, kwargs=listeners, daemon=True)
         thread.start()
         limits = httpx2.Limits(max_connections=256)
         base_url = f"http://127.0.0.1:{port}"
@@ -135,11 +160,14 @@ def serving(
 
 
 def serving_fake(
-    before_forward: Callable[[Sequence[EncodedPair]], object] | None = None, **sections: Any
+    before_forward: Callable[[Sequence[EncodedPair]], object] | None = None,
+    *,
+    sockets: Sequence[socket.socket] = (),
+    **sections: Any,
 ) -> Any:
     """`serving` on doubles; keywords are sections of the settings."""
     model = fake_model(before_forward)
-    return serving(Settings.model_validate(sections), load=lambda _: model)
+    return serving(Settings.model_validate(sections), load=lambda _: model, sockets=sockets)
 
 
 def serving_folder(folder: Path, **sections: Any) -> Any:
@@ -174,15 +202,19 @@ class Process:
 
     def __init__(self, *arguments: str, environment: dict[str, str] | None = None) -> None:
         self._process = subprocess.Popen(
-            [TAMIS, "serve", *arguments],
+            self.command(*arguments),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            env=quiet_environment() | (environment or {}),
+            env=quiet_environment() | AT_ONCE | (environment or {}),
         )
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+
+    def command(self, *arguments: str) -> list[str]:
+        """What is run."""
+        return [str(TAMIS), "serve", *arguments]
 
     def _read(self) -> None:
         assert self._process.stderr is not None
@@ -214,6 +246,11 @@ class Process:
         assert found, self.log
         until(lambda: httpx2.get(f"{found[1]}/readyz").status_code == 200)
         return found[1]
+
+    @property
+    def pid(self) -> int:
+        """Its id."""
+        return self._process.pid
 
     def terminate(self) -> None:
         """Send SIGTERM."""

@@ -63,10 +63,13 @@ def running(command: list[str], *, cwd: Path, env: dict[str, str]) -> Iterator[N
 def rerank_over_http(port: int, *, seconds: float) -> dict[int, float]:
     """Ask until the server answers; logits by index."""
     body = json.dumps({"query": QUERY, "documents": DOCUMENTS}).encode()
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/rerank", body, {"Content-Type": "application/json"}
+    )
     deadline = time.monotonic() + seconds
     while True:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/rerank", body) as answer:
+            with urllib.request.urlopen(request) as answer:
                 results = json.load(answer)["results"]
                 return {result["index"]: result["score"] for result in results}
         except (URLError, ConnectionError):

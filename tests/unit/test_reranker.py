@@ -13,7 +13,7 @@ from tamis.errors import (
     ModelNotFoundError,
     SettingsError,
 )
-from tamis.scheduler.scheduler import BatchReport
+from tamis.scheduler.execution import BatchReport
 from tamis.types import Document
 
 QUERY = "what is a panda?"

@@ -1,20 +1,25 @@
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from tamis.cascade import Cascade
+from tamis.engine.pairs import EncodedPair
 from tamis.errors import (
+    DeadlineExceededError,
     InferenceError,
     InvalidFieldError,
     QueueFullError,
+    RequestTooLargeError,
     ShuttingDownError,
     TextTooLongError,
+    UnscorableDocumentError,
 )
 from tamis.ranking import rank
+from tamis.scheduler.execution import BatchRunner
 from tamis.scheduler.scheduler import Scheduler
 from tamis.service import FirstStage, RerankService
 from tamis.testing import FakeBackend, WordTokenizer, fake_logit
@@ -33,10 +38,15 @@ def backend() -> FakeBackend:
 @pytest.fixture
 async def service(backend: FakeBackend) -> AsyncIterator[RerankService]:
     """A running service that reads 16 tokens a pair."""
-    scheduler = Scheduler(backend, max_batch_tokens=64, max_queued_tokens=10_000)
+    scheduler = Scheduler(BatchRunner(backend, max_batch_tokens=64), max_queued_tokens=10_000)
     scheduler.start()
     service = RerankService(
-        "word-model", WordTokenizer(max_length=16), scheduler, max_waiting_characters=10_000
+        "word-model",
+        WordTokenizer(max_length=16),
+        scheduler,
+        max_waiting_characters=10_000,
+        timeout_seconds=60,
+        least_document_room=4,
     )
     yield service
     await service.close()
@@ -169,7 +179,7 @@ async def test_texts_that_wait_for_the_tokenizer_are_bounded(service: RerankServ
 async def cascading(first: FakeBackend, second: FakeBackend, keep: int | Cascade) -> RerankService:
     """A running cascade of two doubles."""
     schedulers = [
-        Scheduler(backend, max_batch_tokens=64, max_queued_tokens=10_000)
+        Scheduler(BatchRunner(backend, max_batch_tokens=64), max_queued_tokens=10_000)
         for backend in (first, second)
     ]
     for scheduler in schedulers:
@@ -180,6 +190,8 @@ async def cascading(first: FakeBackend, second: FakeBackend, keep: int | Cascade
         WordTokenizer(max_length=16),
         schedulers[1],
         max_waiting_characters=10_000,
+        timeout_seconds=60,
+        least_document_room=4,
         first_stage=FirstStage("cheap", WordTokenizer(max_length=14), schedulers[0], cascade),
     )
 
@@ -303,3 +315,115 @@ def assert_nothing_waits(service: RerankService) -> None:
     statistics = service.statistics()
     assert (statistics.n_queued_jobs, statistics.n_tokens) == (0, 0)
     assert statistics.running
+
+
+def refuse(*texts: str) -> Callable[[Sequence[EncodedPair]], None]:
+    """A `before_forward` that fails each batch in which one of these texts is."""
+    bad = set(logits_alone(*texts))
+
+    def check(pairs: Sequence[EncodedPair]) -> None:
+        if any(fake_logit(pair) in bad for pair in pairs):
+            raise RuntimeError
+
+    return check
+
+
+def serving(backend: FakeBackend) -> RerankService:
+    """A running service on a backend."""
+    scheduler = Scheduler(BatchRunner(backend, max_batch_tokens=64), max_queued_tokens=10_000)
+    scheduler.start()
+    return RerankService(
+        "word-model",
+        WordTokenizer(max_length=16),
+        scheduler,
+        max_waiting_characters=10_000,
+        timeout_seconds=60,
+        least_document_room=4,
+    )
+
+
+async def test_without_partial_one_bad_document_fails_its_request_by_its_index() -> None:
+    service = serving(FakeBackend(refuse("a bear")))
+    await service.rerank(RerankRequest(QUERY, ("good",)))
+
+    with pytest.raises(UnscorableDocumentError, match="document 1 cannot be scored"):
+        await service.rerank(RerankRequest(QUERY, DOCUMENTS))
+    await service.close()
+
+
+async def test_with_partial_the_others_are_ranked_and_the_bad_one_follows_with_its_reason() -> None:
+    service = serving(FakeBackend(refuse("a bear")))
+    await service.rerank(RerankRequest(QUERY, ("good",)))
+
+    result = await service.rerank(RerankRequest(QUERY, DOCUMENTS, partial=True))
+    whole = await service.rerank(RerankRequest(QUERY, ("good",), partial=True))
+    await service.close()
+
+    logits = np.array(logits_alone("hi", "The giant panda", ""), dtype=np.float32)
+    assert [r.logit for r in result.results] == sorted(logits.tolist(), reverse=True)
+    assert result.degraded
+    (unscored,) = result.unscored
+    assert (unscored.index, unscored.code) == (1, "unscorable_document")
+    assert unscored.document is DOCUMENTS[1]
+    assert not whole.degraded
+
+
+@pytest.mark.parametrize(("top_n", "n_scored", "n_unscored"), [(1, 1, 0), (3, 3, 0), (4, 3, 1)])
+async def test_what_has_no_score_comes_last_within_top_n(
+    top_n: int, n_scored: int, n_unscored: int
+) -> None:
+    service = serving(FakeBackend(refuse("a bear")))
+    await service.rerank(RerankRequest(QUERY, ("good",)))
+
+    result = await service.rerank(RerankRequest(QUERY, DOCUMENTS, top_n=top_n, partial=True))
+    await service.close()
+
+    assert (len(result.results), len(result.unscored)) == (n_scored, n_unscored)
+
+
+async def test_a_document_that_only_the_second_stage_cannot_score_keeps_the_firsts(
+    backend: FakeBackend,
+) -> None:
+    best = int(np.argmax(logits_alone("hi", "a bear", "The giant panda", "")))
+    text = ("hi", "a bear", "The giant panda", "")[best]
+    second = FakeBackend(refuse(text))
+    service = await cascading(backend, second, keep=2)
+    await service.rerank(RerankRequest(QUERY, ("one", "two")))
+
+    with pytest.raises(UnscorableDocumentError, match=f"document {best} cannot"):
+        await service.rerank(RerankRequest(QUERY, DOCUMENTS))
+    result = await service.rerank(RerankRequest(QUERY, DOCUMENTS, partial=True))
+    await service.close()
+
+    assert result.degraded
+    assert result.unscored == ()
+    scored_by = {r.index: r.scored_by for r in result.results}
+    assert sorted(scored_by.values()) == ["cheap", "cheap", "cheap", "dear"]
+    assert scored_by[best] == "cheap"
+
+
+@pytest.mark.parametrize("asked", [None, 30.0])
+async def test_a_request_that_is_not_answered_in_time_is_told_so(asked: float | None) -> None:
+    held = threading.Event()
+    backend = FakeBackend(lambda _: held.wait(5))
+    service = serving(backend)
+    service._timeout_seconds = 0.05
+
+    with pytest.raises(DeadlineExceededError):
+        await service.rerank(RerankRequest(QUERY, DOCUMENTS, timeout_seconds=asked))
+    held.set()
+    await service.close()
+
+
+async def test_a_request_that_cannot_be_admitted_is_never_tokenized(
+    backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = serving(backend)
+    asked: list[object] = []
+    monkeypatch.setattr(WordTokenizer, "encode", lambda *given, **_: asked.append(given))
+
+    with pytest.raises(RequestTooLargeError):
+        await service.rerank(RerankRequest(QUERY, ("long words " * 20,) * 5_000))
+    await service.close()
+
+    assert asked == []

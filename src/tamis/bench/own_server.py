@@ -24,7 +24,7 @@ END_SECONDS = 10.0
 TAIL_LINES = 8
 LISTENING = re.compile(r"listening on (http://127\.0\.0\.1:\d+)")
 OWN_OPTIONS = (
-    *("--server.host=127.0.0.1", "--server.port=0"),
+    *("--server.host=127.0.0.1", "--server.port=0", "--server.drain-delay-seconds=0"),
     *("--log.level=info", "--log.format=json"),  # the log says which port it is
 )
 

@@ -5,6 +5,7 @@ import typer
 import tamis
 from tamis.cli.bench import bench
 from tamis.cli.demo import demo
+from tamis.cli.keys import keys
 from tamis.cli.models import models
 from tamis.cli.rank import rank
 from tamis.cli.serve import serve
@@ -27,6 +28,7 @@ app.command(context_settings=_SETTINGS_OPTIONS)(settings)
 app.command()(demo)
 app.command()(bench)
 app.add_typer(models, name="models")
+app.add_typer(keys, name="keys")
 
 
 @app.callback(invoke_without_command=True)

@@ -1,9 +1,11 @@
 """`tamis serve`: the HTTP server."""
 
 import logging
+import os
 import signal
 import socket
 from types import FrameType
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,64 +13,109 @@ from tamis.cli import fail
 from tamis.errors import SettingsError
 from tamis.settings import ServerSettings, Settings, load_settings
 
+if TYPE_CHECKING:  # the command line imports nothing heavy at start
+    from tamis.server.lifespan import ModelLoader
+
 logger = logging.getLogger(__name__)
 
+STALLED = 70
+"""Exit code of a server whose model hangs in its own process: sysexits' EX_SOFTWARE."""
 
-def serve(context: typer.Context) -> None:
+
+def serve(
+    context: typer.Context,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            help="Processes that run the model; short for --scheduler.workers.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
     """Serve a model over HTTP, on 127.0.0.1:8000 unless told otherwise.
 
     Takes every option that `tamis settings --names` lists, as --server.port 9000 or as
     TAMIS_SERVER__PORT=9000.
     """
-    _run(load_settings(context.args))
+    short = [] if workers is None else [f"--scheduler.workers={workers}"]
+    run(load_settings([*context.args, *short]))
 
 
-def _run(settings: Settings) -> None:
+def run(settings: Settings, load: "ModelLoader | None" = None) -> None:
+    """Serve until a signal comes or the model fails; exits then.
+
+    Args:
+        settings: Every option.
+        load: Makes the model; tamis's own way if None.
+    """
+    from tamis.engine.loading import load_model
     from tamis.observability.logs import configure_logs
     from tamis.observability.metrics import Metrics
     from tamis.server.lifespan import ModelLife
+    from tamis.server.protocol import protocol_class
 
-    listener = _listen(settings.server)
+    listeners = _listeners(settings.server)
     configure_logs(settings.log)
-    host, port = listener.getsockname()[:2]
+    host, port = listeners[0].getsockname()[:2]
     logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
     metrics = Metrics()
 
     def stop() -> None:
         server.should_exit = True
 
-    life = ModelLife(settings, metrics, on_failure=stop)
+    life = ModelLife(settings, metrics, load=load or load_model, on_failure=stop)
     life.begin()  # the rest is imported beside it
     import uvicorn
 
     from tamis.server.app import create_app
+    from tamis.server.draining import DrainingServer
 
-    server = uvicorn.Server(
+    server = DrainingServer(
         uvicorn.Config(
-            create_app(settings.server, metrics, life),
+            create_app(settings, metrics, life),
+            http=protocol_class(settings.limits, metrics.observe_refusal),
+            ws="none",
             timeout_graceful_shutdown=settings.server.drain_seconds,
             access_log=False,
             log_config=None,
             server_header=False,
             lifespan="on",
-        )
+        ),
+        announce=life.drain,
+        delay_seconds=settings.server.drain_delay_seconds,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn drains, then raises the signal once more; a drained server ends with 0
         signal.signal(number, _pass)
-    server.run(sockets=[listener])
+    server.run(sockets=listeners)
+    if life.vitals.is_stalled:
+        os._exit(STALLED)  # an orderly end would wait for the model's thread, for ever
     if life.failure is not None:
         fail(life.failure)
 
 
-def _listen(settings: ServerSettings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+def _listeners(settings: ServerSettings) -> list[socket.socket]:
+    """The socket of all callers, and that of metrics if they have a port of their own."""
+    ports = [settings.port, settings.metrics_port]
+    return [_listen(settings.host, port) for port in ports if port is not None]
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket whose connections send at once.
+
+    asyncio sees to that where a socket names its protocol, and this one does not. With Nagle's
+    algorithm an answer in two writes waits for the caller's delayed acknowledgement, 40 ms.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((settings.host, settings.port), family=family)
+        listener = socket.create_server((host, port), family=family)
     except OSError as error:
         raise SettingsError(
-            f"cannot listen on {settings.host} port {settings.port}: {error.strerror or error}"
+            f"cannot listen on {host} port {port}: {error.strerror or error}"
         ) from error
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 def _pass(_number: int, _frame: FrameType | None) -> None:

@@ -1,7 +1,8 @@
 """Pairs in, logits out: the seam between the engine and everything that schedules work."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from tamis.engine.collate import collate
 from tamis.engine.heads import Head, Matches, MaxSimHead
@@ -18,6 +19,33 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Give back what it holds; it is not used after it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a backend cannot run a batch now.
+
+    Attributes:
+        reason: A sentence for a person, without any text of a caller's.
+        is_lasting: Whether there is no point in waiting for it.
+    """
+
+    reason: str
+    is_lasting: bool
+
+
+@runtime_checkable
+class SupervisedBackend(Backend, Protocol):
+    """A backend that may be out of order for a while, and is put in order by somebody else."""
+
+    @property
+    def fault(self) -> Fault | None:
+        """Why it cannot run a batch now; None while it can. From any thread."""
+        ...
+
+    def wait_until_fit(self, seconds: float) -> None:
+        """Return when it can run a batch, or after so many seconds."""
         ...
 
 

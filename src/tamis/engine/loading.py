@@ -1,8 +1,9 @@
 """A model's settings -> tokenizer and backend, warmed up."""
 
 import logging
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,10 +20,12 @@ from tamis.engine.checkpoint import (
     weight_files,
 )
 from tamis.engine.converted import converted
+from tamis.engine.golden import compare_with_golden, golden_key
 from tamis.engine.heads import ClassificationHead, Head, MaxSimHead
 from tamis.engine.location import locate
 from tamis.engine.manifest import verify_manifest
 from tamis.engine.memory import release_unused
+from tamis.engine.pairs import Logits
 from tamis.engine.runtimes.opening import (
     RuntimePlan,
     open_ctranslate2,
@@ -60,6 +63,7 @@ class LoadedModel:
     Attributes:
         runtime: The inference library it runs on.
         max_length: Tokens a pair may have here.
+        seconds_per_token: What the warm-up took: the slowest that it is likely to be.
     """
 
     name: str
@@ -67,6 +71,7 @@ class LoadedModel:
     backend: LocalBackend
     runtime: str
     max_length: int
+    seconds_per_token: float = 0.0
 
     @property
     def device(self) -> str:
@@ -84,23 +89,38 @@ class LoadedModel:
         return self.backend.runtime.dtype
 
 
-def load_model(settings: ModelSettings) -> LoadedModel:
-    """Find, verify, convert where needed, load and warm up a model.
+def find_model(settings: ModelSettings) -> Path:
+    """The folder of a model, fetched where that is needed.
 
     Raises:
-        ModelError: it is not there, not safe, not whole, or not what tamis runs.
+        ModelNotFoundError: it is neither a folder nor a repository.
+        HubUnreachableError: it is not here, and the hub cannot or may not be asked.
+    """
+    return locate(settings.name, revision=settings.revision, offline=settings.offline)
+
+
+def load_model(settings: ModelSettings, folder: Path | None = None) -> LoadedModel:
+    """Find, verify, convert where needed, load and warm up a model.
+
+    Args:
+        settings: Which model, where and how.
+        folder: Its files, where `find_model` has been asked already.
+
+    Raises:
+        ModelError: it is not there, not safe, not whole, not what tamis runs, or does not score
+            as it did.
         HubUnreachableError: it is not here, and the hub does not answer.
         SettingsError: an option asks for what this model does not have.
     """
-    folder = locate(settings.name, revision=settings.revision, offline=settings.offline)
-    name = None if Path(settings.name).is_dir() else settings.name
-    checkpoint = read_checkpoint(folder, name=name)
+    name = _asked_name(settings)
+    checkpoint = read_checkpoint(folder or find_model(settings), name=name)
     max_length = _max_length(settings, checkpoint)
     plan = plan_runtime(settings, checkpoint)
     if plan.library == "torch":
         backend, tokenizer = _load_source(checkpoint, plan, max_length)
+        kept = None
     else:
-        backend, tokenizer = _load_converted(checkpoint, plan, max_length, settings.cache_dir)
+        backend, tokenizer, kept = _load_converted(checkpoint, plan, max_length, settings.cache_dir)
     model = LoadedModel(
         name=name or checkpoint.name,
         tokenizer=tokenizer,
@@ -109,23 +129,65 @@ def load_model(settings: ModelSettings) -> LoadedModel:
         max_length=max_length,
     )
     release_unused()  # now, so that the first request finds what the warm-up has used
-    warm_up(model)
+    started = time.monotonic()
+    logits = warm_up(model)
+    seconds = time.monotonic() - started
+    if kept is not None:
+        key = golden_key(
+            (WARM_UP_QUERY, *WARM_UP_DOCUMENTS),
+            dtype=model.dtype,
+            device=model.device,
+            max_length=max_length,
+        )
+        compare_with_golden(kept, logits, key=key, dtype=model.dtype)
     logger.info(
         "model %s is ready: %s on %s in %s, at most %d tokens a pair",
         *(model.name, model.runtime, model.device, model.dtype, model.max_length),
     )
-    return model
+    return replace(model, seconds_per_token=seconds / _n_warm_up_tokens(model))
 
 
-def warm_up(model: LoadedModel) -> None:
+def load_tokenizer(settings: ModelSettings, folder: Path) -> PairTokenizer:
+    """A model's tokenizer alone, for a process that has the model's work done by others.
+
+    Args:
+        settings: Of the model.
+        folder: Its files, which have been verified.
+
+    Raises:
+        ModelError: it is not what tamis runs.
+        SettingsError: `max_length` is more than the model reads.
+    """
+    checkpoint = read_checkpoint(folder, name=_asked_name(settings))
+    tokenizer, _ = _read_tokenizer_and_head(checkpoint, _max_length(settings, checkpoint))
+    release_unused()
+    return tokenizer
+
+
+def warm_up(model: LoadedModel) -> Logits:
     """Score a few texts, short and long, so that the first request finds everything in place.
+
+    Returns:
+        Their logits, (n_documents,).
 
     Raises:
         InferenceError: the logits are not finite.
     """
     pairs = model.tokenizer.encode(WARM_UP_QUERY, WARM_UP_DOCUMENTS)
-    if not np.isfinite(model.backend.forward(pairs)).all():
+    logits = model.backend.forward(pairs)
+    if not np.isfinite(logits).all():
         raise InferenceError(f"{model.name} gives logits that are not finite on {model.device}")
+    return logits
+
+
+def _n_warm_up_tokens(model: LoadedModel) -> int:
+    pairs = model.tokenizer.encode(WARM_UP_QUERY, WARM_UP_DOCUMENTS)
+    return sum(pair.n_tokens for pair in pairs)
+
+
+def _asked_name(settings: ModelSettings) -> str | None:
+    """What the model is called; None where a folder was named, which says it itself."""
+    return None if Path(settings.name).is_dir() else settings.name
 
 
 def _max_length(settings: ModelSettings, checkpoint: Checkpoint) -> int:
@@ -151,8 +213,11 @@ def _load_source(
 
 def _load_converted(
     source: Checkpoint, plan: RuntimePlan, max_length: int, cache_dir: Path
-) -> tuple[LocalBackend, PairTokenizer]:
-    """Tokenizer and weights are read side by side: each takes one core."""
+) -> tuple[LocalBackend, PairTokenizer, Path | None]:
+    """Tokenizer and weights are read side by side: each takes one core.
+
+    The folder is None where it is gone when this returns.
+    """
     reads_tokens = source.maxsim is not None
     with (
         converted(source, dtype=plan.dtype, cache_dir=cache_dir) as model,
@@ -169,7 +234,7 @@ def _load_converted(
     if model.is_new and model.is_kept and plan.device == "cpu":
         tuning = tune_opened(runtime, model.folder, source, threads=plan.threads)
         runtime.max_batch_tokens = tuning.max_batch_tokens
-    return LocalBackend(runtime, head), tokenizer
+    return LocalBackend(runtime, head), tokenizer, model.folder if model.is_kept else None
 
 
 def _close_opened(opening: "Future[CTranslate2Runtime]") -> None:

@@ -6,6 +6,13 @@ from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "failed to allocate memory",
+    "can't allocate memory",
+    "status_alloc_failed",
+    "std::bad_alloc",
+)
 
 
 def release_unused() -> bool:
@@ -55,3 +62,11 @@ def _fields(path: Path) -> dict[str, int]:
         return {}
     words = [line.split() for line in lines]
     return {word[0]: int(word[1]) for word in words if len(word) > 1 and word[1].isdecimal()}
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a library failed for lack of memory; each says so in its own way (docs/gpu.md)."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True  # numpy's, Python's; torch's, which is not imported for that
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(sign in text for sign in _OUT_OF_MEMORY)

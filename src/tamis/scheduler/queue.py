@@ -1,93 +1,77 @@
-"""Jobs waiting for the model: plain data, no await, no clock."""
+"""Jobs waiting for the model, shared out fairly: plain data, no await, no clock."""
 
+from bisect import insort_right
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from tamis.engine.pairs import EncodedPair, Logits
 from tamis.errors import QueueFullError, RequestTooLargeError
+from tamis.scheduler.jobs import Batch, Entry, Job, Terms
 
 
 @dataclass(slots=True, eq=False)
-class Job:
-    """All pairs of one request, and the logits they have got so far.
+class _Flow:
+    """The jobs of one caller, by priority and then in turn.
 
     Attributes:
-        waiting: Positions of pairs no batch has taken, longest first: pairs of like length
-            share a batch, and what attention pads inside it stays small.
-        n_unscored: Pairs without a logit yet.
-        error: What ended the job before all its pairs were scored.
+        jobs: Those with waiting pairs; lower priority numbers first, then who waits longest.
+        deficit: Tokens it may still take in this turn, and carries over to the next.
+        in_turn: Whether its turn has begun and is not over.
     """
 
-    pairs: Sequence[EncodedPair]
-    waiting: deque[int] = field(init=False)
-    logits: Logits = field(init=False)
-    n_unscored: int = field(init=False)
-    error: Exception | None = field(init=False, default=None)
+    jobs: list[Job] = field(default_factory=list)
+    deficit: int = 0
+    in_turn: bool = False
 
-    def __post_init__(self) -> None:
-        lengths = [pair.n_tokens for pair in self.pairs]
-        self.waiting = deque(sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)))
-        self.logits = np.full(len(lengths), np.nan, dtype=np.float32)
-        self.n_unscored = len(lengths)
+    def add(self, job: Job) -> None:
+        insort_right(self.jobs, job, key=lambda other: other.terms.priority)
 
-    @property
-    def n_tokens(self) -> int:
-        """Tokens of all its pairs."""
-        return sum(pair.n_tokens for pair in self.pairs)
+    def fill(self, entries: list[Entry], room: int) -> int:
+        """Move pairs into a batch while deficit and room allow; returns the room that is left.
 
-    @property
-    def finished(self) -> bool:
-        """Every pair has its logit, or the job has failed."""
-        return self.error is not None or not self.n_unscored
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Batch:
-    """Pairs for one forward pass: (job, position in the job) each."""
-
-    entries: tuple[tuple[Job, int], ...]
-
-    @property
-    def pairs(self) -> list[EncodedPair]:
-        """The pairs, in the order of the entries."""
-        return [job.pairs[position] for job, position in self.entries]
-
-    @property
-    def jobs(self) -> list[Job]:
-        """The jobs it serves, each once."""
-        return list(dict.fromkeys(job for job, _ in self.entries))
-
-    def only(self, job: Job) -> "Batch":
-        """The part of it that belongs to one job."""
-        return Batch(tuple(entry for entry in self.entries if entry[0] is job))
-
-    def deliver(self, logits: Logits) -> None:
-        """Hand each job its logits, (n_pairs,) in the order of the entries.
-
-        Raises:
-            ValueError: there are more or fewer logits than pairs; no job gets any then.
+        A job that got some goes behind its equals. One whose next pair exceeds the room keeps
+        its place, and smaller ones pass; one whose pair exceeds the deficit ends the turn, so
+        that the deficit can grow to it.
         """
-        if len(logits) != len(self.entries):
-            raise ValueError(f"{len(logits)} logits came for {len(self.entries)} pairs")
-        for (job, position), logit in zip(self.entries, logits, strict=True):
-            job.logits[position] = logit
-            job.n_unscored -= 1
+        for job in list(self.jobs):
+            n_before = len(entries)
+            while job.waiting and self._fits(job.next_tokens, entries, room):
+                room -= job.next_tokens
+                self.deficit -= job.next_tokens
+                entries.append((job, job.waiting.popleft()))
+            if len(entries) > n_before:
+                self.jobs.remove(job)
+                if job.waiting:
+                    self.add(job)
+            if job.waiting and job.next_tokens > self.deficit:
+                self.in_turn = False
+                break
+            if room <= 0:
+                break
+        return room
+
+    def _fits(self, n_tokens: int, entries: Collection[Entry], room: int) -> bool:
+        return n_tokens <= self.deficit and (n_tokens <= room or not entries)
 
 
 class PairQueue:
-    """Jobs in turn, bounded in tokens.
+    """Jobs of many callers, bounded in tokens, served by deficit round robin.
 
-    A batch is filled from the job at the head; a job that still has pairs then goes to the
-    end, so that a small job waits for one batch of each job before it, not for all of theirs.
-    A job whose next pair does not fit into what is left of a batch keeps its place.
+    Each flow (caller) in its turn may take its share of a batch, and carries over what it could
+    not use (Shreedhar and Varghese, SIGCOMM 1995). Within a flow the jobs of the lowest priority
+    number take turns: a small job waits for one batch of a large one, not for all of it.
+
+    Args:
+        max_tokens: Tokens of all jobs, waiting or running.
+        max_flow_tokens: Tokens of one flow's; None for no bound but the other.
     """
 
-    def __init__(self, *, max_tokens: int) -> None:
+    def __init__(self, *, max_tokens: int, max_flow_tokens: int | None = None) -> None:
         self._max_tokens = max_tokens
-        self._jobs: deque[Job] = deque()
+        self._max_flow_tokens = max_flow_tokens or max_tokens
+        self._turns: deque[_Flow] = deque()
+        self._waiting: dict[str, _Flow] = {}
+        self._flow_tokens: dict[str, int] = {}
         self._n_tokens = 0
 
     @property
@@ -98,60 +82,115 @@ class PairQueue:
     @property
     def n_jobs(self) -> int:
         """Jobs with pairs that no batch has taken."""
-        return len(self._jobs)
+        return sum(len(flow.jobs) for flow in self._turns)
 
-    def add(self, job: Job) -> None:
-        """Admit all of a job or none of it.
+    def tokens_before(self, job: Job) -> int:
+        """Waiting tokens computed before a job that came now would be done, as turns go.
+
+        Beside it every other flow, and every equal of its own, gets as much as it does.
+        """
+        own, n_before = job.n_tokens, 0
+        for name, flow in self._waiting.items():
+            if name != job.terms.flow:
+                n_before += min(own, sum(other.n_waiting_tokens for other in flow.jobs))
+                continue
+            for other in flow.jobs:
+                n_left = other.n_waiting_tokens
+                if other.terms.priority < job.terms.priority:
+                    n_before += n_left
+                elif other.terms.priority == job.terms.priority:
+                    n_before += min(own, n_left)
+        return n_before
+
+    def require_room(self, n_tokens: int, terms: Terms) -> None:
+        """Refuse what there is no room for on a caller's terms.
 
         Raises:
-            QueueFullError: there is no room now.
-            RequestTooLargeError: there is never room for so many tokens.
+            QueueFullError: there is none now; it says by how many tokens.
+            RequestTooLargeError: there never is, for so many tokens.
         """
-        n_tokens = job.n_tokens
-        if n_tokens > self._max_tokens:
+        flow_limit = self._flow_limit(terms)
+        limit = min(self._max_tokens, flow_limit)
+        if n_tokens > limit:
             raise RequestTooLargeError(
-                f"the request has {n_tokens:,} tokens, at most {self._max_tokens:,} may wait; "
+                f"the request has {n_tokens:,} tokens, at most {limit:,} may wait; "
                 "split the request"
             )
-        if self._n_tokens + n_tokens > self._max_tokens:
-            raise QueueFullError(
-                f"{self._n_tokens:,} tokens are waiting or running and {n_tokens:,} more came, "
-                f"at most {self._max_tokens:,} may; try again later"
-            )
-        self._n_tokens += n_tokens
+        _require_room(self._n_tokens, n_tokens, self._max_tokens, "")
+        n_of_flow = self._flow_tokens.get(terms.flow, 0)
+        _require_room(n_of_flow, n_tokens, flow_limit, " of this key")
+
+    def add(self, job: Job) -> None:
+        """Admit all of a job or none of it; raises as `require_room` does."""
+        self.require_room(job.n_tokens, job.terms)
+        self._n_tokens += job.n_tokens
+        n_of_flow = self._flow_tokens.get(job.terms.flow, 0)
+        self._flow_tokens[job.terms.flow] = n_of_flow + job.n_tokens
         if job.waiting:
-            self._jobs.append(job)
+            flow = self._waiting.get(job.terms.flow)
+            if flow is None:
+                flow = self._waiting[job.terms.flow] = _Flow()
+                self._turns.append(flow)
+            flow.add(job)
 
     def remove(self, job: Job) -> None:
         """Take out a job's waiting pairs and release its tokens; called once for each job."""
         self._n_tokens -= job.n_tokens
+        self._flow_tokens[job.terms.flow] -= job.n_tokens
+        if not self._flow_tokens[job.terms.flow]:
+            del self._flow_tokens[job.terms.flow]
+        self.drop(job)
+
+    def drop(self, job: Job) -> None:
+        """Take out a job's waiting pairs; a batch that runs goes on, but is not tried again."""
+        job.is_wanted = False
         job.waiting.clear()
-        if job in self._jobs:
-            self._jobs.remove(job)
+        flow = self._waiting.get(job.terms.flow)
+        if flow is not None and job in flow.jobs:
+            flow.jobs.remove(job)
+            if not flow.jobs:
+                self._forget(job.terms.flow)
+
+    def expire(self, now: float) -> None:
+        """Take out the waiting pairs of jobs whose deadline has come."""
+        late = [job for flow in self._turns for job in flow.jobs if job.terms.deadline <= now]
+        for job in late:
+            self.drop(job)
 
     def take(self, max_tokens: int) -> Batch | None:
         """The next batch, at most `max_tokens` (a longer pair goes alone); None when empty."""
-        entries: list[tuple[Job, int]] = []
-        passed: list[Job] = []
+        entries: list[Entry] = []
         room = max_tokens
-        for _ in range(len(self._jobs)):
-            job = self._jobs.popleft()
-            n_before = len(entries)
-            room = _fill(entries, job, room)
-            if job.waiting:
-                (self._jobs if len(entries) > n_before else passed).append(job)
-            if room <= 0:
-                break
-        self._jobs.extendleft(reversed(passed))
+        suspended: list[_Flow] = []
+        quantum = max(1, max_tokens // max(1, len(self._turns)))
+        while self._turns and room > 0:
+            flow = self._turns.popleft()
+            if not flow.in_turn:
+                flow.in_turn = True
+                flow.deficit += quantum
+            room = flow.fill(entries, room)
+            if flow.jobs and flow.in_turn:
+                suspended.append(flow)  # room is all it wants: its turn goes on in the next batch
+            elif flow.jobs:
+                self._turns.append(flow)
+        self._turns.extendleft(reversed(suspended))
+        for name in [name for name, flow in self._waiting.items() if not flow.jobs]:
+            del self._waiting[name]
         return Batch(tuple(entries)) if entries else None
 
+    def _flow_limit(self, terms: Terms) -> int:
+        own = terms.max_flow_tokens
+        return self._max_flow_tokens if own is None else min(self._max_flow_tokens, own)
 
-def _fill(entries: list[tuple[Job, int]], job: Job, room: int) -> int:
-    """Move pairs of a job into a batch while they fit; returns the room that is left."""
-    while job.waiting:
-        n_tokens = job.pairs[job.waiting[0]].n_tokens
-        if entries and n_tokens > room:
-            return room
-        entries.append((job, job.waiting.popleft()))
-        room -= n_tokens
-    return room
+    def _forget(self, name: str) -> None:
+        """A flow without waiting pairs keeps no claim."""
+        self._turns.remove(self._waiting.pop(name))
+
+
+def _require_room(n_held: int, n_more: int, limit: int, whose: str) -> None:
+    if n_held + n_more > limit:
+        raise QueueFullError(
+            f"{n_held:,} tokens{whose} are waiting or running and {n_more:,} more came, "
+            f"at most {limit:,} may; try again later",
+            n_tokens_over=n_held + n_more - limit,
+        )

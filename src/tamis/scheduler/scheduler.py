@@ -1,4 +1,4 @@
-"""Admission and the one loop that runs batches."""
+"""Admission and the loops that run batches."""
 
 import asyncio
 import logging
@@ -12,24 +12,26 @@ import numpy as np
 
 from tamis.engine.backend import Backend
 from tamis.engine.pairs import EncodedPair, Logits
-from tamis.errors import InferenceError, ShuttingDownError
-from tamis.scheduler.queue import Batch, Job, PairQueue
+from tamis.errors import (
+    DeadlineExceededError,
+    InferenceError,
+    NotReadyError,
+    QueueFullError,
+    ShuttingDownError,
+    TamisError,
+    UnavailableError,
+)
+from tamis.scheduler.execution import BatchReport, BatchRunner, Observer
+from tamis.scheduler.jobs import Batch, Job, Scores, Terms
+from tamis.scheduler.queue import PairQueue
+from tamis.scheduler.rate import DrainRate
 
 logger = logging.getLogger(__name__)
 
+_LOOK_AGAIN_SECONDS = 0.25
+"""How long a runner that is out of order is waited for at a time: closing waits no longer."""
 
-@dataclass(frozen=True, slots=True)
-class BatchReport:
-    """One forward pass.
-
-    Attributes:
-        n_jobs: Requests that shared it.
-    """
-
-    n_pairs: int
-    n_tokens: int
-    n_jobs: int
-    seconds: float
+NO_TERMS = Terms()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,31 +41,15 @@ class SchedulerStatistics:
     Attributes:
         n_queued_jobs: Requests with pairs that no batch has taken.
         n_tokens: Tokens admitted and not yet answered.
+        tokens_per_second: Lately, while there was work; None before the first batch.
+        degraded: In which way a backend does less than it could; None while all is well.
     """
 
     running: bool
     n_queued_jobs: int
     n_tokens: int
-
-
-def run_batch(
-    backend: Backend, batch: Batch, on_batch: Callable[[BatchReport], None] | None = None
-) -> None:
-    """One forward pass: scores a batch, reports it and hands out its logits, all or none.
-
-    Raises:
-        InferenceError: a logit is not a finite number.
-    """
-    pairs = batch.pairs
-    started = time.monotonic()
-    logits = backend.forward(pairs)
-    seconds = time.monotonic() - started
-    if not np.isfinite(logits).all():
-        raise InferenceError("the model gave logits that are not finite")
-    if on_batch is not None:
-        n_tokens = sum(pair.n_tokens for pair in pairs)
-        on_batch(BatchReport(len(pairs), n_tokens, len(batch.jobs), seconds))
-    batch.deliver(logits)
+    tokens_per_second: float | None = None
+    degraded: str | None = None
 
 
 def score_now(
@@ -73,140 +59,278 @@ def score_now(
     max_batch_tokens: int,
     on_batch: Callable[[BatchReport], None] | None = None,
 ) -> Logits:
-    """Score pairs in this thread, batch by batch; for callers without an event loop."""
+    """Score pairs in this thread, batch by batch; for callers without an event loop.
+
+    Raises:
+        TamisError: why the first pair without a logit has none.
+    """
     job = Job(pairs)
-    queue = PairQueue(max_tokens=job.n_tokens)
+    queue = PairQueue(max_tokens=max(1, job.n_tokens))
     queue.add(job)
-    while batch := queue.take(max_batch_tokens):
-        run_batch(backend, batch, on_batch)
+    runner = BatchRunner(backend, max_batch_tokens=max_batch_tokens, observer=_Reporting(on_batch))
+    while batch := queue.take(runner.max_batch_tokens):
+        runner.run(batch.entries)
+        if job.failures:
+            raise job.failures[min(job.failures)]
     return job.logits
 
 
 class Scheduler:
-    """Runs a backend for many callers. Belongs to one event loop.
+    """Runs backends for many callers. Belongs to one event loop.
 
-    While one batch runs in the model thread the queue fills, so that a lone request starts at
-    once and a busy server batches by itself.
+    While one batch runs in its model thread the queue fills, so that a lone request starts at
+    once and a busy server batches by itself. Several runners share one queue.
 
     Args:
-        turn: Held during each forward pass; schedulers that share cores share a lock, so that
-            their models do not compute at once. None where the backend is alone.
+        runners: What runs batches; each gets a thread of its own.
+        max_queued_tokens: Tokens of all callers, waiting or running.
+        max_flow_tokens: Tokens of one caller; None for no bound but the other.
+        turn: Held during each batch; schedulers that share cores share a lock, so that their
+            models do not compute at once. None where the backends are alone.
     """
 
     def __init__(
         self,
-        backend: Backend,
-        *,
-        max_batch_tokens: int,
+        *runners: BatchRunner,
         max_queued_tokens: int,
-        on_batch: Callable[[BatchReport], None] | None = None,
+        max_flow_tokens: int | None = None,
         turn: AbstractContextManager[object] | None = None,
     ) -> None:
+        self._runners = runners
         self._turn = turn or nullcontext()
-        self._backend = backend
-        self._max_batch_tokens = max_batch_tokens
-        self._on_batch = on_batch
-        self._queue = PairQueue(max_tokens=max_queued_tokens)
-        self._futures: dict[Job, asyncio.Future[Logits]] = {}
+        self._queue = PairQueue(max_tokens=max_queued_tokens, max_flow_tokens=max_flow_tokens)
+        self._rate = DrainRate()
+        self._running_tokens = 0
+        self._futures: dict[Job, asyncio.Future[None]] = {}
         self._wake = asyncio.Event()
-        self._model_thread = ThreadPoolExecutor(1, thread_name_prefix="tamis-model")
-        self._loop_task: asyncio.Task[None] | None = None
+        self._threads = ThreadPoolExecutor(len(runners), thread_name_prefix="tamis-model")
+        self._loops: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Start the loop; call from the event loop that will call `submit`."""
-        self._loop_task = asyncio.get_running_loop().create_task(self._run())
+        """Start the loops; call from the event loop that will call `submit`."""
+        loop = asyncio.get_running_loop()
+        self._loops = [loop.create_task(self._run(runner)) for runner in self._runners]
 
     async def close(self) -> None:
-        """Stop after the running batch; callers still waiting get `ShuttingDownError`."""
-        task, self._loop_task = self._loop_task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        """Stop after the running batches; callers still waiting get `ShuttingDownError`."""
+        loops, self._loops = self._loops, []
+        for loop in loops:
+            loop.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
         self._fail_all(ShuttingDownError("the server is shutting down"))
-        await asyncio.to_thread(self._model_thread.shutdown)
+        await asyncio.to_thread(self._threads.shutdown)
 
     def statistics(self) -> SchedulerStatistics:
         """Where it stands now."""
-        return SchedulerStatistics(self._running, self._queue.n_jobs, self._queue.n_tokens)
+        return SchedulerStatistics(
+            self._running,
+            self._queue.n_jobs,
+            self._queue.n_tokens,
+            self._rate.tokens_per_second,
+            next((runner.degraded for runner in self._runners if runner.degraded), None),
+        )
 
-    async def submit(self, pairs: Sequence[EncodedPair]) -> Logits:
-        """Score pairs, all or none.
+    def require_room(self, n_tokens: int, terms: Terms) -> None:
+        """Refuse what could not be admitted, from an estimate, before anything is done for it.
 
-        A caller that is cancelled takes its waiting pairs with it.
+        Args:
+            n_tokens: So many it has at least.
+            terms: The caller's.
 
         Raises:
-            QueueFullError: there is no room for them now.
-            RequestTooLargeError: there is never room for them.
-            ShuttingDownError: the scheduler is not running, or stopped before they ran.
-            InferenceError: the model failed on them.
+            TamisError: as `submit` would.
         """
         if not self._running:
             raise ShuttingDownError("the server takes no new work")
-        job = Job(pairs)
-        self._queue.add(job)
-        future: asyncio.Future[Logits] = asyncio.get_running_loop().create_future()
+        self._require_time(n_tokens, 0, terms)
+        try:
+            self._queue.require_room(n_tokens, terms)
+        except QueueFullError as error:
+            error.retry_after_seconds = self._rate.seconds_for(error.n_tokens_over)
+            raise
+
+    async def submit(
+        self,
+        pairs: Sequence[EncodedPair],
+        terms: Terms = NO_TERMS,
+        indices: Sequence[int] | None = None,
+    ) -> Scores:
+        """Score pairs, all or, where the terms allow it, what can be.
+
+        A caller that is cancelled takes its waiting pairs with it.
+
+        Args:
+            pairs: What to score.
+            terms: The caller's.
+            indices: What the caller calls each pair, for messages; its position where None.
+
+        Raises:
+            QueueFullError: there is no room for them now; it says when to come again.
+            RequestTooLargeError: there is never room for them.
+            DeadlineExceededError: they cannot be, or were not, scored in time.
+            ShuttingDownError: the scheduler is not running, or stopped before they ran.
+            NotReadyError: every runner is out of order, and not for a moment only.
+            UnscorableDocumentError: the model fails on one of them.
+            OutOfMemoryError: one of them alone is too large for every device.
+            InferenceError: the model failed as a whole.
+        """
+        if not self._running:
+            raise ShuttingDownError("the server takes no new work")
+        self._require_runner()
+        job = Job(pairs, terms, indices)
+        self._admit(job)
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._futures[job] = future
         self._wake.set()
         try:
-            return await future if job.n_unscored else job.logits
+            if not job.settled:
+                await _until(future, terms.deadline)
+            return self._scores(job)
         finally:
             self._queue.remove(job)
             del self._futures[job]
 
+    def seconds_to_drain(self, n_tokens: int = 0) -> float | None:
+        """How long what is admitted, and so many tokens more, takes; None while unknown."""
+        return self._rate.seconds_for(self._queue.n_tokens + n_tokens)
+
+    def _admit(self, job: Job) -> None:
+        self.require_room(job.n_tokens, job.terms)
+        n_before = self._queue.tokens_before(job) + self._running_tokens
+        self._require_time(job.n_tokens, n_before, job.terms)
+        self._queue.add(job)
+
+    def _require_time(self, n_tokens: int, n_before: int, terms: Terms) -> None:
+        """Refuse what cannot be done in time by the measured rate, unless a part is enough."""
+        left = terms.deadline - time.monotonic()
+        wanted = self._rate.seconds_for(n_before + n_tokens) or 0.0
+        if wanted > left and not terms.partial:
+            raise DeadlineExceededError(
+                f"{n_tokens:,} tokens behind {n_before:,} others take about {wanted:.1f} s, "
+                f"and {max(0.0, left):.1f} s are left; send fewer documents or allow more time"
+            )
+
+    def _scores(self, job: Job) -> Scores:
+        """What has become of a job now: at its deadline, or when every pair is settled.
+
+        Raises:
+            TamisError: why the first pair without a logit has none, unless a part is enough.
+        """
+        failures = dict(job.failures)
+        logits = job.logits.copy()
+        if failures and not job.terms.partial:
+            raise failures[min(failures)]
+        if not job.settled:
+            late = DeadlineExceededError("the time for this request was over")
+            if not job.terms.partial:
+                raise late
+            missing = set(np.flatnonzero(np.isnan(logits)).tolist()) - set(failures)
+            failures |= dict.fromkeys(missing, late)
+        return Scores(logits, failures)
+
     @property
     def _running(self) -> bool:
-        return self._loop_task is not None and not self._loop_task.done()
+        return bool(self._loops) and not any(loop.done() for loop in self._loops)
 
-    async def _run(self) -> None:
+    async def _run(self, runner: BatchRunner) -> None:
         try:
             while True:
-                batch = self._queue.take(self._max_batch_tokens)
+                await self._until_fit(runner)
+                self._queue.expire(time.monotonic())
+                batch = self._queue.take(runner.max_batch_tokens)
                 if batch is None:
                     self._wake.clear()
                     await self._wake.wait()
                 else:
-                    await self._score(batch)
+                    await self._score(runner, batch)
         finally:
             self._fail_all(ShuttingDownError("the scheduler has stopped"))
 
-    async def _score(self, batch: Batch) -> None:
-        """Run a batch; where it fails, each of its jobs that is still wanted again alone."""
-        error = await self._attempt(batch)
-        if error is not None and len(batch.jobs) > 1:
-            for job in batch.jobs:
-                if job in self._futures:
-                    await self._score(batch.only(job))
-            return
+    async def _until_fit(self, runner: BatchRunner) -> None:
+        """Leave the queue to other runners while one is out of order."""
+        loop = asyncio.get_running_loop()
+        while runner.fault is not None:
+            try:
+                self._require_runner()
+            except NotReadyError as error:
+                self._fail_all(error)
+            wait = runner.wait_until_fit
+            await loop.run_in_executor(self._threads, wait, _LOOK_AGAIN_SECONDS)
+
+    def _require_runner(self) -> None:
+        """Refuse while nothing is there to run on, and waiting is no use."""
+        faults = [runner.fault for runner in self._runners]
+        lasting = [fault for fault in faults if fault is not None and fault.is_lasting]
+        if len(lasting) == len(faults):
+            raise NotReadyError(f"{lasting[0].reason}; try again later")
+
+    async def _score(self, runner: BatchRunner, batch: Batch) -> None:
+        n_tokens = batch.n_tokens
+        self._running_tokens += n_tokens
+        try:
+            loop = asyncio.get_running_loop()
+            seconds = await loop.run_in_executor(self._threads, self._run_in_turn, runner, batch)
+            self._rate.observe(n_tokens, seconds / len(self._runners))
+        except Exception as error:
+            logger.exception("a batch of %d pairs could not be run", len(batch.entries))
+            failure = InferenceError(f"the model failed ({type(error).__name__})")
+            failure.__cause__ = error
+            _give_up(batch, failure)
+        finally:
+            self._running_tokens -= n_tokens
         for job in batch.jobs:
-            job.error = error
             self._resolve(job)
 
-    async def _attempt(self, batch: Batch) -> InferenceError | None:
-        loop = asyncio.get_running_loop()
-        try:
-            await loop.run_in_executor(self._model_thread, self._run_in_turn, batch)
-        except Exception as error:  # a model failure of any kind must reach the callers it hit
-            logger.exception("a batch of %d pairs failed", len(batch.entries))
-            failure = InferenceError(f"the model failed on this request ({type(error).__name__})")
-            failure.__cause__ = error
-            return failure
-        return None
-
-    def _run_in_turn(self, batch: Batch) -> None:
+    def _run_in_turn(self, runner: BatchRunner, batch: Batch) -> float:
         with self._turn:
-            run_batch(self._backend, batch, self._on_batch)
+            started = time.monotonic()
+            runner.run(batch.entries)
+            return time.monotonic() - started
 
     def _resolve(self, job: Job) -> None:
         future = self._futures.get(job)
-        if future is None or future.done() or not job.finished:
-            return
-        if job.error is not None:
-            job.waiting.clear()
-            future.set_exception(job.error)
-        else:
-            future.set_result(job.logits)
+        if future is not None and (job.settled or (job.failures and not job.terms.partial)):
+            self._queue.drop(job)  # of one that has failed no more is wanted
+            _resolve(future)
 
-    def _fail_all(self, error: ShuttingDownError) -> None:
+    def _fail_all(self, error: UnavailableError) -> None:
         for future in self._futures.values():
             if not future.done():
                 future.set_exception(error)
+
+
+class _Reporting(Observer):
+    """Passes on what went well, to one function."""
+
+    def __init__(self, on_batch: Callable[[BatchReport], None] | None) -> None:
+        self._on_batch = on_batch
+
+    def batch_done(self, report: BatchReport) -> None:
+        if self._on_batch is not None:
+            self._on_batch(report)
+
+
+async def _until(future: asyncio.Future[None], deadline: float) -> None:
+    """Wait for a future, or for a moment of `time.monotonic()`, whichever comes first."""
+    loop = asyncio.get_running_loop()
+    timer = None
+    if deadline != float("inf"):
+        when = loop.time() + max(0.0, deadline - time.monotonic())
+        timer = loop.call_at(when, _resolve, future)
+    try:
+        await future
+    finally:
+        if timer is not None:
+            timer.cancel()
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _give_up(batch: Batch, error: TamisError) -> None:
+    """Settle what a batch has left open."""
+    for job, position in batch.entries:
+        if np.isnan(job.logits[position]) and position not in job.failures:
+            job.give(position, error)

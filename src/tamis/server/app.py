@@ -7,6 +7,7 @@ import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
@@ -14,16 +15,30 @@ from starlette.routing import Route
 from tamis.observability.metrics import Metrics
 from tamis.server import documentation, health
 from tamis.server.context import ServerContext
+from tamis.server.draining import ClosingMiddleware
+from tamis.server.errors import http_error
+from tamis.server.hosts import HostMiddleware, names_in
+from tamis.server.keys import KeyFile, KeyMiddleware
 from tamis.server.lifespan import ModelLife
+from tamis.server.limits import limits
 from tamis.server.middleware import REQUEST_ID_HEADER, RequestMiddleware
-from tamis.server.routes import rerank
-from tamis.settings import ServerSettings
+from tamis.server.ports import PortMiddleware
+from tamis.server.routes import TIMEOUT_HEADER, rerank
+from tamis.settings import ServerSettings, Settings
 
 _logger = structlog.stdlib.get_logger(__name__)
 
 
-def create_app(settings: ServerSettings, metrics: Metrics, life: ModelLife) -> Starlette:
-    """The ASGI application around a model's life."""
+CALLERS_HEADERS = ("authorization", "x-api-key", REQUEST_ID_HEADER, TIMEOUT_HEADER)
+"""Headers that pages of other origins may send, where any may call, beside HTTP's common ones."""
+
+
+def create_app(settings: Settings, metrics: Metrics, life: ModelLife) -> Starlette:
+    """The ASGI application around a model's life.
+
+    Raises:
+        SettingsError: the file of keys cannot be used.
+    """
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncGenerator[None]:
@@ -35,19 +50,54 @@ def create_app(settings: ServerSettings, metrics: Metrics, life: ModelLife) -> S
             Route("/", _home),
             Route("/rerank", rerank, methods=["POST"]),
             Route("/v1/rerank", rerank, methods=["POST"]),
+            Route("/v1/limits", limits),
             Route("/livez", health.livez),
             Route("/readyz", health.readyz),
-            Route("/metrics", health.metrics),
+            Route(health.METRICS, health.metrics),
             Route("/openapi.json", documentation.openapi),
             Route("/docs", documentation.page),
             *documentation.asset_routes(),
         ],
-        middleware=[Middleware(RequestMiddleware, metrics=metrics)],
+        middleware=[
+            Middleware(ClosingMiddleware, life=life),
+            Middleware(RequestMiddleware, metrics=metrics),
+            *_guards(settings.server),
+        ],
         exception_handlers={HTTPException: _http_error, Exception: _unexpected_error},
         lifespan=lifespan,
     )
     app.state.context = ServerContext(settings, metrics, life)
     return app
+
+
+def _guards(settings: ServerSettings) -> list[Middleware]:
+    """Who may come in, and where, from the outermost on."""
+    origins = names_in(settings.cors_origins)
+    guards = [
+        Middleware(
+            HostMiddleware,
+            allowed=names_in(settings.allowed_hosts),
+            own=settings.host,
+            origins=origins,
+        )
+    ]
+    if origins:
+        guards.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=origins,
+                allow_methods=["GET", "POST"],
+                allow_headers=CALLERS_HEADERS,
+                expose_headers=[REQUEST_ID_HEADER, "retry-after"],
+            )
+        )
+    open_paths = health.PROBES
+    if settings.metrics_port is not None:
+        guards.append(Middleware(PortMiddleware, metrics_port=settings.metrics_port))
+    if settings.metrics_port is not None or settings.metrics_open:
+        open_paths |= {health.METRICS}
+    keys = None if settings.keys_file is None else KeyFile(settings.keys_file)
+    return [*guards, Middleware(KeyMiddleware, keys=keys, open_paths=open_paths)]
 
 
 async def _home(_: Request) -> Response:
@@ -56,8 +106,8 @@ async def _home(_: Request) -> Response:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for that class alone
-    body = {"error": error.detail, "code": "http_error", "request_id": request.state.request_id}
-    return JSONResponse(body, status_code=error.status_code, headers=error.headers)
+    request_id: str = request.state.request_id
+    return http_error(error.status_code, error.detail, request_id, error.headers)
 
 
 async def _unexpected_error(request: Request, error: Exception) -> Response:

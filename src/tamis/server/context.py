@@ -7,14 +7,14 @@ from starlette.requests import Request
 
 from tamis.observability.metrics import Metrics
 from tamis.server.lifespan import ModelLife
-from tamis.settings import ServerSettings
+from tamis.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class ServerContext:
     """Settings, metrics and the model's life."""
 
-    settings: ServerSettings
+    settings: Settings
     metrics: Metrics
     life: ModelLife
 

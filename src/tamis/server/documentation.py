@@ -10,6 +10,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 import tamis
+from tamis.server.limits import Limits
 from tamis.wire.jina import JinaAnswer, JinaError, JinaRequest
 from tamis.wire.native import NativeAnswer, NativeError, NativeRequest
 from tamis.wire.tei import TeiError, TeiRequest, TeiResult
@@ -39,13 +40,25 @@ _EXAMPLE = {
 }
 
 _ERROR_STATUSES = {
-    "400": "The body is not JSON, or a required field is missing or empty.",
-    "413": "The body, or its tokens, are more than the server takes.",
+    "400": "The body is not JSON, or a required field is missing or empty; or a foreign `Host`.",
+    "401": "There is no key, or none that is known.",
+    "403": "The request comes from the page of another site.",
+    "408": "The headers or the body were not there in time.",
+    "413": "The body, its chunks or its tokens are more than the server takes.",
+    "415": "The body is said to be no JSON, or is packed in an unknown way.",
     "422": "A field has a wrong type or value.",
     "424": "The model failed, in TEI's dialect.",
     "429": "The queue is full; `Retry-After` says when to come back.",
+    "431": "There are more headers, or more bytes of them, than the server reads.",
     "500": "The model failed, or the server did.",
     "503": "The model is loading, or the server is shutting down.",
+    "504": "It cannot be, or was not, answered in the time allowed.",
+    "507": "A document is too large for every device's memory.",
+}
+
+_SECURITY_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "Where the server asks for one."},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
 
 _PAGE = """<!doctype html>
@@ -70,11 +83,11 @@ _PAGE_HEADERS = {
 @cache
 def openapi_document() -> dict[str, Any]:
     """The API in OpenAPI 3.1, from the very types that read and write bodies."""
-    types = [*_REQUESTS, *_ANSWERS, *_ERRORS]
+    types = [*_REQUESTS, *_ANSWERS, *_ERRORS, Limits]
     schemas, components = msgspec.json.schema_components(
         types, ref_template="#/components/schemas/{name}"
     )
-    requests, answers, errors = schemas[:3], schemas[3:6], schemas[6:]
+    requests, answers, errors, limits = schemas[:3], schemas[3:6], schemas[6:9], schemas[9]
     rerank = {"post": _rerank_operation(requests, answers, errors)}
     return {
         "openapi": "3.1.0",
@@ -82,11 +95,13 @@ def openapi_document() -> dict[str, Any]:
         "paths": {
             "/rerank": rerank,
             "/v1/rerank": rerank,
+            "/v1/limits": _limits_operation(limits, errors),
             "/livez": _probe("Is the process alive?"),
             "/readyz": _probe("Does the model answer?", unready=True),
             "/metrics": _probe("Metrics in Prometheus's text format.", media_type="text/plain"),
         },
-        "components": {"schemas": components},
+        "components": {"schemas": components, "securitySchemes": _SECURITY_SCHEMES},
+        "security": [{}, *({name: []} for name in _SECURITY_SCHEMES)],
     }
 
 
@@ -106,7 +121,7 @@ def asset_routes() -> list[Route]:
 
 
 async def _asset(request: Request) -> Response:
-    name = request.url.path.rpartition("/")[2]
+    name = request.scope["path"].rpartition("/")[2]
     return Response(_read_asset(name), media_type=ASSETS[name])
 
 
@@ -127,6 +142,19 @@ def _rerank_operation(requests: Any, answers: Any, errors: Any) -> dict[str, Any
         },
         "responses": {"200": _answer("Best first.", {"anyOf": answers})}
         | {status: _answer(text, {"anyOf": errors}) for status, text in _ERROR_STATUSES.items()},
+    }
+
+
+def _limits_operation(schema: Any, errors: Any) -> dict[str, Any]:
+    refused = {
+        status: _answer(_ERROR_STATUSES[status], {"anyOf": errors}) for status in ("400", "401")
+    }
+    return {
+        "get": {
+            "tags": ["operations"],
+            "summary": "What a request, a connection and your key may take.",
+            "responses": {"200": _answer("In force now.", schema)} | refused,
+        }
     }
 
 

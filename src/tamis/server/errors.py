@@ -1,19 +1,38 @@
 """Errors -> HTTP, in one table."""
 
+import math
+import random
+from collections.abc import Mapping
+
+import msgspec
+from starlette.responses import JSONResponse, Response
+from starlette.types import Scope
+
 from tamis.errors import (
     BodyTooLargeError,
+    DeadlineExceededError,
+    HostNotAllowedError,
     InferenceError,
     InvalidTextError,
     MalformedBodyError,
     MissingFieldError,
+    OriginNotAllowedError,
+    OutOfMemoryError,
     QueueFullError,
     RequestError,
     RequestTooLargeError,
+    SlowBodyError,
     TamisError,
+    UnauthorizedError,
     UnavailableError,
+    UnsupportedMediaTypeError,
 )
+from tamis.wire.dialect import Failure
+from tamis.wire.native import Native
 
-RETRY_AFTER_SECONDS = 1
+MOST_RETRY_AFTER_SECONDS = 60
+RETRY_JITTER = 0.5
+"""Of the waiting time, added at random, so that who was refused together comes back apart."""
 
 ERROR_STATUSES: dict[type[TamisError], int] = {
     TamisError: 500,
@@ -21,10 +40,17 @@ ERROR_STATUSES: dict[type[TamisError], int] = {
     MalformedBodyError: 400,
     MissingFieldError: 400,
     InvalidTextError: 400,
+    HostNotAllowedError: 400,
+    UnauthorizedError: 401,
+    OriginNotAllowedError: 403,
+    SlowBodyError: 408,
     BodyTooLargeError: 413,
     RequestTooLargeError: 413,
+    UnsupportedMediaTypeError: 415,
     UnavailableError: 503,
     QueueFullError: 429,
+    DeadlineExceededError: 504,
+    OutOfMemoryError: 507,
     InferenceError: 500,
 }
 
@@ -34,6 +60,35 @@ def status_of(error: TamisError) -> int:
     return next(ERROR_STATUSES[cls] for cls in type(error).__mro__ if cls in ERROR_STATUSES)
 
 
-def headers_of(status: int) -> dict[str, str]:
-    """Headers that belong to an error's status."""
-    return {"retry-after": str(RETRY_AFTER_SECONDS)} if status in (429, 503) else {}
+def headers_of(error: TamisError) -> dict[str, str]:
+    """Headers that belong to an error: when to come again, in whole seconds, or how."""
+    if isinstance(error, UnauthorizedError):
+        return {"www-authenticate": 'Bearer realm="tamis"'}
+    if isinstance(error, SlowBodyError):
+        return {"connection": "close"}
+    if not isinstance(error, UnavailableError):
+        return {}
+    seconds = (error.retry_after_seconds or 0.0) * (1 + RETRY_JITTER * random.random())  # noqa: S311 - no secret
+    return {"retry-after": str(min(MOST_RETRY_AFTER_SECONDS, max(1, math.ceil(seconds))))}
+
+
+def refusal(error: TamisError, scope: Scope) -> Response:
+    """The answer to a request that no route sees; its code stays in the request's state."""
+    state = scope["state"]
+    state["refusal"] = error.code
+    failure = Failure(error, status_of(error), state["request_id"])
+    status, body = Native.encode_error(failure)
+    return Response(
+        msgspec.json.encode(body),
+        status_code=status,
+        headers=headers_of(error),
+        media_type="application/json",
+    )
+
+
+def http_error(
+    status: int, detail: str, request_id: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    """The answer of HTTP's own errors: no such path, no such method."""
+    body = {"error": detail, "code": "http_error", "request_id": request_id}
+    return JSONResponse(body, status_code=status, headers=headers)

@@ -3,21 +3,32 @@
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from tamis.engine.loading import LoadedModel
 from tamis.server.context import ServerContext
+from tamis.server.lifespan import Model
+
+PROBES = frozenset({"/livez", "/readyz"})
+METRICS = "/metrics"
 
 
-async def livez(_: Request) -> Response:
-    """200 while the event loop turns."""
+async def livez(request: Request) -> Response:
+    """200 while the event loop turns and no model in this process hangs; else 503."""
+    vitals = ServerContext.of(request).life.vitals
+    if vitals.is_stalled:
+        return JSONResponse({"status": "stalled", "reason": vitals.reason}, status_code=503)
     return JSONResponse({"status": "alive"})
 
 
 async def readyz(request: Request) -> Response:
-    """200 once the model answers; 503 before, and when it cannot."""
+    """200 once the model answers, `degraded` too; 503 before, when it cannot, and at the end."""
     life = ServerContext.of(request).life
-    body: dict[str, object] = {"status": life.state}
+    degraded = life.degraded if life.state == "ready" else None
+    body: dict[str, object] = {"status": "degraded" if degraded else life.state}
+    if life.vitals.reason:
+        body["reason"] = life.vitals.reason
     if life.model is not None:
         body |= _described(life.model)
+    if life.degraded is not None:
+        body["degraded"] = life.degraded
     if life.first_stage is not None:
         body["first_stage"] = _described(life.first_stage)
     return JSONResponse(body, status_code=200 if life.state == "ready" else 503)
@@ -29,7 +40,7 @@ async def metrics(request: Request) -> Response:
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _described(model: LoadedModel) -> dict[str, str]:
+def _described(model: Model) -> dict[str, str]:
     return {
         "model": model.name,
         "runtime": model.runtime,

@@ -2,19 +2,26 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from threading import Lock, Thread
-from typing import Literal
+from typing import Literal, TypeVar
 
 from tamis.cascade import Cascade
-from tamis.engine.loading import LoadedModel, load_model
+from tamis.engine.backend import Backend
+from tamis.engine.loading import WARM_UP_DOCUMENTS, WARM_UP_QUERY, LoadedModel, load_model
 from tamis.errors import NotReadyError, TamisError
 from tamis.observability.metrics import Metrics
+from tamis.scheduler.execution import BatchRunner
 from tamis.scheduler.scheduler import Scheduler
+from tamis.server.vitals import Vitals
 from tamis.service import FirstStage, RerankService
 from tamis.settings import ModelSettings, Settings, first_stage_settings
+from tamis.workers.backend import Limits
+from tamis.workers.crew import WorkerCrew
+from tamis.workers.patience import Patience, WatchedBackend
+from tamis.workers.process import WORKER_COMMAND
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +29,9 @@ CHARACTERS_PER_TOKEN = 4
 """Of English text in XLM-R's vocabulary (the embedded model's card)."""
 
 ModelLoader = Callable[[ModelSettings], LoadedModel]
-State = Literal["loading", "ready", "failed"]
+Model = LoadedModel | WorkerCrew
+State = Literal["loading", "ready", "down", "draining", "failed"]
+Made = TypeVar("Made")
 
 
 class ModelLife:
@@ -31,6 +40,10 @@ class ModelLife:
     Args:
         load: Makes the model from its settings, in a thread.
         on_failure: Called once when loading fails, after `failure` is set.
+        command: The program of workers, where the settings ask for some.
+
+    Attributes:
+        vitals: Whether what runs the models can run them.
     """
 
     def __init__(
@@ -40,24 +53,43 @@ class ModelLife:
         *,
         load: ModelLoader = load_model,
         on_failure: Callable[[], None] | None = None,
+        command: Sequence[str] = WORKER_COMMAND,
     ) -> None:
         self._settings = settings
         self._metrics = metrics
         self._load = load
         self._on_failure = on_failure
+        self._command = command
+        self._crews: list[WorkerCrew] = []
         self._turn = Lock()
         self._begun: Future[LoadedModel] | None = None
         self._service: RerankService | None = None
-        self.model: LoadedModel | None = None
-        self.first_stage: LoadedModel | None = None
+        self.vitals = Vitals()
+        self.model: Model | None = None
+        self.first_stage: Model | None = None
         self.failure: TamisError | None = None
+        self.is_draining = False
 
     @property
     def state(self) -> State:
-        """Where it stands; a scheduler that has died is a failure."""
-        if self._service is not None:
-            return "ready" if self._service.statistics().running else "failed"
-        return "failed" if self.failure else "loading"
+        """Where it stands; a scheduler that has died is a failure, a worker's end is not."""
+        if self._service is None:
+            return "failed" if self.failure else "loading"
+        if not self._service.statistics().running:
+            return "failed"
+        if self.is_draining:
+            return "draining"
+        return "down" if self.vitals.is_down else "ready"
+
+    @property
+    def degraded(self) -> str | None:
+        """In which way it does less than it could; None while all is well, or not yet ready."""
+        return None if self._service is None else self._service.statistics().degraded
+
+    def drain(self) -> bool:
+        """Be unready from now on; requests are still answered. Returns whether any may come."""
+        self.is_draining = True
+        return self._service is not None
 
     @property
     def service(self) -> RerankService:
@@ -69,12 +101,15 @@ class ModelLife:
         if self.failure is not None:
             raise NotReadyError("the model could not be loaded; the server is going down")
         if self._service is None:
-            raise NotReadyError("the model is not ready yet; try again soon")
+            reason = self.vitals.reason
+            because = f" ({reason})" if reason else ""
+            raise NotReadyError(f"the model is not ready yet{because}; try again soon")
         return self._service
 
     def begin(self) -> None:
         """Start loading before there is an event loop; `run` goes on from there."""
-        self._begun = self._load_in_thread(self._settings.model)
+        if not self._settings.scheduler.workers:
+            self._begun = _in_thread(lambda: self._load(self._settings.model))
 
     @asynccontextmanager
     async def run(self) -> AsyncGenerator[None]:
@@ -88,19 +123,32 @@ class ModelLife:
         finally:
             loading.cancel()
             await asyncio.gather(loading, return_exceptions=True)
-            if self._service is not None:
-                await self._service.close()
-            for model in (self.first_stage, self.model):
-                if model is not None:
-                    model.backend.close()
+            await self._close()
+
+    async def _close(self) -> None:
+        for crew in self._crews:  # first: a batch that waits for a worker waits no more
+            await asyncio.to_thread(crew.close)
+        if self.vitals.is_stalled:
+            logger.error("the model hangs and is left behind")
+            return
+        if self._service is not None:
+            await self._service.close()
+        for model in (self.first_stage, self.model):
+            if isinstance(model, LoadedModel):
+                model.backend.close()
 
     async def _start(self) -> None:
         try:
-            begun = self._begun or self._load_in_thread(self._settings.model)
-            self.model = await asyncio.wrap_future(begun)
+            begun = self._begun
+            self.model = await (
+                self._open(self._settings.model, self._settings.scheduler.workers)
+                if begun is None
+                else asyncio.wrap_future(begun)
+            )
             if self._settings.cascade.keep:
                 first = first_stage_settings(self._settings.cascade.model, self._settings.model)
-                self.first_stage = await asyncio.wrap_future(self._load_in_thread(first))
+                n_workers = min(1, self._settings.scheduler.workers)
+                self.first_stage = await self._open(first, n_workers)
             self._service = self._serve(self.model)
         except TamisError as error:
             self._fail(error)
@@ -108,26 +156,29 @@ class ModelLife:
             logger.exception("the model could not be loaded")
             self._fail(TamisError(f"loading the model failed ({type(error).__name__}: {error})"))
 
-    def _load_in_thread(self, settings: ModelSettings) -> Future[LoadedModel]:
-        """A daemon thread, unlike a pool's: the process can end before it does."""
-        loaded: Future[LoadedModel] = Future()
-        loaded.set_running_or_notify_cancel()
-
-        def load() -> None:
-            try:
-                loaded.set_result(self._load(settings))
-            except BaseException as error:  # noqa: BLE001 - raised again by who awaits the future
-                loaded.set_exception(error)
-
-        Thread(target=load, name="tamis-loading", daemon=True).start()
-        return loaded
+    async def _open(self, settings: ModelSettings, n_workers: int) -> Model:
+        if not n_workers:
+            return await asyncio.wrap_future(_in_thread(lambda: self._load(settings)))
+        options = self._settings.scheduler
+        crew = WorkerCrew(
+            settings,
+            n_workers,
+            limits=Limits(stall=options.stall_seconds, start=options.worker_start_seconds),
+            command=self._command,
+            on_restart=self._metrics.observe_worker_restart,
+        )
+        self._crews.append(crew)
+        self.vitals.watch(crew.backends)
+        self._metrics.watch_workers(lambda: sum(crew.n_ready for crew in self._crews))
+        await asyncio.wrap_future(_in_thread(crew.open))
+        return crew
 
     def _fail(self, error: TamisError) -> None:
         self.failure = error
         if self._on_failure is not None:
             self._on_failure()
 
-    def _serve(self, model: LoadedModel) -> RerankService:
+    def _serve(self, model: Model) -> RerankService:
         self._metrics.describe_model(
             name=model.name, runtime=model.runtime, device=model.device, dtype=model.dtype
         )
@@ -135,28 +186,82 @@ class ModelLife:
         service = RerankService(
             model.name,
             model.tokenizer,
-            self._schedule(model),
+            self._schedule(model, self._settings.model),
             max_waiting_characters=max_queued_tokens * CHARACTERS_PER_TOKEN,
+            timeout_seconds=self._settings.server.timeout_seconds,
+            least_document_room=self._least_document_room(),
+            max_request_tokens=self._settings.limits.max_request_tokens,
             first_stage=self._serve_first_stage(),
         )
         self._metrics.watch_queue(service.statistics)
         return service
+
+    def _least_document_room(self) -> int:
+        """A query may take half of the room, and special tokens some more."""
+        models = [model for model in (self.first_stage, self.model) if model is not None]
+        return max(1, min(model.max_length for model in models) // 4)
 
     def _serve_first_stage(self) -> FirstStage | None:
         first, options = self.first_stage, self._settings.cascade
         if first is None:
             return None
         cascade = Cascade(options.keep, options.margin)
-        return FirstStage(first.name, first.tokenizer, self._schedule(first), cascade)
+        settings = first_stage_settings(options.model, self._settings.model)
+        scheduler = self._schedule(first, settings)
+        return FirstStage(first.name, first.tokenizer, scheduler, cascade)
 
-    def _schedule(self, model: LoadedModel) -> Scheduler:
+    def _schedule(self, model: Model, settings: ModelSettings) -> Scheduler:
         options = self._settings.scheduler
+        backends: Sequence[Backend] = (
+            [self._watched(model)] if isinstance(model, LoadedModel) else model.backends
+        )
+        (known_good,) = model.tokenizer.encode(WARM_UP_QUERY, WARM_UP_DOCUMENTS[:1])
+        runners = [
+            BatchRunner(
+                backend,
+                max_batch_tokens=options.max_batch_tokens or model.max_batch_tokens,
+                stand_in=self._stand_in(model, settings),
+                observer=self._metrics.batches,
+                known_good=known_good,
+            )
+            for backend in backends
+        ]
         scheduler = Scheduler(
-            model.backend,
-            max_batch_tokens=options.max_batch_tokens or model.max_batch_tokens,
+            *runners,
             max_queued_tokens=options.max_queued_tokens,
-            on_batch=self._metrics.observe_batch,
-            turn=self._turn,
+            turn=self._turn if isinstance(model, LoadedModel) else None,
         )
         scheduler.start()
         return scheduler
+
+    def _watched(self, model: LoadedModel) -> WatchedBackend:
+        patience = Patience(self._settings.scheduler.stall_seconds, model.seconds_per_token)
+        backend = WatchedBackend(model.backend, patience)
+        self.vitals.watch([backend])
+        return backend
+
+    def _stand_in(self, model: Model, settings: ModelSettings) -> Callable[[], Backend] | None:
+        """The same model on the CPU, for when its own device fails; loaded only then.
+
+        A worker gets none: it is started again, which helps a device more often.
+        """
+        if model.device == "cpu" or isinstance(model, WorkerCrew):
+            return None
+        there = {"device": "cpu", "dtype": "auto", "max_length": model.max_length}
+        on_cpu = settings.model_copy(update=there)
+        return lambda: self._watched(self._load(on_cpu))
+
+
+def _in_thread(make: Callable[[], Made]) -> Future[Made]:
+    """Call it in a daemon thread, unlike a pool's: the process can end before it does."""
+    made: Future[Made] = Future()
+    made.set_running_or_notify_cancel()
+
+    def call() -> None:
+        try:
+            made.set_result(make())
+        except BaseException as error:  # noqa: BLE001 - raised again by who awaits the future
+            made.set_exception(error)
+
+    Thread(target=call, name="tamis-loading", daemon=True).start()
+    return made

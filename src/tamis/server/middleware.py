@@ -9,9 +9,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tamis.observability.metrics import Metrics
+from tamis.server.health import METRICS, PROBES
 
 REQUEST_ID_HEADER = "x-request-id"
-QUIET_PATHS = frozenset({"/livez", "/readyz", "/metrics"})
+QUIET_PATHS = PROBES | {METRICS}
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -55,13 +56,16 @@ class RequestMiddleware:
         dialect = scope["state"].get("dialect")
         if dialect is not None:
             self._metrics.observe_request(dialect=dialect, status=status, seconds=seconds)
+        refusal = scope["state"].get("refusal")
+        if refusal is not None:
+            self._metrics.observe_refusal(refusal)
         if scope["path"] in QUIET_PATHS:
             return
         usage = scope["state"].get("usage")
         self._logger.info(
             "request",
             method=scope["method"],
-            path=scope["path"],
+            path=scope["path"] if "endpoint" in scope else None,  # else it is the caller's text
             status=status,
             seconds=round(seconds, 4),
             dialect=dialect,

@@ -1,26 +1,27 @@
 """The rerank endpoint: one path, several dialects."""
 
 import asyncio
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from tamis.errors import (
-    BodyTooLargeError,
-    ShuttingDownError,
-    TamisError,
-    TooManyDocumentsError,
-)
+from tamis.errors import InvalidFieldError, ShuttingDownError, TamisError
+from tamis.server.body import read_body
 from tamis.server.context import ServerContext
 from tamis.server.errors import headers_of, status_of
+from tamis.server.keys import Caller
+from tamis.server.limits import require_within
 from tamis.service import RerankService
 from tamis.types import RerankRequest, RerankResult
 from tamis.wire.choice import choose_dialect, parse_object
 from tamis.wire.dialect import Dialect, Failure
 from tamis.wire.native import Native
 
+TIMEOUT_HEADER = "x-request-timeout-ms"
 CLIENT_GONE = 499
 """nginx's status for a caller who left; only the log and the metrics see it."""
 
@@ -28,52 +29,68 @@ CLIENT_GONE = 499
 async def rerank(request: Request) -> Response:
     """Decode, rerank, encode; errors in the dialect that was spoken."""
     context = ServerContext.of(request)
+    limits = context.settings.limits
     request_id: str = request.state.request_id
     dialect: Dialect = Native()
     request.state.dialect = dialect.name
     try:
-        body = parse_object(await _read_body(request, context.settings.max_body_bytes))
+        body = parse_object(await read_body(request, limits))
         dialect = choose_dialect(body)
         request.state.dialect = dialect.name
         call = dialect.decode(body)
-        _require_few(call.request, context.settings.max_documents)
-        result = await _answer(context.life.service, call.request)
+        model = context.life.model
+        require_within(call.request, limits, model.max_length if model else None)
+        asked = _within_header(call.request, request.headers.get(TIMEOUT_HEADER))
+        result = await _answer(context.life.service, asked, request)
     except ClientDisconnect:
+        context.metrics.observe_cancelled()
         return Response(status_code=CLIENT_GONE)
     except TamisError as error:
+        context.metrics.observe_error(error.code)
         failure = Failure(error, status_of(error), request_id)
         status, answer = dialect.encode_error(failure)
-        return _json(answer, status, headers_of(status))
+        return _json(answer, status, headers_of(error))
     context.metrics.observe_usage(result.usage)
     request.state.usage = result.usage
     return _json(call.encode(result, request_id))
 
 
-async def _answer(service: RerankService, request: RerankRequest) -> RerankResult:
+async def _answer(service: RerankService, asked: RerankRequest, request: Request) -> RerankResult:
+    """Rerank for as long as the caller is there.
+
+    Raises:
+        ClientDisconnect: the caller left; what waited for it is out of the queue.
+    """
+    caller: Caller = request.state.caller
+    answering = asyncio.ensure_future(
+        service.rerank(asked, flow=caller.name, max_flow_tokens=caller.max_queued_tokens)
+    )
+    leaving = asyncio.ensure_future(request.receive())  # the body is read: no message but one
     try:
-        return await service.rerank(request)
+        await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            raise ClientDisconnect
+        return answering.result()
     except asyncio.CancelledError as error:  # uvicorn's way to say that the time to drain is over
         raise ShuttingDownError("the server is shutting down; try again elsewhere") from error
+    finally:
+        for task in (answering, leaving):
+            task.cancel()
+        await asyncio.gather(answering, leaving, return_exceptions=True)
 
 
-async def _read_body(request: Request, max_bytes: int) -> bytes:
-    """The body, read no further than it may go."""
-    chunks = bytearray()
-    async for chunk in request.stream():
-        chunks += chunk
-        if len(chunks) > max_bytes:
-            raise BodyTooLargeError(
-                f"the body has more than {max_bytes:,} bytes; split the request"
-            )
-    return bytes(chunks)
+def _within_header(request: RerankRequest, header: str | None) -> RerankRequest:
+    """The request, with as much time as the header leaves it.
 
-
-def _require_few(request: RerankRequest, max_documents: int) -> None:
-    n_documents = len(request.documents)
-    if n_documents > max_documents:
-        raise TooManyDocumentsError(
-            f"{n_documents:,} documents, at most {max_documents:,} allowed; split the request"
-        )
+    Raises:
+        InvalidFieldError: the header is no number of milliseconds.
+    """
+    if header is None:
+        return request
+    if not (header.isascii() and header.isdecimal() and len(header) <= 12 and int(header)):
+        raise InvalidFieldError(f"`{TIMEOUT_HEADER}` must be a whole number of milliseconds")
+    seconds = min(int(header) / 1000, request.timeout_seconds or math.inf)
+    return replace(request, timeout_seconds=seconds)
 
 
 def _json(answer: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

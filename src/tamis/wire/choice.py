@@ -10,19 +10,34 @@ from tamis.wire.jina import Jina
 from tamis.wire.native import Native
 from tamis.wire.tei import Tei
 
+MAX_DEPTH = 16
+"""Arrays and objects inside each other; a request needs three."""
+MAX_CONTAINERS = 100_000
+"""Arrays and objects; a document with fields is one, and so many are read in about 30 ms."""
+
+_BRACKETS = bytes.maketrans(b"{}", b"[]")
+_ALL_BUT_BRACKETS_AND_QUOTES = bytes(set(range(256)) - set(b'[]{}"'))
+
 
 def parse_object(data: bytes) -> RawBody:
     """A JSON object from a request's bytes, read strictly.
 
+    Of a key that is there twice the last value counts. No text of the body is in an error.
+
     Raises:
         MalformedBodyError: it is not UTF-8, not JSON, too deep, or not an object.
     """
+    brackets = _brackets(data)
+    if len(brackets) > 2 * MAX_CONTAINERS:
+        raise MalformedBodyError(f"the body has more than {MAX_CONTAINERS:,} arrays and objects")
     try:
         body: Any = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedBodyError(f"the body is not valid JSON in UTF-8: {error}") from None
     if not isinstance(body, dict):
         raise MalformedBodyError("the body must be a JSON object")
+    if _is_deeper(brackets, MAX_DEPTH):
+        raise MalformedBodyError(f"the body has more than {MAX_DEPTH} levels")
     return body
 
 
@@ -31,3 +46,22 @@ def choose_dialect(body: RawBody) -> Dialect:
     if body.get("texts") is not None or ("texts" in body and "documents" not in body):
         return Tei()
     return Jina() if body.get("model") is not None else Native()
+
+
+def _brackets(data: bytes) -> bytes:
+    """The brackets of a JSON text that are outside of its strings, braces as square ones.
+
+    A few fast passes over the bytes; of few brackets, which cannot be too deep, there are none.
+    """
+    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
+        return b""
+    unescaped = data.replace(b"\\\\", b"").replace(b'\\"', b"")
+    marks = unescaped.translate(_BRACKETS, _ALL_BUT_BRACKETS_AND_QUOTES).replace(b'""', b"")
+    return b"".join(marks.split(b'"')[::2])
+
+
+def _is_deeper(brackets: bytes, max_depth: int) -> bool:
+    """Whether brackets have more levels than that; each pass takes away the innermost."""
+    for _ in range(max_depth):
+        brackets = brackets.replace(b"[]", b"")
+    return bool(brackets)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 import msgspec
 
@@ -27,6 +27,40 @@ class Failure:
     error: TamisError
     status: int
     request_id: str
+
+
+class Terms(msgspec.Struct):
+    """On what terms a request is answered; fields of every dialect that has room for them."""
+
+    priority: (
+        Annotated[
+            int,
+            msgspec.Meta(description="Of your own requests the lower goes first.", ge=0, le=999),
+        ]
+        | None
+    ) = None
+    timeout_ms: (
+        Annotated[
+            int, msgspec.Meta(description="Milliseconds until the answer must be there.", ge=1)
+        ]
+        | None
+    ) = None
+    partial: Annotated[
+        bool | None,
+        msgspec.Meta(description="Answer with what could be scored in time (default false)."),
+    ] = None
+
+    @property
+    def timeout_seconds(self) -> float | None:
+        """The time allowed, in seconds."""
+        return None if self.timeout_ms is None else self.timeout_ms / 1000
+
+
+class Reason(msgspec.Struct):
+    """Why a document has no score."""
+
+    code: str
+    message: str
 
 
 class Call(Protocol):

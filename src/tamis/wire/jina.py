@@ -5,11 +5,17 @@ from typing import Annotated, Any
 
 import msgspec
 
-from tamis.types import RankedDocument, RerankRequest, RerankResult, document_text
-from tamis.wire.dialect import Failure, RawBody, convert, require
+from tamis.types import (
+    RankedDocument,
+    RerankRequest,
+    RerankResult,
+    UnscoredDocument,
+    document_text,
+)
+from tamis.wire.dialect import Failure, RawBody, Reason, Terms, convert, require
 
 
-class JinaRequest(msgspec.Struct):
+class JinaRequest(Terms, kw_only=True):
     """What is asked."""
 
     model: Annotated[
@@ -41,6 +47,10 @@ class JinaResult(msgspec.Struct, omit_defaults=True):
     index: int
     relevance_score: float
     document: JinaDocument | None = None
+    error: Annotated[
+        Reason | None,
+        msgspec.Meta(description="Why it has no score, and 0 stands for it (`partial` alone)."),
+    ] = None
 
 
 class JinaUsage(msgspec.Struct):
@@ -50,14 +60,17 @@ class JinaUsage(msgspec.Struct):
     total_tokens: int
 
 
-class JinaAnswer(msgspec.Struct):
-    """Best first."""
+class JinaAnswer(msgspec.Struct, omit_defaults=True):
+    """Best first; documents without a score follow in the order given."""
 
     id: str
     object: str
     model: str
     usage: JinaUsage
     results: list[JinaResult]
+    degraded: Annotated[
+        bool, msgspec.Meta(description="True where there is less in it than was asked for.")
+    ] = False
 
 
 class JinaErrorObject(msgspec.Struct):
@@ -92,7 +105,11 @@ class JinaCall:
             object="rerank",
             model=result.model,
             usage=JinaUsage(n_tokens, n_tokens),
-            results=[self._result(ranked) for ranked in result.results],
+            results=[
+                *(self._result(ranked) for ranked in result.results),
+                *(self._unscored(document) for document in result.unscored),
+            ],
+            degraded=result.degraded,
         )
 
     def _result(self, ranked: RankedDocument) -> JinaResult:
@@ -100,6 +117,12 @@ class JinaCall:
             return JinaResult(ranked.index, ranked.score)
         text = document_text(ranked.document, ranked.index)
         return JinaResult(ranked.index, ranked.score, JinaDocument(text))
+
+    def _unscored(self, unscored: UnscoredDocument) -> JinaResult:
+        text = document_text(unscored.document, unscored.index)
+        document = JinaDocument(text) if self.return_documents else None
+        reason = Reason(unscored.code, unscored.reason)
+        return JinaResult(unscored.index, 0.0, document, reason)
 
 
 class Jina:
@@ -113,7 +136,12 @@ class Jina:
         require(body, "query", "documents")
         asked = convert(body, JinaRequest)
         request = RerankRequest(
-            query=asked.query, documents=tuple(asked.documents), top_n=asked.top_n or None
+            query=asked.query,
+            documents=tuple(asked.documents),
+            top_n=asked.top_n or None,
+            priority=asked.priority or 0,
+            timeout_seconds=asked.timeout_seconds,
+            partial=asked.partial is True,
         )
         return JinaCall(request, return_documents=asked.return_documents is True)
 

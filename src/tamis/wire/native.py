@@ -9,11 +9,11 @@ from typing import Annotated, Any
 
 import msgspec
 
-from tamis.types import RankedDocument, RerankRequest, RerankResult
-from tamis.wire.dialect import Failure, RawBody, convert, require
+from tamis.types import RankedDocument, RerankRequest, RerankResult, UnscoredDocument
+from tamis.wire.dialect import Failure, RawBody, Reason, Terms, convert, require
 
 
-class NativeRequest(msgspec.Struct):
+class NativeRequest(Terms, kw_only=True):
     """What is asked."""
 
     query: Annotated[str, msgspec.Meta(description="The question.", min_length=1)]
@@ -49,13 +49,18 @@ class NativeResult(msgspec.Struct, omit_defaults=True):
     """A document in its place."""
 
     index: int
-    score: Annotated[float, msgspec.Meta(description="Raw logit.")]
-    relevance_score: Annotated[float, msgspec.Meta(description="Sigmoid of the logit, 0..1.")]
+    score: Annotated[float | None, msgspec.Meta(description="Raw logit; null without one.")]
+    relevance_score: Annotated[
+        float | None, msgspec.Meta(description="Sigmoid of the logit, 0..1.")
+    ]
     document: Annotated[
         str | dict[str, Any] | None, msgspec.Meta(description="As it was given.")
     ] = None
     scored_by: Annotated[
         str | None, msgspec.Meta(description="In a cascade, the model whose score it is.")
+    ] = None
+    error: Annotated[
+        Reason | None, msgspec.Meta(description="Why it has no score (`partial` alone).")
     ] = None
 
 
@@ -69,13 +74,16 @@ class NativeUsage(msgspec.Struct):
     ]
 
 
-class NativeAnswer(msgspec.Struct):
-    """Best first."""
+class NativeAnswer(msgspec.Struct, omit_defaults=True):
+    """Best first; documents without a score follow in the order given."""
 
     query: str
     model: str
     results: list[NativeResult]
     usage: NativeUsage
+    degraded: Annotated[
+        bool, msgspec.Meta(description="True where there is less in it than was asked for.")
+    ] = False
 
 
 class NativeError(msgspec.Struct):
@@ -99,13 +107,22 @@ class NativeCall:
         return NativeAnswer(
             query=self.request.query,
             model=result.model,
-            results=[self._result(ranked) for ranked in result.results],
+            results=[
+                *(self._result(ranked) for ranked in result.results),
+                *(self._unscored(document) for document in result.unscored),
+            ],
             usage=NativeUsage(usage.n_pairs, usage.n_tokens, usage.n_truncated),
+            degraded=result.degraded,
         )
 
     def _result(self, ranked: RankedDocument) -> NativeResult:
         document: Any = ranked.document if self.return_documents else None
         return NativeResult(ranked.index, ranked.logit, ranked.score, document, ranked.scored_by)
+
+    def _unscored(self, unscored: UnscoredDocument) -> NativeResult:
+        document: Any = unscored.document if self.return_documents else None
+        reason = Reason(unscored.code, unscored.reason)
+        return NativeResult(unscored.index, None, None, document, error=reason)
 
 
 class Native:
@@ -124,6 +141,9 @@ class Native:
             top_n=asked.top_n or None,
             threshold=asked.threshold,
             truncate=asked.truncate is not False,
+            priority=asked.priority or 0,
+            timeout_seconds=asked.timeout_seconds,
+            partial=asked.partial is True,
         )
         return NativeCall(request, return_documents=asked.return_documents is not False)
 

@@ -5,7 +5,14 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from tamis.errors import InferenceError, MissingFieldError, QueueFullError, UnavailableError
+from tamis.errors import (
+    DeadlineExceededError,
+    InferenceError,
+    MissingFieldError,
+    OutOfMemoryError,
+    QueueFullError,
+    UnavailableError,
+)
 from tamis.types import RankedDocument, RerankRequest, RerankResult, document_text
 from tamis.wire.dialect import Failure, RawBody, convert, require
 
@@ -92,7 +99,9 @@ class Tei:
         error = failure.error
         if isinstance(error, InferenceError):
             return 424, TeiError(str(error), "Backend")
-        if isinstance(error, QueueFullError):
+        if isinstance(error, OutOfMemoryError):
+            return failure.status, TeiError(str(error), "Backend")
+        if isinstance(error, QueueFullError | DeadlineExceededError):
             return failure.status, TeiError(str(error), "Overloaded")
         if isinstance(error, UnavailableError):
             return failure.status, TeiError(str(error), "Unhealthy")

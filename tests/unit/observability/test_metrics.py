@@ -1,5 +1,6 @@
 from tamis.observability.metrics import Metrics
-from tamis.scheduler.scheduler import BatchReport, SchedulerStatistics
+from tamis.scheduler.execution import BatchReport
+from tamis.scheduler.scheduler import SchedulerStatistics
 from tamis.types import Usage
 
 
@@ -24,7 +25,7 @@ def test_usage_adds_up() -> None:
 
 def test_a_batch_is_measured_in_pairs_tokens_requests_and_seconds() -> None:
     metrics = Metrics()
-    metrics.observe_batch(BatchReport(n_pairs=5, n_tokens=300, n_jobs=3, seconds=0.07))
+    metrics.batches.batch_done(BatchReport(n_pairs=5, n_tokens=300, n_jobs=3, seconds=0.07))
     assert {
         "tamis_batch_pairs_sum 5.0",
         "tamis_batch_tokens_sum 300.0",

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -6,16 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tamis.engine.pairs import EncodedPair, TokenSequence
-from tamis.errors import QueueFullError, RequestTooLargeError
-from tamis.scheduler.queue import Batch, Job, PairQueue
+from tamis.errors import InferenceError, QueueFullError, RequestTooLargeError
+from tamis.scheduler.jobs import Batch, Job, Terms
+from tamis.scheduler.queue import PairQueue
 
 PLENTY = 1_000_000
 LENGTHS = st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=12), max_size=12)
 
 
-def job_of(*lengths: int) -> Job:
+def job_of(*lengths: int, flow: str = "", priority: int = 0, deadline: float = math.inf) -> Job:
     """A job with pairs of so many tokens."""
-    return Job([EncodedPair((_zeros(length),), truncated=False) for length in lengths])
+    pairs = [EncodedPair((_zeros(length),), truncated=False) for length in lengths]
+    return Job(pairs, Terms(flow, priority, deadline))
 
 
 def queue_of(*jobs: Job) -> PairQueue:
@@ -72,7 +75,6 @@ def test_a_batch_is_shared_by_several_jobs() -> None:
 
     assert batch is not None
     assert batch.jobs == [first, second]
-    assert batch.only(second).entries == ((second, 0), (second, 1))
 
 
 def test_jobs_take_turns_at_the_head_of_batches() -> None:
@@ -134,29 +136,117 @@ def test_a_removed_job_leaves_no_pairs_behind() -> None:
     assert [batch.jobs for batch in drained(queue, 30)] == [[stays]]
 
 
-def test_a_job_is_finished_when_each_pair_has_its_own_logit() -> None:
-    first, second = job_of(1, 2), job_of(3)
-    batch = queue_of(first, second).take(100)
-    assert batch is not None
-
-    batch.deliver(np.array([0.25, 0.5, 0.75], dtype=np.float32))
-
-    assert first.finished
-    assert second.finished
-    assert first.logits.tolist() == [0.5, 0.25]
-    assert second.logits.tolist() == [0.75]
-
-
-@pytest.mark.parametrize("n_logits", [0, 1, 3])
-def test_a_wrong_number_of_logits_reaches_no_job(n_logits: int) -> None:
+def test_a_job_is_settled_when_each_pair_has_a_logit_or_a_reason() -> None:
     job = job_of(1, 2)
-    batch = queue_of(job).take(100)
+
+    job.give(1, 0.5)
+    assert not job.settled
+    job.give(0, InferenceError("the model fell over"))
+
+    assert job.settled
+    assert job.logits[1] == 0.5
+    assert np.isnan(job.logits[0])
+    assert list(job.failures) == [0]
+
+
+def test_a_flow_with_little_waits_for_no_more_than_a_batch_of_one_with_much() -> None:
+    flood = [job_of(*[100] * 50, flow="a") for _ in range(20)]
+    little = job_of(*[100] * 5, flow="b")
+
+    batches = drained(queue_of(*flood, little), 1000)
+
+    served = [n for n, batch in enumerate(batches) if little in batch.jobs]
+    assert served == [0]
+
+
+def test_flows_share_the_tokens_evenly_however_much_each_asks_for() -> None:
+    lengths = {"a": [60] * 400, "b": [500] * 40, "c": [30, 200] * 90}
+    queue = queue_of(*(job_of(*some, flow=flow) for flow, some in lengths.items()))
+    taken = dict.fromkeys(lengths, 0)
+
+    for _ in range(40):
+        batch = queue.take(1000)
+        assert batch is not None
+        for job, position in batch.entries:
+            taken[job.terms.flow] += job.pairs[position].n_tokens
+
+    shares = np.array(list(taken.values()))
+    assert shares.sum() ** 2 / (len(shares) * (shares**2).sum()) > 0.99  # Jain's index
+
+
+def test_a_flow_gets_no_more_later_for_having_asked_for_nothing_before() -> None:
+    queue = queue_of(job_of(*[10] * 100, flow="a"))
+    for _ in range(5):
+        queue.take(100)
+    queue.add(job_of(*[10] * 100, flow="late"))
+
+    batch = queue.take(100)
+
     assert batch is not None
+    assert sorted(job.terms.flow for job, _ in batch.entries) == ["a"] * 5 + ["late"] * 5
 
-    with pytest.raises(ValueError, match="2 pairs"):
-        batch.deliver(np.zeros(n_logits, dtype=np.float32))
 
-    assert job.n_unscored == 2
+def test_of_one_flow_the_lower_priority_number_goes_first() -> None:
+    last, first, second = job_of(10, priority=9), job_of(10), job_of(10)
+
+    batches = drained(queue_of(last, first, second), 10)
+
+    assert [batch.jobs for batch in batches] == [[first], [second], [last]]
+
+
+def test_the_priority_of_one_flow_means_nothing_to_another() -> None:
+    other, urgent = job_of(10, 10, flow="b", priority=999), job_of(10, 10, flow="a")
+
+    batches = drained(queue_of(other, urgent), 20)
+
+    assert [set(batch.jobs) for batch in batches] == [{other, urgent}] * 2
+
+
+def test_a_pair_larger_than_its_flows_share_is_not_passed_over_for_ever() -> None:
+    large = job_of(900, flow="large")
+    others = [job_of(*[10] * 1000, flow=f"f{n}") for n in range(20)]
+
+    batches = drained(queue_of(*others, large), 1000)
+
+    assert next(n for n, batch in enumerate(batches) if large in batch.jobs) <= 20
+
+
+def test_a_flow_has_a_bound_of_its_own() -> None:
+    queue = PairQueue(max_tokens=100, max_flow_tokens=30)
+    queue.add(job_of(20, flow="a"))
+
+    with pytest.raises(QueueFullError, match="20 tokens of this key are waiting") as refused:
+        queue.add(job_of(15, flow="a"))
+    with pytest.raises(RequestTooLargeError, match="31 tokens, at most 30"):
+        queue.add(job_of(31, flow="a"))
+
+    assert refused.value.n_tokens_over == 5
+    queue.add(job_of(15, flow="b"))
+    assert queue.n_tokens == 35
+
+
+def test_what_is_late_is_not_taken() -> None:
+    late, timely = job_of(10, 10, deadline=5.0), job_of(10, deadline=6.0)
+    queue = queue_of(late, timely)
+
+    queue.expire(5.0)
+
+    assert [batch.jobs for batch in drained(queue, 100)] == [[timely]]
+    assert queue.n_tokens == 30
+
+
+def test_tokens_before_a_job_are_those_of_its_equals_up_to_as_many_as_it_has() -> None:
+    queue = queue_of(
+        job_of(100, 100, flow="other"),
+        job_of(50, flow="own"),
+        job_of(100, 100, flow="own"),
+        job_of(70, flow="own", priority=1),
+        job_of(70, flow="own", priority=9),
+    )
+
+    job = job_of(60, flow="own", priority=1)
+
+    assert queue.tokens_before(job) == 60 + 50 + 200 + 60
 
 
 @given(LENGTHS, st.integers(1, 100))

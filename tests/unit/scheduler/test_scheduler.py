@@ -1,6 +1,7 @@
 import asyncio
 import random
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from typing import Self
@@ -10,12 +11,16 @@ import pytest
 
 from tamis.engine.pairs import EncodedPair, Logits
 from tamis.errors import (
+    DeadlineExceededError,
     InferenceError,
     QueueFullError,
     RequestTooLargeError,
     ShuttingDownError,
+    UnscorableDocumentError,
 )
-from tamis.scheduler.scheduler import BatchReport, Scheduler, score_now
+from tamis.scheduler.execution import BatchReport, BatchRunner, Observer
+from tamis.scheduler.jobs import Terms
+from tamis.scheduler.scheduler import Scheduler, score_now
 from tamis.testing import FakeBackend, WordTokenizer, fake_logit
 
 POISON = "poison"
@@ -63,17 +68,30 @@ async def running(
     on_batch: Callable[[BatchReport], None] | None = None,
 ) -> AsyncIterator[Scheduler]:
     """A started scheduler that is closed at the end."""
-    scheduler = Scheduler(
-        backend,
-        max_batch_tokens=max_batch_tokens,
-        max_queued_tokens=max_queued_tokens,
-        on_batch=on_batch,
-    )
+    observer = Reports(on_batch)
+    runner = BatchRunner(backend, max_batch_tokens=max_batch_tokens, observer=observer)
+    scheduler = Scheduler(runner, max_queued_tokens=max_queued_tokens)
     scheduler.start()
     try:
         yield scheduler
     finally:
         await scheduler.close()
+
+
+class Reports(Observer):
+    """Passes on each batch that went well."""
+
+    def __init__(self, on_batch: Callable[[BatchReport], None] | None) -> None:
+        self._on_batch = on_batch
+
+    def batch_done(self, report: BatchReport) -> None:
+        if self._on_batch is not None:
+            self._on_batch(report)
+
+
+async def submit(scheduler: Scheduler, pairs: Sequence[EncodedPair]) -> Logits:
+    """All logits of some pairs, or an error."""
+    return (await scheduler.submit(pairs)).logits
 
 
 def expected(pairs: Sequence[EncodedPair]) -> list[float]:
@@ -85,7 +103,7 @@ async def test_a_request_gets_the_logits_of_its_pairs_in_their_order() -> None:
     pairs = pairs_of("a bear", "a much longer document than the others", "", "bamboo")
 
     async with running(FakeBackend(), max_batch_tokens=16) as scheduler:
-        logits = await scheduler.submit(pairs)
+        logits = await submit(scheduler, pairs)
 
     assert logits.tolist() == expected(pairs)
     assert logits.dtype == np.float32
@@ -93,7 +111,7 @@ async def test_a_request_gets_the_logits_of_its_pairs_in_their_order() -> None:
 
 async def test_a_request_without_pairs_gets_no_logits() -> None:
     async with running(FakeBackend()) as scheduler:
-        assert (await scheduler.submit([])).shape == (0,)
+        assert (await submit(scheduler, [])).shape == (0,)
 
 
 async def test_two_hundred_concurrent_requests_get_what_they_get_alone() -> None:
@@ -107,7 +125,7 @@ async def test_two_hundred_concurrent_requests_get_what_they_get_alone() -> None
     backend = FakeBackend()
 
     async with running(backend, max_batch_tokens=200) as scheduler:
-        answers = await asyncio.gather(*map(scheduler.submit, requests))
+        answers = await asyncio.gather(*(submit(scheduler, pairs) for pairs in requests))
         statistics = scheduler.statistics()
 
     assert [logits.tolist() for logits in answers] == [expected(pairs) for pairs in requests]
@@ -120,9 +138,9 @@ async def test_requests_that_come_while_a_batch_runs_share_the_next_one() -> Non
     backend = FakeBackend(gate)
 
     async with running(backend) as scheduler:
-        first = asyncio.create_task(scheduler.submit(pairs_of("first")))
+        first = asyncio.create_task(submit(scheduler, pairs_of("first")))
         await gate.came.wait()
-        others = [asyncio.create_task(scheduler.submit(pairs_of(f"w{n}"))) for n in range(3)]
+        others = [asyncio.create_task(submit(scheduler, pairs_of(f"w{n}"))) for n in range(3)]
         await asyncio.sleep(0)
         gate.open()
         await asyncio.gather(first, *others)
@@ -136,13 +154,13 @@ async def test_a_request_is_admitted_whole_or_not_at_all() -> None:
     fits, too_much = pairs_of("a bear"), pairs_of(*["one two three"] * 8)
 
     async with running(backend, max_queued_tokens=80) as scheduler:
-        running_request = asyncio.create_task(scheduler.submit(fits))
+        running_request = asyncio.create_task(submit(scheduler, fits))
         await gate.came.wait()
         with pytest.raises(QueueFullError):
-            await scheduler.submit(too_much[:7])
+            await submit(scheduler, too_much[:7])
         gate.open()
         await running_request
-        assert len(await scheduler.submit(too_much[:7])) == 7
+        assert len(await submit(scheduler, too_much[:7])) == 7
 
     assert sum(map(len, backend.batches)) == 8
 
@@ -152,7 +170,7 @@ async def test_a_request_beyond_the_whole_queue_is_refused_and_nothing_is_comput
 
     async with running(backend, max_queued_tokens=50) as scheduler:
         with pytest.raises(RequestTooLargeError):
-            await scheduler.submit(pairs_of(*["one two three"] * 8))
+            await submit(scheduler, pairs_of(*["one two three"] * 8))
 
     assert backend.batches == []
 
@@ -165,22 +183,23 @@ async def test_a_failed_batch_fails_only_the_requests_that_fail_alone() -> None:
         check(pairs)
 
     async with running(FakeBackend(gated), max_batch_tokens=1000) as scheduler:
-        first = asyncio.create_task(scheduler.submit(pairs_of("first")))
+        first = asyncio.create_task(submit(scheduler, pairs_of("first")))
         await gate.came.wait()
         good, bad = pairs_of("good", "better"), pairs_of("fine", POISON)
-        sharing = [asyncio.create_task(scheduler.submit(pairs)) for pairs in (good, bad, good)]
+        sharing = [asyncio.create_task(submit(scheduler, pairs)) for pairs in (good, bad, good)]
         await asyncio.sleep(0)
         gate.open()
         answers = await asyncio.gather(first, *sharing, return_exceptions=True)
-        after = await scheduler.submit(good)
+        after = await submit(scheduler, good)
         statistics = scheduler.statistics()
 
     assert [type(answer) for answer in answers] == [
         np.ndarray,
         np.ndarray,
-        InferenceError,
+        UnscorableDocumentError,
         np.ndarray,
     ]
+    assert "document 1 cannot be scored" in str(answers[2])
     assert after.tolist() == expected(good)
     assert statistics.n_tokens == 0
 
@@ -190,8 +209,8 @@ async def test_a_failed_request_has_its_waiting_pairs_dropped() -> None:
 
     async with running(backend, max_batch_tokens=16) as scheduler:
         with pytest.raises(InferenceError, match="RuntimeError") as caught:
-            await scheduler.submit(pairs_of(*["w"] * 20, POISON + " the longest pair goes first"))
-        await scheduler.submit(pairs_of("next"))
+            await submit(scheduler, pairs_of(*["w"] * 20, POISON + " the longest pair goes first"))
+        await submit(scheduler, pairs_of("next"))
 
     assert len(backend.batches) == 2
     assert isinstance(caught.value.__cause__, RuntimeError)
@@ -207,10 +226,11 @@ async def test_logits_of_the_wrong_number_or_not_finite_fail_the_request(
             return change(super().forward(pairs))
 
     async with running(Faulty()) as scheduler:
-        requests = [scheduler.submit(pairs_of("a", "b")), scheduler.submit(pairs_of("c"))]
+        requests = [submit(scheduler, pairs_of("a", "b")), submit(scheduler, pairs_of("c"))]
         answers = await asyncio.gather(*requests, return_exceptions=True)
 
-    assert [type(answer) for answer in answers] == [InferenceError] * 2
+    kinds = {InferenceError, UnscorableDocumentError}
+    assert {type(answer) for answer in answers} <= kinds
 
 
 async def test_a_cancelled_request_is_never_run() -> None:
@@ -219,10 +239,10 @@ async def test_a_cancelled_request_is_never_run() -> None:
     kept, gone = pairs_of("kept"), pairs_of("gone", "too")
 
     async with running(backend) as scheduler:
-        first = asyncio.create_task(scheduler.submit(pairs_of("first")))
+        first = asyncio.create_task(submit(scheduler, pairs_of("first")))
         await gate.came.wait()
-        cancelled = asyncio.create_task(scheduler.submit(gone))
-        stays = asyncio.create_task(scheduler.submit(kept))
+        cancelled = asyncio.create_task(submit(scheduler, gone))
+        stays = asyncio.create_task(submit(scheduler, kept))
         await asyncio.sleep(0)
         cancelled.cancel()
         await asyncio.gather(cancelled, return_exceptions=True)
@@ -237,16 +257,20 @@ async def test_a_request_cancelled_while_its_batch_fails_is_not_tried_again() ->
     kept, gone, after = pairs_of("kept"), pairs_of("gone"), pairs_of("after")
     tasks: list[asyncio.Task[Logits]] = []
 
+    left = threading.Event()
+
     def fail_together(pairs: Sequence[EncodedPair]) -> None:
         if len(pairs) > 1:
             loop.call_soon_threadsafe(tasks[1].cancel)
+            assert left.wait(timeout=30)
             raise RuntimeError
 
     backend = FakeBackend(fail_together)
     async with running(backend) as scheduler:
-        tasks += [asyncio.create_task(scheduler.submit(pairs)) for pairs in (kept, gone)]
+        tasks += [asyncio.create_task(submit(scheduler, pairs)) for pairs in (kept, gone)]
+        tasks[1].add_done_callback(lambda _: left.set())
         await asyncio.gather(*tasks, return_exceptions=True)
-        await scheduler.submit(after)
+        await submit(scheduler, after)
 
     assert backend.batches == [kept + gone, kept, after]
 
@@ -260,7 +284,7 @@ async def test_callers_of_a_loop_that_dies_are_told() -> None:
 
     async with running(FakeBackend(die)) as scheduler:
         with pytest.raises(ShuttingDownError):
-            await scheduler.submit(pairs_of("any"))
+            await submit(scheduler, pairs_of("any"))
 
 
 async def test_a_request_cancelled_while_it_runs_leaves_its_batch_mates_alone() -> None:
@@ -268,22 +292,22 @@ async def test_a_request_cancelled_while_it_runs_leaves_its_batch_mates_alone() 
     backend = FakeBackend(gate)
 
     async with running(backend) as scheduler:
-        cancelled = asyncio.create_task(scheduler.submit(pairs_of("gone")))
+        cancelled = asyncio.create_task(submit(scheduler, pairs_of("gone")))
         await gate.came.wait()
         cancelled.cancel()
         await asyncio.gather(cancelled, return_exceptions=True)
         gate.open()
         kept = pairs_of("kept")
-        assert (await scheduler.submit(kept)).tolist() == expected(kept)
+        assert (await submit(scheduler, kept)).tolist() == expected(kept)
         assert scheduler.statistics().n_tokens == 0
 
 
 async def test_closing_answers_every_caller_and_keeps_the_event_loop_free() -> None:
     gate = Gate()
     backend = FakeBackend(gate)
-    scheduler = Scheduler(backend, max_batch_tokens=8, max_queued_tokens=1000)
+    scheduler = Scheduler(BatchRunner(backend, max_batch_tokens=8), max_queued_tokens=1000)
     scheduler.start()
-    callers = [asyncio.create_task(scheduler.submit(pairs_of(f"w{n}"))) for n in range(3)]
+    callers = [asyncio.create_task(submit(scheduler, pairs_of(f"w{n}"))) for n in range(3)]
     await gate.came.wait()
 
     closing = asyncio.create_task(scheduler.close())
@@ -297,13 +321,13 @@ async def test_closing_answers_every_caller_and_keeps_the_event_loop_free() -> N
 
 @pytest.mark.parametrize("was_started", [False, True])
 async def test_a_scheduler_that_does_not_run_takes_no_work(was_started: bool) -> None:
-    scheduler = Scheduler(FakeBackend(), max_batch_tokens=8, max_queued_tokens=1000)
+    scheduler = Scheduler(BatchRunner(FakeBackend(), max_batch_tokens=8), max_queued_tokens=1000)
     if was_started:
         scheduler.start()
         await scheduler.close()
 
     with pytest.raises(ShuttingDownError):
-        await scheduler.submit(pairs_of("late"))
+        await submit(scheduler, pairs_of("late"))
 
     assert not scheduler.statistics().running
     await scheduler.close()
@@ -314,9 +338,9 @@ async def test_statistics_count_what_waits_and_what_runs() -> None:
     one, two = pairs_of("a bear"), pairs_of("bamboo", "a panda")
 
     async with running(FakeBackend(gate)) as scheduler:
-        tasks = [asyncio.create_task(scheduler.submit(one))]
+        tasks = [asyncio.create_task(submit(scheduler, one))]
         await gate.came.wait()
-        tasks.append(asyncio.create_task(scheduler.submit(two)))
+        tasks.append(asyncio.create_task(submit(scheduler, two)))
         await asyncio.sleep(0)
         busy = scheduler.statistics()
         gate.open()
@@ -332,7 +356,7 @@ async def test_each_batch_is_reported_once() -> None:
     pairs = pairs_of("a", "b", "c")
 
     async with running(FakeBackend(), on_batch=reports.append) as scheduler:
-        await scheduler.submit(pairs)
+        await submit(scheduler, pairs)
 
     assert [(r.n_pairs, r.n_tokens, r.n_jobs) for r in reports] == [
         (3, sum(pair.n_tokens for pair in pairs), 1)
@@ -356,13 +380,12 @@ async def test_a_forward_pass_is_within_its_turn_and_a_failed_one_gives_it_back(
         if len(events) < 3:
             raise RuntimeError("the model fell over")
 
-    scheduler = Scheduler(
-        FakeBackend(compute), max_batch_tokens=64, max_queued_tokens=1_000, turn=Turn()
-    )
+    runner = BatchRunner(FakeBackend(compute), max_batch_tokens=64)
+    scheduler = Scheduler(runner, max_queued_tokens=1_000, turn=Turn())
     scheduler.start()
     with pytest.raises(InferenceError):
-        await scheduler.submit(pairs_of("a"))
-    await scheduler.submit(pairs_of("a"))
+        await submit(scheduler, pairs_of("a"))
+    await submit(scheduler, pairs_of("a"))
     await scheduler.close()
 
     assert events == ["taken", "computing", "given back"] * 2
@@ -377,7 +400,7 @@ async def test_a_reporter_that_fails_once_leaves_nobody_waiting() -> None:
 
     async with running(FakeBackend(), on_batch=report) as scheduler:
         requests = [pairs_of("a"), pairs_of("b", "c")]
-        answers = await asyncio.gather(*map(scheduler.submit, requests))
+        answers = await asyncio.gather(*(submit(scheduler, pairs) for pairs in requests))
 
     assert [logits.tolist() for logits in answers] == [expected(pairs) for pairs in requests]
 
@@ -397,5 +420,125 @@ def test_without_an_event_loop_logits_that_are_not_finite_are_an_error() -> None
         def forward(self, pairs: Sequence[EncodedPair]) -> Logits:
             return super().forward(pairs) * np.float32(np.nan)
 
-    with pytest.raises(InferenceError, match="finite"):
+    with pytest.raises(UnscorableDocumentError, match="finite"):
         score_now(Faulty(), pairs_of("a"), max_batch_tokens=20)
+
+
+def slowly(seconds: float) -> Callable[[Sequence[EncodedPair]], None]:
+    """A `before_forward` that takes its time."""
+    return lambda _: time.sleep(seconds)
+
+
+def due_in(seconds: float, *, partial: bool = False) -> Terms:
+    """Terms of a caller who waits so long."""
+    return Terms(deadline=time.monotonic() + seconds, partial=partial)
+
+
+async def test_what_is_late_in_the_queue_is_told_at_once_and_never_run() -> None:
+    gate = Gate()
+    backend = FakeBackend(gate)
+    late, timely = pairs_of("late"), pairs_of("timely")
+
+    async with running(backend) as scheduler:
+        first = asyncio.create_task(submit(scheduler, pairs_of("first")))
+        await gate.came.wait()
+        with pytest.raises(DeadlineExceededError, match="the time for this request was over"):
+            await scheduler.submit(late, due_in(0.05))
+        waiting = asyncio.create_task(scheduler.submit(timely, due_in(30)))
+        await asyncio.sleep(0)
+        gate.open()
+        await asyncio.gather(first, waiting)
+
+    assert backend.batches[1:] == [timely]
+
+
+async def test_what_cannot_be_done_in_time_is_refused_at_once() -> None:
+    backend = FakeBackend(slowly(0.1))
+
+    async with running(backend, max_batch_tokens=16) as scheduler:
+        await submit(scheduler, pairs_of("measures the rate"))
+        n_batches = len(backend.batches)
+        started = time.monotonic()
+        with pytest.raises(DeadlineExceededError, match=r"tokens behind 0 others take about"):
+            await scheduler.submit(pairs_of(*["one two three"] * 50), due_in(0.5))
+        assert time.monotonic() - started < 0.1
+        assert len(backend.batches) == n_batches
+        assert scheduler.statistics().n_tokens == 0
+
+
+async def test_a_part_is_answered_at_the_deadline_where_it_is_enough() -> None:
+    pairs = pairs_of("the longest document of all", *["one two three"] * 30)
+
+    async with running(FakeBackend(slowly(0.1)), max_batch_tokens=16) as scheduler:
+        started = time.monotonic()
+        scores = await scheduler.submit(pairs, due_in(0.35, partial=True))
+        seconds = time.monotonic() - started
+
+    assert seconds == pytest.approx(0.35, abs=0.09)
+    scored = np.flatnonzero(np.isfinite(scores.logits))
+    assert 1 <= len(scored) < len(pairs)
+    assert scores.logits[scored].tolist() == [expected(pairs)[n] for n in scored]
+    assert set(scores.failures) == set(range(len(pairs))) - set(scored.tolist())
+    assert {error.code for error in scores.failures.values()} == {"deadline_exceeded"}
+
+
+async def test_a_part_is_answered_where_a_document_cannot_be_scored() -> None:
+    pairs = pairs_of("good", POISON, "better")
+
+    async with running(FakeBackend(fail_on(POISON))) as scheduler:
+        await submit(scheduler, pairs_of("first"))
+        scores = await scheduler.submit(pairs, due_in(30, partial=True))
+
+    assert {n: error.code for n, error in scores.failures.items()} == {1: "unscorable_document"}
+    assert scores.logits[[0, 2]].tolist() == [expected(pairs)[n] for n in (0, 2)]
+
+
+async def test_a_full_queue_says_when_there_is_room_by_the_measured_rate() -> None:
+    gate = Gate()
+    gate.open()
+    backend = FakeBackend(lambda pairs: (time.sleep(0.05), gate(pairs)))
+
+    async with running(backend, max_batch_tokens=16, max_queued_tokens=200) as scheduler:
+        await submit(scheduler, pairs_of("measures the rate"))
+        tasks = [asyncio.create_task(submit(scheduler, pairs_of(*["w"] * 20)))]
+        await asyncio.sleep(0)
+        with pytest.raises(QueueFullError) as refused:
+            await submit(scheduler, pairs_of(*["w"] * 15))
+        rate = scheduler.statistics().tokens_per_second
+        await asyncio.gather(*tasks)
+
+    assert rate is not None
+    assert refused.value.retry_after_seconds == pytest.approx(refused.value.n_tokens_over / rate)
+
+
+async def test_a_small_request_waits_for_one_batch_of_a_large_one() -> None:
+    gate = Gate()
+    backend = FakeBackend(gate)
+    large, small = pairs_of(*(f"document {n}" for n in range(1000))), pairs_of(*"abcde")
+
+    async with running(backend, max_batch_tokens=100) as scheduler:
+        tasks = [asyncio.create_task(submit(scheduler, large))]
+        await gate.came.wait()
+        tasks.append(asyncio.create_task(submit(scheduler, small)))
+        await asyncio.sleep(0)
+        gate.open()
+        await asyncio.gather(*tasks)
+
+    before = next(n for n, batch in enumerate(backend.batches) if small[0] in batch)
+    assert before <= 2  # the one that ran when it came, and one more
+
+
+async def test_several_runners_share_one_queue() -> None:
+    backends = [FakeBackend(slowly(0.01)) for _ in range(3)]
+    scheduler = Scheduler(
+        *(BatchRunner(backend, max_batch_tokens=16) for backend in backends),
+        max_queued_tokens=10_000,
+    )
+    scheduler.start()
+    pairs = pairs_of(*(f"document {n}" for n in range(60)))
+
+    logits = await submit(scheduler, pairs)
+    await scheduler.close()
+
+    assert logits.tolist() == expected(pairs)
+    assert all(backend.batches for backend in backends)

@@ -11,14 +11,23 @@ STATUSES = {
     "MissingFieldError": 400,
     "InvalidFieldError": 422,
     "InvalidTextError": 400,
+    "HostNotAllowedError": 400,
+    "UnauthorizedError": 401,
+    "OriginNotAllowedError": 403,
+    "SlowBodyError": 408,
+    "UnsupportedMediaTypeError": 415,
     "TextTooLongError": 422,
+    "TooManyCharactersError": 422,
     "TooManyDocumentsError": 422,
     "RequestTooLargeError": 413,
     "BodyTooLargeError": 413,
+    "UnscorableDocumentError": 422,
     "UnavailableError": 503,
     "QueueFullError": 429,
     "NotReadyError": 503,
     "ShuttingDownError": 503,
+    "DeadlineExceededError": 504,
+    "OutOfMemoryError": 507,
     "InferenceError": 500,
     "ModelError": 500,
     "HubUnreachableError": 500,
@@ -44,8 +53,32 @@ def test_a_class_of_tomorrow_has_the_status_of_the_class_above() -> None:
     assert status_of(type("Other", (TamisError,), {})("what is wrong")) == 500
 
 
+@pytest.mark.parametrize("name", ["RequestError", "InferenceError", "DeadlineExceededError"])
+def test_an_error_that_would_come_again_names_no_time(name: str) -> None:
+    assert headers_of(getattr(errors, name)("what is wrong")) == {}
+
+
+def test_a_missing_key_says_how_to_bring_one_and_a_slow_body_ends_its_connection() -> None:
+    assert headers_of(errors.UnauthorizedError("no key"))["www-authenticate"].startswith("Bearer")
+    assert headers_of(errors.SlowBodyError("too slow")) == {"connection": "close"}
+
+
 @pytest.mark.parametrize(
-    ("status", "retried"), [(429, True), (503, True), (500, False), (413, False)]
+    ("seconds", "least", "most"), [(None, 1, 1), (0.2, 1, 1), (10.0, 10, 15), (1000.0, 60, 60)]
 )
-def test_errors_that_pass_by_themselves_say_when_to_come_back(status: int, retried: bool) -> None:
-    assert headers_of(status) == ({"retry-after": "1"} if retried else {})
+def test_an_error_that_passes_by_itself_says_when_to_come_back(
+    seconds: float | None, least: int, most: int
+) -> None:
+    error = errors.QueueFullError("no room")
+    error.retry_after_seconds = seconds
+
+    told = [int(headers_of(error)["retry-after"]) for _ in range(200)]
+
+    assert least <= min(told) <= max(told) <= most
+
+
+def test_callers_who_were_refused_together_come_back_apart() -> None:
+    error = errors.QueueFullError("no room")
+    error.retry_after_seconds = 20.0
+
+    assert len({headers_of(error)["retry-after"] for _ in range(200)}) > 5

@@ -1,0 +1,93 @@
+"""What fixed texts scored when a converted model was first loaded, compared at each start.
+
+A manifest finds bytes that have changed. This finds what no file shows: another library, driver or
+processor that computes something else.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from uuid import uuid4
+
+import msgspec
+import numpy as np
+
+from tamis.engine.checkpoint import read_json
+from tamis.engine.device import processor_name
+from tamis.engine.pairs import Logits
+from tamis.errors import GoldenMismatchError, ModelError
+
+logger = logging.getLogger(__name__)
+
+GOLDEN_FILE = "tamis-golden.json"
+TOLERANCES: Mapping[str, float] = {"float32": 1e-4, "float16": 0.01, "bfloat16": 0.1, "int8": 0.25}
+"""How far a logit may be off, or so much of its size where that is more than 1; published in
+docs/numerics.md (float32, int8) and docs/gpu.md."""
+
+
+def golden_key(texts: Sequence[str], *, dtype: str, device: str, max_length: int) -> str:
+    """What golden logits hold for.
+
+    float32 is one truth for all machines. In less, processors differ by more than they should
+    differ from themselves, so that each has its own. Another version's other texts have theirs.
+    """
+    where = "" if dtype == "float32" else f", {processor_name() if device == 'cpu' else device}"
+    digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:8]
+    return f"{dtype}, at most {max_length} tokens a pair{where}, texts {digest}"
+
+
+def compare_with_golden(folder: Path, logits: Logits, *, key: str, dtype: str) -> None:
+    """Compare the golden pairs' logits with those of the first start, or keep them if it is this.
+
+    Args:
+        folder: The converted model; what cannot be kept there is not compared the next time.
+        logits: Of the golden pairs, (n_pairs,), now.
+        key: What they hold for (`golden_key`).
+        dtype: What they were computed in.
+
+    Raises:
+        GoldenMismatchError: they differ by more than the precision explains.
+    """
+    path = folder / GOLDEN_FILE
+    held = _read(path)
+    if key not in held:
+        _keep(path, held | {key: [float(logit) for logit in logits]})
+        return
+    golden = np.asarray(held[key], dtype=np.float32)
+    if golden.shape == logits.shape:
+        sizes = np.maximum(1, np.abs(golden))
+        off = float((np.abs(logits - golden) / sizes).max(initial=0.0))
+        if off <= TOLERANCES[dtype]:
+            return
+    raise GoldenMismatchError(
+        f"the model in {folder} does not score as it did: its golden pairs had logits "
+        f"{_listed(golden)} and have {_listed(logits)} now, further apart than "
+        f"{TOLERANCES[dtype]:g} in {dtype}; look for what has changed (library, driver, "
+        f"processor), then convert it anew or remove {GOLDEN_FILE}"
+    )
+
+
+def _listed(logits: Logits) -> str:
+    return ", ".join(f"{logit:.4f}" for logit in logits)
+
+
+def _read(path: Path) -> dict[str, list[float]]:
+    """Golden logits by key; nothing where there are none, or the file is spoilt."""
+    try:
+        if path.exists():
+            return msgspec.convert(read_json(path), dict[str, list[float]])
+    except (ModelError, msgspec.ValidationError, OSError) as error:
+        logger.warning("the golden logits are recorded anew: %s", error)
+    return {}
+
+
+def _keep(path: Path, golden: Mapping[str, list[float]]) -> None:
+    draft = path.with_name(f".{path.name}.{uuid4().hex}")  # other processes may start beside us
+    try:
+        draft.write_text(json.dumps(golden, indent=2) + "\n", encoding="utf-8")
+        draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        logger.warning("cannot keep the golden logits in %s: %s", path.parent, error)

@@ -1,0 +1,128 @@
+"""A request's pairs on their way through the scheduler: jobs and batches of them. Plain data."""
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tamis.engine.pairs import EncodedPair, Logits
+from tamis.errors import TamisError
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On what terms a caller's pairs are scored.
+
+    Attributes:
+        flow: Who calls: flows share the model evenly.
+        priority: Lower numbers of the same flow go first.
+        deadline: When the answer must be there, in seconds of `time.monotonic()`.
+        partial: Whether what has been scored by then, or could be, is answer enough.
+        max_flow_tokens: Tokens this flow may have waiting or running; None for no such bound.
+    """
+
+    flow: str = ""
+    priority: int = 0
+    deadline: float = math.inf
+    partial: bool = False
+    max_flow_tokens: int | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """All pairs of one request, and what has become of them so far.
+
+    Attributes:
+        indices: What the caller calls each pair; its position where None.
+        waiting: Positions of pairs no batch has taken, longest first: pairs of like length
+            share a batch, and what attention pads inside it stays small.
+        logits: One for each pair; NaN where there is none (yet).
+        failures: Why a pair has no logit and will get none, by position.
+        n_unsettled: Pairs with neither.
+        is_wanted: False once nobody waits for it any more.
+    """
+
+    pairs: Sequence[EncodedPair]
+    terms: Terms = Terms()
+    indices: Sequence[int] | None = None
+    n_tokens: int = field(init=False)
+    waiting: deque[int] = field(init=False)
+    logits: Logits = field(init=False)
+    failures: dict[int, TamisError] = field(init=False, default_factory=dict)
+    n_unsettled: int = field(init=False)
+    is_wanted: bool = field(init=False, default=True)
+
+    def __post_init__(self) -> None:
+        lengths = [pair.n_tokens for pair in self.pairs]
+        self.n_tokens = sum(lengths)
+        self.waiting = deque(sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)))
+        self.logits = np.full(len(lengths), np.nan, dtype=np.float32)
+        self.n_unsettled = len(lengths)
+
+    @property
+    def next_tokens(self) -> int:
+        """Tokens of the pair that is taken next."""
+        return self.pairs[self.waiting[0]].n_tokens
+
+    @property
+    def n_waiting_tokens(self) -> int:
+        """Tokens of pairs no batch has taken."""
+        return sum(self.pairs[position].n_tokens for position in self.waiting)
+
+    @property
+    def settled(self) -> bool:
+        """Every pair has its logit or its failure."""
+        return not self.n_unsettled
+
+    def index_of(self, position: int) -> int:
+        """What the caller calls a pair."""
+        return position if self.indices is None else int(self.indices[position])
+
+    def give(self, position: int, outcome: float | TamisError) -> None:
+        """Settle one pair: with its logit, or with why it has none."""
+        if isinstance(outcome, TamisError):
+            self.failures[position] = outcome
+        else:
+            self.logits[position] = outcome
+        self.n_unsettled -= 1
+
+
+Entry = tuple[Job, int]
+"""A job and the position of one of its pairs."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Pairs for one forward pass."""
+
+    entries: tuple[Entry, ...]
+
+    @property
+    def pairs(self) -> list[EncodedPair]:
+        """The pairs, in the order of the entries."""
+        return [job.pairs[position] for job, position in self.entries]
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of all pairs."""
+        return sum(pair.n_tokens for pair in self.pairs)
+
+    @property
+    def jobs(self) -> list[Job]:
+        """The jobs it serves, each once."""
+        return list(dict.fromkeys(job for job, _ in self.entries))
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What became of a request's pairs.
+
+    Attributes:
+        logits: One for each pair, (n_pairs,); NaN where there is none.
+        failures: Why, by position; empty unless the caller takes a part.
+    """
+
+    logits: Logits
+    failures: Mapping[int, TamisError] = field(default_factory=dict)

@@ -1,0 +1,197 @@
+"""A request's body: read in time, within its bounds, and unpacked no further than they allow."""
+
+import asyncio
+import sys
+import zlib
+from collections.abc import Callable
+from email.message import Message
+from typing import Protocol
+
+from starlette.datastructures import Headers
+from starlette.requests import Request
+
+from tamis.errors import (
+    BodyTooLargeError,
+    MalformedBodyError,
+    SlowBodyError,
+    UnsupportedMediaTypeError,
+)
+from tamis.settings import LimitsSettings
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+MOST_RATIO = 20
+"""Bytes out of one byte in: JSON of real texts comes to less than 10, a bomb to 1,000."""
+UNSUSPICIOUS_BYTES = 64 * 2**10
+"""Up to here a ratio says nothing: one long run of blanks is no attack."""
+ZSTD_WINDOW_LOG = 23
+"""8 MiB, all that RFC 9659 asks of a decoder."""
+GZIP_WINDOW_BITS = 31
+"""zlib's way to say: any window, with gzip's header and checksum."""
+
+
+class Decompressor(Protocol):
+    """What zlib's and zstd's decompressors have in common."""
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes:
+        """At most so many bytes, of all that was given so far."""
+        ...
+
+    @property
+    def eof(self) -> bool:
+        """Whether the packed data is complete."""
+        ...
+
+    @property
+    def unused_data(self) -> bytes:
+        """What came after its end."""
+        ...
+
+
+def _gzip() -> Decompressor:
+    return zlib.decompressobj(GZIP_WINDOW_BITS)
+
+
+def _zstd() -> Decompressor:
+    options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW_LOG}
+    return zstd.ZstdDecompressor(options=options)
+
+
+ENCODINGS: dict[str, Callable[[], Decompressor] | None] = {
+    "": None,
+    "identity": None,
+    "gzip": _gzip,
+    "x-gzip": _gzip,
+    "zstd": _zstd,
+}
+"""How each `Content-Encoding` is unpacked; None where there is nothing to do."""
+
+
+async def read_body(request: Request, limits: LimitsSettings) -> bytes:
+    """The body, unpacked.
+
+    Raises:
+        UnsupportedMediaTypeError: it is said to be something else than JSON in UTF-8, or packed
+            in a way that is not known.
+        BodyTooLargeError: it has, or will have, more bytes than a body may.
+        MalformedBodyError: it cannot be unpacked.
+        SlowBodyError: it was not there in time.
+        ClientDisconnect: the caller left in the middle of it.
+    """
+    _require_json(request.headers)
+    unpacking = _unpacking(request.headers, limits.max_body_bytes)
+    try:
+        async with asyncio.timeout(limits.body_seconds):
+            await _collect(request, unpacking)
+    except TimeoutError:
+        raise SlowBodyError(f"the body was not there in {limits.body_seconds:g} s") from None
+    return unpacking.finish()
+
+
+async def _collect(request: Request, unpacking: "Unpacking") -> None:
+    """Read what comes.
+
+    Of a body that is too large the rest is read over where the connection ends with the answer:
+    a socket that is closed on unread bytes takes the answer with it. Elsewhere the protocol does.
+    """
+    closes = request.headers.get("connection", "").lower() == "close"
+    error = unpacking.expect(int(request.headers.get("content-length", 0)))
+    if error is None or closes:
+        async for chunk in request.stream():
+            error = error or unpacking.feed(chunk)
+            if error is not None and not closes:
+                break
+    if error is not None:
+        raise error
+
+
+class Unpacking:
+    """Puts a body together, byte for byte or by a decompressor.
+
+    Args:
+        decompressor: None for bytes that are not packed.
+        max_bytes: Bytes that may come in, and go out.
+    """
+
+    def __init__(self, decompressor: Decompressor | None, max_bytes: int) -> None:
+        self._decompressor = decompressor
+        self._max_bytes = max_bytes
+        self._n_received = 0
+        self._body = bytearray()
+
+    def expect(self, n_bytes: int) -> BodyTooLargeError | None:
+        """Whether so many bytes are too many."""
+        return self._too_large() if n_bytes > self._max_bytes else None
+
+    def feed(self, data: bytes) -> BodyTooLargeError | None:
+        """Take what has come; an error says that it is too much, now or unpacked.
+
+        Raises:
+            MalformedBodyError: it cannot be unpacked.
+        """
+        self._n_received += len(data)
+        error = self.expect(self._n_received)
+        if error is None and self._decompressor is None:
+            self._body += data
+        elif error is None and self._decompressor is not None and data:
+            error = self._unpack(self._decompressor, data)
+        return error
+
+    def finish(self) -> bytes:
+        """All of it.
+
+        Raises:
+            MalformedBodyError: it was cut short.
+        """
+        if self._decompressor and self._n_received and not self._decompressor.eof:
+            raise MalformedBodyError("the packed body is cut short")
+        return bytes(self._body)
+
+    def _unpack(self, decompressor: Decompressor, data: bytes) -> BodyTooLargeError | None:
+        by_ratio = max(UNSUSPICIOUS_BYTES, MOST_RATIO * self._n_received)
+        room = min(self._max_bytes, by_ratio) - len(self._body)
+        try:
+            unpacked = decompressor.decompress(data, room + 1)
+        except (zlib.error, zstd.ZstdError, EOFError):
+            raise MalformedBodyError("the body cannot be unpacked as it is said to be") from None
+        if len(unpacked) > room:
+            return self._too_large()
+        if decompressor.unused_data:
+            raise MalformedBodyError("there is more behind the packed body")
+        self._body += unpacked
+        return None
+
+    def _too_large(self) -> BodyTooLargeError:
+        packed = self._decompressor is not None
+        but = f", unpacked, or more than {MOST_RATIO} times its packed size" if packed else ""
+        return BodyTooLargeError(
+            f"the body has more than {self._max_bytes:,} bytes{but}; split the request"
+        )
+
+
+def _require_json(headers: Headers) -> None:
+    """Refuse what says that it is no JSON; saying nothing is as good as saying JSON."""
+    given = headers.get("content-type")
+    if given is None:
+        return
+    parsed = Message()
+    parsed["content-type"] = given
+    kind = parsed.get_content_type()
+    is_json = kind == "application/json" or (kind[:12] == "application/" and kind[-5:] == "+json")
+    if not is_json or parsed.get_content_charset("utf-8") not in ("utf-8", "utf8", "us-ascii"):
+        raise UnsupportedMediaTypeError(
+            "the body must be JSON in UTF-8; send `Content-Type: application/json`, or none"
+        )
+
+
+def _unpacking(headers: Headers, max_bytes: int) -> Unpacking:
+    given = ",".join(headers.getlist("content-encoding")).strip().lower()
+    if given not in ENCODINGS:
+        raise UnsupportedMediaTypeError(
+            "this `Content-Encoding` is not read; gzip and zstd are, one at a time"
+        )
+    make = ENCODINGS[given]
+    return Unpacking(make() if make else None, max_bytes)

@@ -1,0 +1,93 @@
+"""The end of a server: told to whoever asks, then no new work, then nothing left open."""
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tamis.server.lifespan import ModelLife
+
+logger = logging.getLogger(__name__)
+
+GRACE_SECONDS = 10.0
+"""Beyond the time to drain, for the batch that runs and for the model to be closed."""
+STUCK_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h
+
+
+class DrainingServer(uvicorn.Server):
+    """uvicorn's server, which at SIGTERM is unready for a while before it stops listening.
+
+    Balancers see that and send no more; what they still send is answered. A second signal, or
+    SIGINT (somebody at a terminal), ends that while.
+
+    Args:
+        announce: Called at each signal, in the main thread; returns whether requests may come.
+        delay_seconds: How long the while is.
+        end: Ends the process where a model thread is stuck and nothing else would.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        announce: Callable[[], bool],
+        delay_seconds: float,
+        end: Callable[[int], object] = os._exit,
+    ) -> None:
+        super().__init__(config)
+        self._announce = announce
+        self._delay_seconds = delay_seconds
+        self._end = end
+        self._stops_at: float | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Handle SIGTERM and SIGINT."""
+        is_first, is_asked = self._stops_at is None, self._announce()
+        delay = self._delay_seconds if is_first and is_asked and sig == signal.SIGTERM else 0.0
+        if is_first:
+            self._bound_the_end(delay)
+            self._stops_at = time.monotonic() + delay
+        if not delay:
+            super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        """See `uvicorn.Server`: called ten times a second; true ends the server."""
+        if self._stops_at is not None and time.monotonic() >= self._stops_at:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+    def _bound_the_end(self, delay: float) -> None:
+        """A model that never comes back holds its thread, and the thread holds the process."""
+        seconds = delay + (self.config.timeout_graceful_shutdown or 0) + GRACE_SECONDS
+        last = threading.Timer(seconds, self._give_up)
+        last.daemon = True
+        last.start()
+
+    def _give_up(self) -> None:
+        logger.error("the model does not end; the process ends without it")
+        self._end(STUCK_EXIT_CODE)
+
+
+class ClosingMiddleware:
+    """While the server drains each answer ends its connection, so that pools look elsewhere."""
+
+    def __init__(self, app: ASGIApp, *, life: ModelLife) -> None:
+        self._app = app
+        self._life = life
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one ASGI connection."""
+
+        async def send_last(message: Message) -> None:
+            if message["type"] == "http.response.start" and self._life.is_draining:
+                MutableHeaders(scope=message)["connection"] = "close"
+            await send(message)
+
+        await self._app(scope, receive, send_last if scope["type"] == "http" else send)

@@ -1,0 +1,183 @@
+"""Who may call: keys in a file, of which it holds digests alone.
+
+One key a line: the SHA-256 of the key in hex, the name of who has it and, if wanted, how many
+tokens that name may have waiting or running. `#` starts a comment. Several keys may share a name,
+so that an old one goes on while a new one is handed out. The file is read again when it changes.
+"""
+
+import hmac
+import logging
+import re
+import secrets
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tamis.errors import SettingsError, UnauthorizedError
+from tamis.server.errors import refusal
+
+logger = logging.getLogger(__name__)
+
+KEY_PREFIX = "tamis_"
+"""What scanners for leaked secrets can look for."""
+SECONDS_BETWEEN_LOOKS = 1.0
+"""At the file, for changes: a withdrawn key works no longer than that."""
+
+_LINE = re.compile(
+    r"(?P<digest>[0-9a-f]{64})\s+(?P<name>[A-Za-z0-9._-]{1,64})(\s+(?P<tokens>[1-9]\d{0,11}))?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls.
+
+    Attributes:
+        name: Of the key's owner; callers of one name share one place in the queue.
+        max_queued_tokens: Tokens it may have waiting or running; None for no bound of its own.
+    """
+
+    name: str
+    max_queued_tokens: int | None = None
+
+
+ANYONE = Caller("")
+"""Who calls a server without keys."""
+
+
+class KeyFile:
+    """The keys of a file, as it is now.
+
+    Raises:
+        SettingsError: it cannot be read, or holds no key.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._looked_at = time.monotonic()
+        self._stamp = self._stamp_now()
+        self._callers = self._read()
+        if not self._callers:
+            raise SettingsError(f"{path} holds no key; `tamis keys make NAME` makes one")
+
+    def find(self, key: bytes) -> Caller | None:
+        """Whose key this is; takes as long for a good one as for a bad one."""
+        self._look_again()
+        digest = sha256(key).hexdigest()
+        found = None
+        for known, caller in self._callers.items():
+            if hmac.compare_digest(known, digest):
+                found = caller  # no break: the time must not tell how far it got
+        return found
+
+    def _look_again(self) -> None:
+        """Follow the file's changes; one that cannot be read changes nothing."""
+        now = time.monotonic()
+        if now - self._looked_at < SECONDS_BETWEEN_LOOKS:
+            return
+        self._looked_at = now
+        try:
+            stamp = self._stamp_now()
+            if stamp != self._stamp:
+                self._stamp = stamp
+                self._callers = self._read()
+                logger.info("%d keys read anew", len(self._callers))
+        except SettingsError as error:
+            logger.error("the keys stay as they were: %s", error)  # noqa: TRY400 - no news in the trace
+
+    def _stamp_now(self) -> tuple[int, int, int]:
+        try:
+            status = self._path.stat()
+        except OSError as error:
+            raise SettingsError(f"cannot read {self._path}: {error.strerror or error}") from error
+        return status.st_mtime_ns, status.st_size, status.st_ino
+
+    def _read(self) -> dict[str, Caller]:
+        try:
+            lines = self._path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
+            raise SettingsError(f"cannot read {self._path}: {reason}") from error
+        return _parsed(lines, self._path)
+
+
+class KeyMiddleware:
+    """Lets in who has a key, and leaves `caller` in the request's state. Plain ASGI.
+
+    Every path asks for one, whether it leads anywhere or not, but for those that are `open`: the
+    very strings that routes are chosen by.
+
+    Args:
+        keys: None where anyone may call.
+        open_paths: Paths that ask for no key.
+    """
+
+    def __init__(self, app: ASGIApp, *, keys: KeyFile | None, open_paths: frozenset[str]) -> None:
+        self._app = app
+        self._keys = keys
+        self._open_paths = open_paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer it."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        caller: Caller | None = ANYONE
+        if self._keys is not None and scope["path"] not in self._open_paths:
+            caller = self._keys.find(presented_key(scope["headers"]))
+        if caller is not None:
+            scope["state"]["caller"] = caller
+            await self._app(scope, receive, send)
+            return
+        error = UnauthorizedError("one key that the server knows must come with the request")
+        await refusal(error, scope)(scope, receive, send)
+
+
+def presented_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The one key in `Authorization: Bearer` or `X-API-Key`; nothing if there are two, or none."""
+    given = [(name, value) for name, value in headers if name in (b"authorization", b"x-api-key")]
+    if len(given) != 1:
+        return b""
+    name, value = given[0]
+    if name == b"x-api-key":
+        return value.strip()
+    scheme, _, key = value.partition(b" ")
+    return key.strip() if scheme.lower() == b"bearer" else b""
+
+
+def make_key(name: str, max_queued_tokens: int | None = None) -> tuple[str, str]:
+    """A new key, and its line for the file.
+
+    Raises:
+        SettingsError: the name, or the number of tokens, is none that a line can have.
+    """
+    key = KEY_PREFIX + secrets.token_urlsafe(32)
+    digest = sha256(key.encode()).hexdigest()
+    line = f"{digest} {name}" + (f" {max_queued_tokens}" if max_queued_tokens is not None else "")
+    if not _LINE.fullmatch(line):
+        raise SettingsError(
+            "a name has 1 to 64 letters, digits, dots, dashes or underscores, and tokens are 1 "
+            "or more"
+        )
+    return key, line
+
+
+def _parsed(lines: Iterable[str], path: Path) -> dict[str, Caller]:
+    callers: dict[str, Caller] = {}
+    for number, line in enumerate(lines, 1):
+        text = line.partition("#")[0].strip()
+        if not text:
+            continue
+        found = _LINE.fullmatch(text)
+        if not found or found["digest"] in callers:
+            raise SettingsError(
+                f"{path} line {number} is not `SHA-256-IN-HEX NAME [TOKENS]`, or a key that is "
+                "there already; `tamis keys make NAME` writes such lines"
+            )
+        tokens = found["tokens"]
+        callers[found["digest"]] = Caller(found["name"], int(tokens) if tokens else None)
+    return callers

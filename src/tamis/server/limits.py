@@ -1,0 +1,126 @@
+"""How much a request may ask for, looked at before any work is done; `GET /v1/limits` shows it."""
+
+from typing import Annotated
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tamis.errors import RequestTooLargeError, TooManyCharactersError, TooManyDocumentsError
+from tamis.server.body import ENCODINGS, MOST_RATIO
+from tamis.server.context import ServerContext
+from tamis.server.keys import Caller
+from tamis.server.lifespan import CHARACTERS_PER_TOKEN
+from tamis.settings import LimitsSettings
+from tamis.types import RerankRequest
+from tamis.wire.choice import MAX_CONTAINERS, MAX_DEPTH
+
+
+class Limits(msgspec.Struct):
+    """What one request, connection or caller may take."""
+
+    max_body_bytes: Annotated[int, msgspec.Meta(description="As it is sent and unpacked.")]
+    max_unpacked_ratio: Annotated[int, msgspec.Meta(description="Unpacked bytes of a packed one.")]
+    content_encodings: list[str]
+    max_depth: Annotated[int, msgspec.Meta(description="Levels of JSON arrays and objects.")]
+    max_containers: Annotated[int, msgspec.Meta(description="JSON arrays and objects.")]
+    max_documents: int
+    max_document_characters: int
+    max_query_characters: int
+    max_request_tokens: Annotated[
+        int, msgspec.Meta(description="Of all pairs, as the model reads them.")
+    ]
+    max_tokens_per_pair: Annotated[
+        int | None, msgspec.Meta(description="Longer pairs are cut; null while the model loads.")
+    ]
+    max_queued_tokens: Annotated[
+        int, msgspec.Meta(description="Of your requests, waiting or running.")
+    ]
+    max_timeout_ms: int
+    max_headers: int
+    max_header_bytes: int
+    max_chunks: int
+    header_seconds: float
+    body_seconds: float
+    answer_seconds: float
+    idle_seconds: float
+
+
+async def limits(request: Request) -> Response:
+    """`GET /v1/limits`."""
+    shown = _limits_of(ServerContext.of(request), request.state.caller)
+    return Response(msgspec.json.encode(shown), media_type="application/json")
+
+
+def require_within(request: RerankRequest, options: LimitsSettings, max_length: int | None) -> None:
+    """Refuse what is too much, before it is tokenized.
+
+    Args:
+        request: What is asked.
+        options: How much may be.
+        max_length: Tokens the model reads of a pair; None while it loads.
+
+    Raises:
+        TooManyDocumentsError: more than a request may carry.
+        TooManyCharactersError: the query or a document is too long.
+        RequestTooLargeError: by their characters, its pairs have more tokens than they may.
+        InvalidFieldError: a document has no text.
+    """
+    n_documents = len(request.documents)
+    if n_documents > options.max_documents:
+        raise TooManyDocumentsError(
+            f"{n_documents:,} documents, at most {options.max_documents:,} allowed; "
+            "split the request"
+        )
+    lengths = [len(text) for text in request.texts()]
+    _require_short("the query", len(request.query), options.max_query_characters)
+    for index, n_characters in enumerate(lengths):
+        _require_short(f"document {index}", n_characters, options.max_document_characters)
+    if max_length is not None:
+        n_tokens = estimated_tokens(len(request.query), lengths, max_length)
+        if n_tokens > options.max_request_tokens:
+            raise RequestTooLargeError(
+                f"the request has about {n_tokens:,} tokens, at most "
+                f"{options.max_request_tokens:,} allowed; split the request"
+            )
+
+
+def estimated_tokens(n_query: int, lengths: list[int], max_length: int) -> int:
+    """Tokens of pairs by their characters, as many to a token as English has."""
+    whole = ((n_query + length) // CHARACTERS_PER_TOKEN for length in lengths)
+    return sum(min(n_tokens, max_length) for n_tokens in whole)
+
+
+def _require_short(what: str, n_characters: int, at_most: int) -> None:
+    if n_characters > at_most:
+        raise TooManyCharactersError(
+            f"{what} has {n_characters:,} characters, at most {at_most:,} allowed; cut it, or "
+            "send it in parts"
+        )
+
+
+def _limits_of(context: ServerContext, caller: Caller) -> Limits:
+    settings, model = context.settings, context.life.model
+    options = settings.limits
+    queued = settings.scheduler.max_queued_tokens
+    return Limits(
+        max_body_bytes=options.max_body_bytes,
+        max_unpacked_ratio=MOST_RATIO,
+        content_encodings=[name for name, make in ENCODINGS.items() if make],
+        max_depth=MAX_DEPTH,
+        max_containers=MAX_CONTAINERS,
+        max_documents=options.max_documents,
+        max_document_characters=options.max_document_characters,
+        max_query_characters=options.max_query_characters,
+        max_request_tokens=options.max_request_tokens,
+        max_tokens_per_pair=model.max_length if model else None,
+        max_queued_tokens=min(queued, caller.max_queued_tokens or queued),
+        max_timeout_ms=int(settings.server.timeout_seconds * 1000),
+        max_headers=options.max_headers,
+        max_header_bytes=options.max_header_bytes,
+        max_chunks=options.max_chunks,
+        header_seconds=options.header_seconds,
+        body_seconds=options.body_seconds,
+        answer_seconds=options.answer_seconds,
+        idle_seconds=options.idle_seconds,
+    )
