@@ -98,9 +98,14 @@ def test_no_body_crashes_the_parser(data: bytes) -> None:
         require_callers_fault(Native(), error)
         return
     try:
-        dialect.decode(body).request.texts()
+        request = dialect.decode(body).request
+        texts = request.texts()
     except TamisError as error:
         require_callers_fault(dialect, error)
+        return
+    assert request.query.strip()
+    assert len(texts) == len(request.documents) > 0
+    assert all(isinstance(text, str) for text in texts)
 
 
 @settings(max_examples=250)

@@ -158,10 +158,12 @@ def test_row_12_a_worker_ends_with_its_server_even_if_both_get_no_time(
     ) as process:
         process.url()
         (worker,) = children(process._process.pid)
+        assert not is_gone(worker)
         os.kill(worker, signal.SIGSTOP)
         process._process.kill()
         process.wait()
         until(lambda: is_gone(worker))
+        assert is_gone(worker)
 
 
 def test_row_12_a_worker_that_hangs_ends_with_its_server(tmp_path: Path) -> None:
@@ -278,8 +280,11 @@ def test_row_43_with_two_workers_metrics_are_the_sums_of_both(tiny_model: Path) 
 def test_a_server_that_ends_leaves_no_worker_behind(serve: Serve, folder: Path) -> None:
     server = serve("answers", n_workers=2)
     pids = lives(folder)
+    assert len(pids) == 2
+    assert not any(is_gone(pid) for pid in pids)
     server.stop()
     until(lambda: all(is_gone(pid) for pid in pids))
+    assert all(is_gone(pid) for pid in pids)
 
 
 def children(pid: int) -> list[int]:
