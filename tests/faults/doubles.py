@@ -3,18 +3,15 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
-from tamis.engine.backend import LocalBackend
 from tamis.engine.loading import LoadedModel
 from tamis.engine.pairs import EncodedPair, Logits
-from tamis.engine.tokenization import PairTokenizer
 from tamis.settings import ModelSettings, Settings
 from tamis.testing import FakeBackend, WordTokenizer, fake_logit
-from tests.integration.serving import Served, serving
+from tests.integration.serving import Place, PlacedBackend, Served, model_on, serving
 
 Change = Callable[[Sequence[EncodedPair], Logits], Logits]
 
@@ -23,16 +20,7 @@ class OutOfMemoryError(RuntimeError):
     """Torch's, as far as anybody can tell who does not import torch."""
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a backend says it runs."""
-
-    device: str = "cpu"
-    dtype: str = "float32"
-    max_batch_tokens: int = 2048
-
-
-class FaultyBackend(FakeBackend):
+class FaultyBackend(PlacedBackend):
     """A `FakeBackend` that says where it runs, and may spoil the logits it gives.
 
     Args:
@@ -55,17 +43,6 @@ class FaultyBackend(FakeBackend):
         """See `Backend.forward`."""
         logits = super().forward(pairs)
         return self._change(pairs, logits) if self._change else logits
-
-
-def model_on(backend: FakeBackend) -> LoadedModel:
-    """A model of doubles on a backend."""
-    return LoadedModel(
-        name="fake",
-        tokenizer=cast("PairTokenizer", WordTokenizer()),
-        backend=cast("LocalBackend", backend),
-        runtime="fake",
-        max_length=512,
-    )
 
 
 @contextmanager

@@ -161,7 +161,7 @@ def test_row_20_odd_unicode_is_scored(served: Served, text: str) -> None:
 @example("\ud800")
 @example("a\udfff")
 def test_row_20_a_lone_surrogate_is_400_and_any_other_text_is_read(text: str) -> None:
-    data = json.dumps({"query": text, "documents": ["a"]}).encode()  # surrogates as \uXXXX
+    data = json.dumps({"query": text, "documents": ["a"]}).encode()  # surrogates as escapes
     if any("\ud800" <= letter <= "\udfff" for letter in text):
         with pytest.raises(MalformedBodyError) as caught:
             parse_object(data)

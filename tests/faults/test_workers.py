@@ -26,6 +26,7 @@ from tests.integration.serving import (
     serving_folder,
     until,
 )
+from tests.processes import is_gone
 
 DOCUMENTS = ["a bear", "the capital of france", "water boils"]
 Serve = Callable[..., Served]
@@ -65,15 +66,6 @@ def scores(server: Served, documents: Sequence[str] = DOCUMENTS) -> dict[int, fl
 
 def is_ready(server: Served) -> bool:
     return server.client.get("/readyz").status_code == 200
-
-
-def is_gone(pid: int) -> bool:
-    """Whether a process has ended, be it that nobody has asked for its exit code."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return True
-    return state == "Z"
 
 
 def test_row_12_a_batch_whose_worker_dies_is_answered_by_the_next_one(

@@ -53,25 +53,33 @@ def fake_model(
     tokenizer: object | None = None,
 ) -> LoadedModel:
     """A model of doubles: words for tokens, fixed logits, and a hook before each batch."""
+    return model_on(PlacedBackend(before_forward), tokenizer=tokenizer)
+
+
+def model_on(backend: FakeBackend, *, tokenizer: object | None = None) -> LoadedModel:
+    """A model of doubles on a backend that says where it runs."""
     return LoadedModel(
         name="fake",
         tokenizer=cast("PairTokenizer", tokenizer or WordTokenizer()),
-        backend=cast("LocalBackend", _PlacedBackend(before_forward)),
+        backend=cast("LocalBackend", backend),
         runtime="fake",
         max_length=512,
     )
 
 
-class _PlacedBackend(FakeBackend):
+@dataclass(frozen=True)
+class Place:
+    """Where a backend says it runs."""
+
+    device: str = "cpu"
+    dtype: str = "float32"
+    max_batch_tokens: int = 2048
+
+
+class PlacedBackend(FakeBackend):
     """A `FakeBackend` that says, as `LoadedModel` asks, where it runs."""
 
-    @dataclass(frozen=True)
-    class _Runtime:
-        device: str = "cpu"
-        dtype: str = "float32"
-        max_batch_tokens: int = 2048
-
-    runtime = _Runtime()
+    runtime = Place()
 
 
 @dataclass(frozen=True)

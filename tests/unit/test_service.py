@@ -38,9 +38,16 @@ def backend() -> FakeBackend:
 @pytest.fixture
 async def service(backend: FakeBackend) -> AsyncIterator[RerankService]:
     """A running service that reads 16 tokens a pair."""
+    service = serving(backend)
+    yield service
+    await service.close()
+
+
+def serving(backend: FakeBackend) -> RerankService:
+    """A running service on a backend."""
     scheduler = Scheduler(BatchRunner(backend, max_batch_tokens=64), max_queued_tokens=10_000)
     scheduler.start()
-    service = RerankService(
+    return RerankService(
         "word-model",
         WordTokenizer(max_length=16),
         scheduler,
@@ -48,8 +55,6 @@ async def service(backend: FakeBackend) -> AsyncIterator[RerankService]:
         timeout_seconds=60,
         least_document_room=4,
     )
-    yield service
-    await service.close()
 
 
 def logits_alone(*texts: str) -> list[float]:
@@ -326,20 +331,6 @@ def refuse(*texts: str) -> Callable[[Sequence[EncodedPair]], None]:
             raise RuntimeError
 
     return check
-
-
-def serving(backend: FakeBackend) -> RerankService:
-    """A running service on a backend."""
-    scheduler = Scheduler(BatchRunner(backend, max_batch_tokens=64), max_queued_tokens=10_000)
-    scheduler.start()
-    return RerankService(
-        "word-model",
-        WordTokenizer(max_length=16),
-        scheduler,
-        max_waiting_characters=10_000,
-        timeout_seconds=60,
-        least_document_room=4,
-    )
 
 
 async def test_without_partial_one_bad_document_fails_its_request_by_its_index() -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tamis.engine.pairs import EncodedPair, TokenIds, TokenSequence
+from tamis.engine.pairs import EncodedPair, TokenIds, distinct_sequences
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,18 +34,11 @@ class PackedBatch:
 
 def collate(pairs: Sequence[EncodedPair]) -> PackedBatch:
     """Pack pairs (at least one) into one batch, keeping their order."""
-    rows: dict[int, int] = {}
-    sequences: list[TokenSequence] = []
-    for pair in pairs:
-        for sequence in pair.sequences:
-            if rows.setdefault(id(sequence), len(sequences)) == len(sequences):
-                sequences.append(sequence)
+    sequences, rows = distinct_sequences(pairs)
     lengths = [len(sequence.token_ids) for sequence in sequences]
     return PackedBatch(
         token_ids=np.concatenate([sequence.token_ids for sequence in sequences]),
         type_ids=np.concatenate([sequence.type_ids for sequence in sequences]),
         cu_seqlens=np.cumsum([0, *lengths], dtype=np.int32),
-        pair_sequences=np.array(
-            [[rows[id(sequence)] for sequence in pair.sequences] for pair in pairs], dtype=np.intp
-        ),
+        pair_sequences=np.array(rows, dtype=np.intp),
     )

@@ -46,6 +46,19 @@ class EncodedPair:
         return sum(len(sequence.token_ids) for sequence in self.sequences)
 
 
+def distinct_sequences(
+    pairs: Sequence[EncodedPair],
+) -> tuple[list[TokenSequence], list[list[int]]]:
+    """The sequences of some pairs, each once, and which of them each pair has."""
+    rows: dict[int, int] = {}
+    sequences: list[TokenSequence] = []
+    for pair in pairs:
+        for sequence in pair.sequences:
+            if rows.setdefault(id(sequence), len(sequences)) == len(sequences):
+                sequences.append(sequence)
+    return sequences, [[rows[id(sequence)] for sequence in pair.sequences] for pair in pairs]
+
+
 class PairEncoder(Protocol):
     """Turns texts into pairs; `engine/tokenization.py` has the real one."""
 

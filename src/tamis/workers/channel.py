@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 import numpy as np
 
-from tamis.engine.pairs import EncodedPair, TokenSequence
+from tamis.engine.pairs import EncodedPair, TokenSequence, distinct_sequences
 
 _LENGTH = struct.Struct("<I")
 _CHUNK_BYTES = 2**18
@@ -194,19 +194,14 @@ class Channel(Generic[Received]):
 
 def pack(pairs: Sequence[EncodedPair]) -> Work:
     """A batch as a frame."""
-    rows: dict[int, int] = {}
-    sequences: list[TokenSequence] = []
-    for pair in pairs:
-        for sequence in pair.sequences:
-            if rows.setdefault(id(sequence), len(sequences)) == len(sequences):
-                sequences.append(sequence)
+    sequences, rows = distinct_sequences(pairs)
     type_ids = np.concatenate([sequence.type_ids for sequence in sequences])
     return Work(
         lengths=_int32([len(sequence.token_ids) for sequence in sequences]),
         token_ids=np.concatenate([one.token_ids for one in sequences]).astype("<i4").tobytes(),
         type_ids=type_ids.astype("<i4").tobytes() if type_ids.any() else b"",
         pair_sizes=_int32([len(pair.sequences) for pair in pairs]),
-        pair_sequences=_int32([rows[id(one)] for pair in pairs for one in pair.sequences]),
+        pair_sequences=_int32([row for of_pair in rows for row in of_pair]),
     )
 
 

@@ -23,6 +23,7 @@ from tamis.workers.backend import Limits, WorkerBackend, refusal
 from tamis.workers.channel import Refused, Start
 from tests.fake_worker import CANARY, COMMAND, GO, lives, write_plan
 from tests.integration.serving import until
+from tests.processes import is_gone
 
 PAIRS = WordTokenizer().encode("what is a panda", ["a bear", "a city " * 30])
 LOGITS = [pytest.approx(fake_logit(pair)) for pair in PAIRS]
@@ -54,15 +55,6 @@ def hire(tmp_path: Path) -> Iterator[Hire]:
     yield make
     for backend in hired:
         backend.close()
-
-
-def is_gone(pid: int) -> bool:
-    """Whether there is no process of that number, or only its exit code is left."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return True
-    return state == "Z"
 
 
 def test_a_worker_scores_what_it_is_given(hire: Hire) -> None:
