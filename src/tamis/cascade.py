@@ -5,6 +5,7 @@ dear one only the best of them.
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +51,12 @@ class Cascade:
         Raises:
             SettingsError: a number is out of its range.
         """
+        keep, margin = cast("object", self.keep), cast("object", self.margin)  # no types, perhaps
+        if type(keep) is not int or type(margin) not in (int, float):
+            raise SettingsError(
+                "cascade.keep is a whole number and cascade.margin a number, not "
+                f"{type(keep).__name__} and {type(margin).__name__}"
+            )
         if self.keep < 1:
             raise SettingsError(f"cascade.keep is {self.keep}; it must be at least 1")
         if not (np.isfinite(self.margin) and self.margin >= 0):

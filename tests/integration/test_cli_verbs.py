@@ -109,6 +109,8 @@ def test_a_converted_folder_is_verified_against_its_manifest(
     assert "model.safetensors" in changed.sentence
     ranked = shell.run("rank", "q", "-m", output, given="a\n")
     assert (ranked.code, ranked.sentence) == (78, changed.sentence)
+    tuned = shell.run("models", "tune", output)
+    assert (tuned.code, tuned.sentence) == (78, changed.sentence)
 
 
 def test_a_folder_without_a_manifest_can_still_be_checked(shell: Shell, tiny_model: Path) -> None:

@@ -69,3 +69,9 @@ def test_scores_fall_along_the_order_and_the_second_stage_stands_before_the_firs
 
 def test_one_stage_is_the_stable_order_of_its_logits() -> None:
     assert one_stage(array(1, 2, 1)).order.tolist() == [1, 0, 2]
+
+
+@pytest.mark.parametrize(("keep", "margin"), [("3", 0.0), (2.5, 0.0), (True, 0.0), (3, None)])
+def test_what_is_no_number_is_refused(keep: object, margin: object) -> None:
+    with pytest.raises(SettingsError, match=r"cascade\.keep is a whole number"):
+        Cascade(keep, margin)  # type: ignore[arg-type]  # as a caller without types

@@ -82,6 +82,8 @@ def bench(
     in the cache (2.3 GB): as fast as BAAI/bge-reranker-v2-m3, and good for nothing else.
     """
     given = model_options(locals())
+    if url == "":
+        raise typer.BadParameter("--url is empty")
     if url is not None:
         _refuse_beside_url(given, server=server, max_batch_tokens=max_batch_tokens)
     if concurrency and url is None and not server:

@@ -136,6 +136,7 @@ def tune(name: Name, dtype: ConvertedDtype = "auto", revision: Revision = None) 
         folder = converted_folder(checkpoint, dtype=wanted, cache_dir=settings.cache_dir)
     if not folder.is_dir():
         raise ModelNotFoundError(f"{name} has not been converted; `tamis models convert {name}`")
+    verify_manifest(folder)
     threads = settings.threads or usable_cores()
     tuning = tune_converted(folder, threads=threads, worth_seconds=0)
     for budget, speed in tuning.tokens_per_second.items():

@@ -4,7 +4,6 @@ import logging
 import os
 import signal
 import socket
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -86,8 +85,8 @@ def run(settings: Settings, load: "ModelLoader | None" = None) -> None:
         delay_seconds=settings.server.drain_delay_seconds,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
-        # uvicorn drains, then raises the signal once more; a drained server ends with 0
-        signal.signal(number, _pass)
+        # until uvicorn listens for it; it raises it once more when it has drained, and 0 is the end
+        signal.signal(number, lambda *_: stop())
     server.run(sockets=listeners)
     if life.vitals.is_stalled:
         os._exit(STALLED)  # an orderly end would wait for the model's thread, for ever
@@ -116,7 +115,3 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from error
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
-
-
-def _pass(_number: int, _frame: FrameType | None) -> None:
-    """Let a signal go by."""

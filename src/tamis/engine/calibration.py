@@ -106,7 +106,10 @@ class CalibrationReport(msgspec.Struct, frozen=True):
         """One line: `passes`, or `fails` with the reasons."""
         if self.shortcomings:
             return f"fails: {'; '.join(self.shortcomings)}"
-        return f"passes: tau {self.tau:.3f}, the same top 5 for {self.same_top_5:.1%}"
+        return (
+            f"passes: tau {self.tau:.3f}, the same top 5 for {self.same_top_5:.1%}, nDCG@10 over "
+            f"{self.n_judged_queries} judged queries"
+        )
 
 
 def compare(

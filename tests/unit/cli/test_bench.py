@@ -26,6 +26,7 @@ def nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     ("arguments", "message"),
     [
         ([*URL, "--server"], "--server starts a server, --url names one that runs"),
+        (["--url", ""], "--url is empty"),
         (["--concurrency", "2"], "--concurrency is of a server"),
         (
             [*URL, "--model", "some/model", "--max-length", "64"],
