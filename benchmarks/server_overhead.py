@@ -60,7 +60,7 @@ def side_by_side(model: str, rounds: int) -> dict[str, Any]:
         httpx2.Client(timeout=600, trust_env=False) as client,
     ):
         servers = {SERVER: _asker(client, here.url), WORKER: _asker(client, apart.url)}
-        asks = {ENGINE: lambda asked: reranker.rerank(asked.query, asked.documents)} | servers
+        asks = {ENGINE: lambda asked: reranker.rank(asked.query, asked.documents)} | servers
         return {
             str(n): summary(measure(asks, n, rounds), throughputs(servers, n, rounds))
             for n in REQUESTS
