@@ -6,12 +6,16 @@ PORT ?= 8000
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run test check bench docs clean
+# programs that tests run, and the Debian packages that have them
+PROGRAMS := redis-server prometheus chromium faketime
+PACKAGES := redis-server prometheus chromium faketime
+
+.PHONY: run test check system bench docs clean
 
 run: $(VENV)/.run  ## start the server on the embedded model and rerank a real example
 	@TAMIS_SERVER__PORT=$(PORT) $(BIN)/python examples/serve_and_rerank.py
 
-test: check  ## everything that must hold
+test: check system  ## everything that must hold
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.dev  ## style, types, layers
@@ -20,6 +24,18 @@ check: $(VENV)/.dev  ## style, types, layers
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports --no-logo
+
+system:  ## the programs that tests run
+	@missing=""; for program in $(PROGRAMS); do \
+		command -v $$program >/dev/null || missing="$$missing $$program"; done; \
+	test -z "$$missing" && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		export DEBIAN_FRONTEND=noninteractive; \
+		apt-get update -qq && apt-get install -qq --no-install-recommends $(PACKAGES) >/dev/null; \
+	else \
+		echo "the tests run$$missing, which are not here: install $(PACKAGES) (Debian's names)" >&2; \
+		exit 1; \
+	fi
 
 bench: $(VENV)/.dev  ## how fast the embedded model is here, alone and behind a server; figures go to build/
 	@mkdir -p build

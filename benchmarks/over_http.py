@@ -59,7 +59,7 @@ def servers(folder: Path, environments: Path, work: Path) -> Servers:
     """The commands; PORT stands for the port."""
     infinity = str(environments / "infinity" / "bin" / "infinity_emb")
     tamis = [sys.executable, "-m", "tamis", "serve", "--server.port", "PORT"]
-    tamis += ["--server.drain-delay-seconds", "0"]
+    tamis += ["--server.drain-delay-seconds", "0", "--cache.memory-bytes", "0"]
     model = ["--model.name", str(folder), "--model.cache-dir", str(work)]
     peer = [infinity, "v2", "--model-id", str(folder), "--served-model-name", "m", "--port", "PORT"]
     peer += ["--host", "127.0.0.1", "--engine", "torch", "--device", "cpu"]

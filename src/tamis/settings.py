@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -106,6 +106,31 @@ class CascadeSettings(Section):
             description="And those whose first-stage logit is so little below the last kept one.",
         ),
     ] = 0.0
+
+
+class CacheSettings(Section):
+    """Scores that are kept, so that no pair is scored twice."""
+
+    memory_bytes: Annotated[
+        int, Field(ge=0, description="Memory for scores in the server's process; 0 keeps none.")
+    ] = 64 * 2**20
+    ttl_seconds: Annotated[
+        float, Field(gt=0, allow_inf_nan=False, description="Seconds that a score is kept.")
+    ] = 86_400.0
+    secret: Annotated[
+        SecretStr | None,
+        Field(
+            description="What keys are made under, the same on all servers that share a store: "
+            "without it, who reads the store can tell which texts it knows."
+        ),
+    ] = None
+    shared: Annotated[
+        bool,
+        Field(
+            description="Whether callers with different keys share scores; how fast an answer is "
+            "then tells one what others have asked."
+        ),
+    ] = False
 
 
 class SchedulerSettings(Section):
@@ -260,6 +285,7 @@ class Settings(BaseSettings):
 
     model: ModelSettings = Field(default_factory=ModelSettings)
     cascade: CascadeSettings = Field(default_factory=CascadeSettings)
+    cache: CacheSettings = Field(default_factory=CacheSettings)
     scheduler: SchedulerSettings = Field(default_factory=SchedulerSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
     limits: LimitsSettings = Field(default_factory=LimitsSettings)

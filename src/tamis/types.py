@@ -16,6 +16,9 @@ MOST_PRIORITY = 999
 TruncationSide = Literal["left", "right"]
 """Which end of a document is cut when it is too long."""
 
+CacheUse = Literal["normal", "refresh", "off"]
+"""`refresh` computes and keeps, `off` computes and does not keep."""
+
 
 @dataclass(frozen=True, slots=True)
 class RerankRequest:
@@ -29,6 +32,7 @@ class RerankRequest:
         priority: 0 to 999; of one caller's requests the lower number goes first.
         timeout_seconds: When the answer must be there, from now; None takes the server's own.
         partial: Answer with what could be scored, in time, rather than with an error.
+        cache: Whether a server may answer with scores it has, and keep those it computes.
     """
 
     query: str
@@ -40,6 +44,7 @@ class RerankRequest:
     priority: int = 0
     timeout_seconds: float | None = None
     partial: bool = False
+    cache: CacheUse = "normal"
 
     def __post_init__(self) -> None:
         """Refuse what no dialect, shell or program may ask.
@@ -120,11 +125,14 @@ class Usage:
         n_pairs: Pairs scored; in a cascade a document that both models read counts once.
         n_tokens: Tokens of all pairs, as the model reads them; in a cascade of both models.
         n_truncated: Pairs whose text was cut to fit `max_length` of the model that scored them.
+        n_cached: Pairs for which nothing was computed: scored before, for another caller at the
+            same time, or in another place of the same request.
     """
 
     n_pairs: int
     n_tokens: int
     n_truncated: int
+    n_cached: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +156,7 @@ class RerankResult:
     """The answer to a `RerankRequest`, best first.
 
     Attributes:
+        logits: Of every document in the order given, whether it is shown or not; NaN without one.
         unscored: Documents without a score, in the order given; only where a part was enough.
         degraded: Whether there is less in it than was asked for.
     """
@@ -155,6 +164,7 @@ class RerankResult:
     model: str
     results: tuple[RankedDocument, ...]
     usage: Usage
+    logits: tuple[float, ...] = ()
     unscored: tuple[UnscoredDocument, ...] = ()
     degraded: bool = False
 

@@ -11,7 +11,7 @@ from tamis.engine.loading import LoadedModel
 from tamis.engine.pairs import EncodedPair, Logits
 from tamis.settings import ModelSettings, Settings
 from tamis.testing import FakeBackend, WordTokenizer, fake_logit
-from tests.integration.serving import Place, PlacedBackend, Served, model_on, serving
+from tests.integration.serving import NO_CACHE, Place, PlacedBackend, Served, model_on, serving
 
 Change = Callable[[Sequence[EncodedPair], Logits], Logits]
 
@@ -54,7 +54,7 @@ def serving_on(
     def load(settings: ModelSettings) -> LoadedModel:
         return model_on(on_cpu if on_cpu and settings.device == "cpu" else backend)
 
-    with serving(Settings.model_validate(sections), load=load) as server:
+    with serving(Settings.model_validate(NO_CACHE | sections), load=load) as server:
         yield server
 
 

@@ -9,16 +9,20 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from tamis.scheduler.execution import BatchRunner
-from tamis.scheduler.scheduler import Scheduler
+from tamis.encoding import EncodingThread
 from tamis.service import RerankService
-from tamis.testing import FakeBackend, WordTokenizer
+from tamis.testing import FakeBackend
 from tamis.types import RerankRequest
 from tests.faults.doubles import FaultyBackend, Steps, has_text, serving_on
 from tests.integration.serving import Gate, Served, serving_fake, until
+from tests.stages import stage_on
 
 JAIN = 0.9
 REFUSED_WITHIN_SECONDS = 0.05
+
+
+def ten_documents(text: str) -> RerankRequest:
+    return RerankRequest("q", tuple(f"{text} {n}" for n in range(10)))
 
 
 def ask_and_leave(server: Served, document: str) -> socket.socket:
@@ -69,9 +73,9 @@ def test_row_1_once_a_rate_is_known_retry_after_is_how_long_the_surplus_takes() 
     room = {"max_queued_tokens": 600, "max_batch_tokens": 6}
     with serving_fake(slow, scheduler=room) as server, ThreadPoolExecutor(1) as pool:
         assert server.rerank("q", ["a"]).status_code == 200
-        inside = pool.submit(server.rerank, "q", ["a"] * 100)
+        inside = pool.submit(server.rerank, "q", [f"a{n}" for n in range(100)])
         until(lambda: server.metric("tamis_queue_tokens") == 600)
-        few, many = (server.rerank("q", ["a"] * n) for n in (1, 100))
+        few, many = (server.rerank("q", [f"b{m}" for m in range(n)]) for n in (1, 100))
         gate.opened.set()
         assert inside.result().status_code == 200
         assert [few.status_code, many.status_code] == [429, 429]
@@ -137,9 +141,9 @@ def test_row_4_a_small_request_behind_a_thousand_documents_waits_for_one_batch_m
     ):
         backend = server.life.model.backend
         backend._before_forward = steps
-        large = pool.submit(server.rerank, "q", ["large"] * 1000)
+        large = pool.submit(server.rerank, "q", [f"large {n}" for n in range(1000)])
         assert steps.come.acquire(timeout=60)
-        small = pool.submit(server.rerank, "q", ["small"] * 5)
+        small = pool.submit(server.rerank, "q", [f"small {n}" for n in range(5)])
         until(lambda: server.metric("tamis_queue_requests") == 2)
         running = len(backend.batches)
         steps.open()
@@ -158,21 +162,14 @@ async def test_row_5_a_caller_who_floods_leaves_the_other_its_share() -> None:
     """Ten times the load: while both have work, both get the same (Jain's index)."""
     steps = Steps()
     backend = FakeBackend(steps)
-    scheduler = Scheduler(BatchRunner(backend, max_batch_tokens=60), max_queued_tokens=1_000_000)
-    scheduler.start()
-    service = RerankService(
-        "fake",
-        WordTokenizer(),
-        scheduler,
-        max_waiting_characters=1_000_000,
-        timeout_seconds=60,
-        least_document_room=1,
-    )
-    flood = RerankRequest("q", ("flood",) * 10)
-    quiet = RerankRequest("q", ("quiet",) * 10)
-    callers = [asyncio.create_task(service.rerank(flood, flow="a")) for _ in range(200)]
-    callers += [asyncio.create_task(service.rerank(quiet, flow="b")) for _ in range(20)]
-    await asyncio.to_thread(until, lambda: service.statistics().n_tokens == 220 * 60)
+    encoding = EncodingThread(max_waiting_characters=1_000_000)
+    stage = stage_on(backend, encoding, max_queued_tokens=1_000_000)
+    service = RerankService(stage, encoding, timeout_seconds=60)
+    asked = [("a", f"flood a{n}") for n in range(200)] + [("b", f"quiet b{n}") for n in range(20)]
+    callers = [
+        asyncio.create_task(service.rerank(ten_documents(text), flow=flow)) for flow, text in asked
+    ]
+    await asyncio.to_thread(until, lambda: service.statistics().n_tokens == 220 * 80)
     running = len(backend.batches)
     steps.open()
     await asyncio.gather(*callers)

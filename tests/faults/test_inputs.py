@@ -212,7 +212,7 @@ def test_tokens_over_the_limit_are_413_before_any_is_made(n_documents: int, stat
 
 def test_tokens_that_letters_do_not_tell_are_413_once_they_are_counted() -> None:
     with serving_fake(limits={"max_request_tokens": 100}) as server:
-        answer = server.rerank("q", ["a " * 60, "a " * 60])
+        answer = server.rerank("q", ["a " * 60, "b " * 60])
         assert (answer.status_code, answer.json()["code"]) == (413, "request_too_large")
         assert answer.json()["error"] == (
             "the request has 130 tokens, at most 100 allowed; split the request"

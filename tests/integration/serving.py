@@ -167,15 +167,21 @@ def serving(
     assert not thread.is_alive()
 
 
+NO_CACHE: dict[str, Any] = {"cache": {"memory_bytes": 0}}
+"""So that a request that is sent again meets the model again."""
+
+
 def serving_fake(
     before_forward: Callable[[Sequence[EncodedPair]], object] | None = None,
     *,
     sockets: Sequence[socket.socket] = (),
     **sections: Any,
 ) -> Any:
-    """`serving` on doubles; keywords are sections of the settings."""
+    """`serving` on doubles that keep no score; keywords are sections of the settings."""
     model = fake_model(before_forward)
-    return serving(Settings.model_validate(sections), load=lambda _: model, sockets=sockets)
+    return serving(
+        Settings.model_validate(NO_CACHE | sections), load=lambda _: model, sockets=sockets
+    )
 
 
 def serving_folder(folder: Path, **sections: Any) -> Any:

@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tamis.cascade import Cascade
+from tamis.encoding import EncodingThread
 from tamis.engine.pairs import EncodedPair
 from tamis.errors import (
     DeadlineExceededError,
@@ -19,11 +20,10 @@ from tamis.errors import (
     UnscorableDocumentError,
 )
 from tamis.ranking import rank
-from tamis.scheduler.execution import BatchRunner
-from tamis.scheduler.scheduler import Scheduler
 from tamis.service import FirstStage, RerankService
 from tamis.testing import FakeBackend, WordTokenizer, fake_logit
 from tamis.types import Document, RerankRequest
+from tests.stages import stage_on
 
 QUERY = "what is a panda"
 DOCUMENTS: tuple[Document, ...] = ("hi", {"id": 7, "text": "a bear"}, "The giant panda", "")
@@ -45,16 +45,8 @@ async def service(backend: FakeBackend) -> AsyncIterator[RerankService]:
 
 def serving(backend: FakeBackend) -> RerankService:
     """A running service on a backend."""
-    scheduler = Scheduler(BatchRunner(backend, max_batch_tokens=64), max_queued_tokens=10_000)
-    scheduler.start()
-    return RerankService(
-        "word-model",
-        WordTokenizer(max_length=16),
-        scheduler,
-        max_waiting_characters=10_000,
-        timeout_seconds=60,
-        least_document_room=4,
-    )
+    encoding = EncodingThread(max_waiting_characters=10_000)
+    return RerankService(stage_on(backend, encoding), encoding, timeout_seconds=60)
 
 
 def logits_alone(*texts: str) -> list[float]:
@@ -169,10 +161,10 @@ async def test_closing_answers_requests_that_are_still_being_tokenized(
 
 
 async def test_texts_that_wait_for_the_tokenizer_are_bounded(service: RerankService) -> None:
-    large = RerankRequest(QUERY, ("x" * 15_000,))
+    large, other = (RerankRequest(QUERY, (letter * 15_000,)) for letter in "xy")
 
     first, second = await asyncio.gather(
-        service.rerank(large), service.rerank(large), return_exceptions=True
+        service.rerank(large), service.rerank(other), return_exceptions=True
     )
     third = await service.rerank(large)
 
@@ -183,21 +175,14 @@ async def test_texts_that_wait_for_the_tokenizer_are_bounded(service: RerankServ
 
 async def cascading(first: FakeBackend, second: FakeBackend, keep: int | Cascade) -> RerankService:
     """A running cascade of two doubles."""
-    schedulers = [
-        Scheduler(BatchRunner(backend, max_batch_tokens=64), max_queued_tokens=10_000)
-        for backend in (first, second)
-    ]
-    for scheduler in schedulers:
-        scheduler.start()
+    encoding = EncodingThread(max_waiting_characters=10_000)
+    cheap = stage_on(first, encoding, name="cheap", max_length=14)
     cascade = Cascade(keep) if isinstance(keep, int) else keep
     return RerankService(
-        "dear",
-        WordTokenizer(max_length=16),
-        schedulers[1],
-        max_waiting_characters=10_000,
+        stage_on(second, encoding, name="dear"),
+        encoding,
         timeout_seconds=60,
-        least_document_room=4,
-        first_stage=FirstStage("cheap", WordTokenizer(max_length=14), schedulers[0], cascade),
+        first_stage=FirstStage(cheap, cascade),
     )
 
 
@@ -414,7 +399,9 @@ async def test_a_request_that_cannot_be_admitted_is_never_tokenized(
     monkeypatch.setattr(WordTokenizer, "encode", lambda *given, **_: asked.append(given))
 
     with pytest.raises(RequestTooLargeError):
-        await service.rerank(RerankRequest(QUERY, ("long words " * 20,) * 5_000))
+        await service.rerank(
+            RerankRequest(QUERY, tuple(f"{n} long words " * 20 for n in range(5_000)))
+        )
     await service.close()
 
     assert asked == []

@@ -27,6 +27,8 @@ OWN_OPTIONS = (
     *("--server.host=127.0.0.1", "--server.port=0", "--server.drain-delay-seconds=0"),
     *("--log.level=info", "--log.format=json"),  # the log says which port it is
 )
+NO_CACHE = ("--cache.memory-bytes=0",)
+"""What is measured is the model; who measures the cache says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ def own_server(
         SettingsError: it ended, in the block too, or was not ready in time; with the last
             lines of its log.
     """
-    command = [sys.executable, "-P", "-m", "tamis", "serve", *options, *OWN_OPTIONS]
+    command = [sys.executable, "-P", "-m", "tamis", "serve", *NO_CACHE, *options, *OWN_OPTIONS]
     started = time.perf_counter()
     with tempfile.TemporaryFile() as log, _process(command, log) as process:
         try:

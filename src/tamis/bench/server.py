@@ -69,6 +69,7 @@ async def _send(
     ]
     async with httpx2.AsyncClient(
         base_url=url,
+        headers={"cache-control": "no-store"},  # what is measured is the model
         timeout=TIMEOUT_SECONDS,
         limits=httpx2.Limits(max_connections=None),
         trust_env=False,

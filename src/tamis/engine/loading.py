@@ -23,7 +23,7 @@ from tamis.engine.converted import converted
 from tamis.engine.golden import compare_with_golden, golden_key
 from tamis.engine.heads import ClassificationHead, Head, MaxSimHead
 from tamis.engine.location import locate
-from tamis.engine.manifest import verify_manifest
+from tamis.engine.manifest import folder_digest, verify_manifest
 from tamis.engine.memory import release_unused
 from tamis.engine.pairs import Logits
 from tamis.engine.runtimes.opening import (
@@ -64,6 +64,7 @@ class LoadedModel:
         runtime: The inference library it runs on.
         max_length: Tokens a pair may have here.
         seconds_per_token: What the warm-up took: the slowest that it is likely to be.
+        digest: Of the files that it was read from.
     """
 
     name: str
@@ -72,6 +73,7 @@ class LoadedModel:
     runtime: str
     max_length: int
     seconds_per_token: float = 0.0
+    digest: str = ""
 
     @property
     def device(self) -> str:
@@ -116,30 +118,31 @@ def load_model(settings: ModelSettings, folder: Path | None = None) -> LoadedMod
     checkpoint = read_checkpoint(folder or find_model(settings), name=name)
     max_length = _max_length(settings, checkpoint)
     plan = plan_runtime(settings, checkpoint)
-    if plan.library == "torch":
-        backend, tokenizer = _load_source(checkpoint, plan, max_length)
-        kept = None
-    else:
-        backend, tokenizer, kept = _load_converted(checkpoint, plan, max_length, settings.cache_dir)
+    opened = (
+        _load_source(checkpoint, plan, max_length)
+        if plan.library == "torch"
+        else _load_converted(checkpoint, plan, max_length, settings.cache_dir)
+    )
     model = LoadedModel(
         name=name or checkpoint.name,
-        tokenizer=tokenizer,
-        backend=backend,
+        tokenizer=opened.tokenizer,
+        backend=opened.backend,
         runtime=plan.library,
         max_length=max_length,
+        digest=opened.digest,
     )
     release_unused()  # now, so that the first request finds what the warm-up has used
     started = time.monotonic()
     logits = warm_up(model)
     seconds = time.monotonic() - started
-    if kept is not None:
+    if opened.kept is not None:
         key = golden_key(
             (WARM_UP_QUERY, *WARM_UP_DOCUMENTS),
             dtype=model.dtype,
             device=model.device,
             max_length=max_length,
         )
-        compare_with_golden(kept, logits, key=key, dtype=model.dtype)
+        compare_with_golden(opened.kept, logits, key=key, dtype=model.dtype)
     logger.info(
         "model %s is ready: %s on %s in %s, at most %d tokens a pair",
         *(model.name, model.runtime, model.device, model.dtype, model.max_length),
@@ -201,23 +204,33 @@ def _max_length(settings: ModelSettings, checkpoint: Checkpoint) -> int:
     return checkpoint.max_length
 
 
-def _load_source(
-    checkpoint: Checkpoint, plan: RuntimePlan, max_length: int
-) -> tuple[LocalBackend, PairTokenizer]:
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A model's parts.
+
+    Attributes:
+        digest: Of the files that they were read from.
+        kept: Where its converted form stands; None where it has none that stays.
+    """
+
+    backend: LocalBackend
+    tokenizer: PairTokenizer
+    digest: str
+    kept: Path | None = None
+
+
+def _load_source(checkpoint: Checkpoint, plan: RuntimePlan, max_length: int) -> _Opened:
     verify_manifest(checkpoint.folder)
     tokenizer, head = _read_tokenizer_and_head(checkpoint, max_length)
     release_unused()  # the vocabulary as Python objects, before the weights need the room
     runtime = open_torch(checkpoint, plan, reads_tokens=head.reads_tokens)
-    return LocalBackend(runtime, head), tokenizer
+    return _Opened(LocalBackend(runtime, head), tokenizer, folder_digest(checkpoint.folder))
 
 
 def _load_converted(
     source: Checkpoint, plan: RuntimePlan, max_length: int, cache_dir: Path
-) -> tuple[LocalBackend, PairTokenizer, Path | None]:
-    """Tokenizer and weights are read side by side: each takes one core.
-
-    The folder is None where it is gone when this returns.
-    """
+) -> _Opened:
+    """Tokenizer and weights are read side by side: each takes one core."""
     reads_tokens = source.maxsim is not None
     with (
         converted(source, dtype=plan.dtype, cache_dir=cache_dir) as model,
@@ -231,10 +244,12 @@ def _load_converted(
             opening.add_done_callback(_close_opened)
             raise
         runtime = opening.result()
+        digest = folder_digest(model.folder)
     if model.is_new and model.is_kept and plan.device == "cpu":
         tuning = tune_opened(runtime, model.folder, source, threads=plan.threads)
         runtime.max_batch_tokens = tuning.max_batch_tokens
-    return LocalBackend(runtime, head), tokenizer, model.folder if model.is_kept else None
+    kept = model.folder if model.is_kept else None
+    return _Opened(LocalBackend(runtime, head), tokenizer, digest, kept)
 
 
 def _close_opened(opening: "Future[CTranslate2Runtime]") -> None:

@@ -62,6 +62,14 @@ def verify_manifest(folder: Path) -> int | None:
     return len(expected)
 
 
+def folder_digest(folder: Path) -> str:
+    """Hex sha256 of all files of a model but its prose: of its manifest, or of the files now."""
+    digests = read_manifest(folder)
+    if digests is None:
+        digests = _digests(folder, _files(folder))
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+
+
 def file_sha256(path: Path) -> str:
     """Hex sha256 of a file."""
     with path.open("rb") as file:

@@ -42,6 +42,7 @@ class Job:
         failures: Why a pair has no logit and will get none, by position.
         n_unsettled: Pairs with neither.
         is_wanted: False once nobody waits for it any more.
+        turn_tokens: What it got since it last went behind others.
     """
 
     pairs: Sequence[EncodedPair]
@@ -53,6 +54,7 @@ class Job:
     failures: dict[int, TamisError] = field(init=False, default_factory=dict)
     n_unsettled: int = field(init=False)
     is_wanted: bool = field(init=False, default=True)
+    turn_tokens: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         lengths = [pair.n_tokens for pair in self.pairs]

@@ -26,23 +26,26 @@ class _Flow:
     def add(self, job: Job) -> None:
         insort_right(self.jobs, job, key=lambda other: other.terms.priority)
 
-    def fill(self, entries: list[Entry], room: int) -> int:
+    def fill(self, entries: list[Entry], room: int, quantum: int) -> int:
         """Move pairs into a batch while deficit and room allow; returns the room that is left.
 
-        A job that got some goes behind its equals. One whose next pair exceeds the room keeps
-        its place, and smaller ones pass; one whose pair exceeds the deficit ends the turn, so
-        that the deficit can grow to it.
+        A job that got a quantum goes behind its equals; one that room or deficit stopped before
+        keeps its place, and smaller ones pass. One whose next pair exceeds the deficit ends the
+        flow's turn, so that the deficit can grow to it.
         """
         for job in list(self.jobs):
             n_before = len(entries)
             while job.waiting and self._fits(job.next_tokens, entries, room):
                 room -= job.next_tokens
                 self.deficit -= job.next_tokens
+                job.turn_tokens += job.next_tokens
                 entries.append((job, job.waiting.popleft()))
-            if len(entries) > n_before:
+            if not job.waiting:
                 self.jobs.remove(job)
-                if job.waiting:
-                    self.add(job)
+            elif len(entries) > n_before and job.turn_tokens + job.next_tokens > quantum:
+                job.turn_tokens = 0
+                self.jobs.remove(job)
+                self.add(job)
             if job.waiting and job.next_tokens > self.deficit:
                 self.in_turn = False
                 break
@@ -168,7 +171,7 @@ class PairQueue:
             if not flow.in_turn:
                 flow.in_turn = True
                 flow.deficit += quantum
-            room = flow.fill(entries, room)
+            room = flow.fill(entries, room, quantum)
             if flow.jobs and flow.in_turn:
                 suspended.append(flow)  # room is all it wants: its turn goes on in the next batch
             elif flow.jobs:

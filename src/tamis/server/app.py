@@ -23,13 +23,13 @@ from tamis.server.lifespan import ModelLife
 from tamis.server.limits import limits
 from tamis.server.middleware import REQUEST_ID_HEADER, RequestMiddleware
 from tamis.server.ports import PortMiddleware
-from tamis.server.routes import TIMEOUT_HEADER, rerank
+from tamis.server.routes import CACHE_HEADER, TIMEOUT_HEADER, rerank
 from tamis.settings import ServerSettings, Settings
 
 _logger = structlog.stdlib.get_logger(__name__)
 
 
-CALLERS_HEADERS = ("authorization", "x-api-key", REQUEST_ID_HEADER, TIMEOUT_HEADER)
+CALLERS_HEADERS = ("authorization", "x-api-key", REQUEST_ID_HEADER, TIMEOUT_HEADER, CACHE_HEADER)
 """Headers that pages of other origins may send, where any may call, beside HTTP's common ones."""
 
 

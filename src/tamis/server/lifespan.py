@@ -8,16 +8,22 @@ from contextlib import asynccontextmanager
 from threading import Lock, Thread
 from typing import Literal, TypeVar
 
+from tamis.cache.keys import PairKeys
+from tamis.cache.read_through import ReadThrough
+from tamis.cache.scores import ScoreCache
 from tamis.cascade import Cascade
+from tamis.encoding import EncodingThread
 from tamis.engine.backend import Backend
 from tamis.engine.loading import WARM_UP_DOCUMENTS, WARM_UP_QUERY, LoadedModel, load_model
 from tamis.errors import NotReadyError, TamisError
 from tamis.observability.metrics import Metrics
 from tamis.scheduler.execution import BatchRunner
 from tamis.scheduler.scheduler import Scheduler
+from tamis.server.caching import make_cache, secret_of
 from tamis.server.vitals import Vitals
 from tamis.service import FirstStage, RerankService
 from tamis.settings import ModelSettings, Settings, first_stage_settings
+from tamis.stage import ModelStage
 from tamis.workers.backend import Limits
 from tamis.workers.crew import WorkerCrew
 from tamis.workers.patience import Patience, WatchedBackend
@@ -44,6 +50,7 @@ class ModelLife:
 
     Attributes:
         vitals: Whether what runs the models can run them.
+        cache: Of scores, once the model is ready.
     """
 
     def __init__(
@@ -64,6 +71,7 @@ class ModelLife:
         self._turn = Lock()
         self._begun: Future[LoadedModel] | None = None
         self._service: RerankService | None = None
+        self.cache: ScoreCache | None = None
         self.vitals = Vitals()
         self.model: Model | None = None
         self.first_stage: Model | None = None
@@ -133,6 +141,8 @@ class ModelLife:
             return
         if self._service is not None:
             await self._service.close()
+        if self.cache is not None:
+            await self.cache.close()
         for model in (self.first_stage, self.model):
             if isinstance(model, LoadedModel):
                 model.backend.close()
@@ -182,33 +192,49 @@ class ModelLife:
         self._metrics.describe_model(
             name=model.name, runtime=model.runtime, device=model.device, dtype=model.dtype
         )
+        self.cache = make_cache(self._settings.cache)
         max_queued_tokens = self._settings.scheduler.max_queued_tokens
+        encoding = EncodingThread(max_queued_tokens * CHARACTERS_PER_TOKEN)
+        read_through = ReadThrough(self.cache)
         service = RerankService(
-            model.name,
-            model.tokenizer,
-            self._schedule(model, self._settings.model),
-            max_waiting_characters=max_queued_tokens * CHARACTERS_PER_TOKEN,
+            self._stage(model, self._settings.model, encoding, read_through),
+            encoding,
             timeout_seconds=self._settings.server.timeout_seconds,
-            least_document_room=self._least_document_room(),
-            max_request_tokens=self._settings.limits.max_request_tokens,
-            first_stage=self._serve_first_stage(),
+            shared_cache=self._settings.cache.shared,
+            first_stage=self._serve_first_stage(encoding, read_through),
         )
         self._metrics.watch_queue(service.statistics)
         return service
 
-    def _least_document_room(self) -> int:
-        """A query may take half of the room, and special tokens some more."""
-        models = [model for model in (self.first_stage, self.model) if model is not None]
-        return max(1, min(model.max_length for model in models) // 4)
-
-    def _serve_first_stage(self) -> FirstStage | None:
+    def _serve_first_stage(
+        self, encoding: EncodingThread, read_through: ReadThrough
+    ) -> FirstStage | None:
         first, options = self.first_stage, self._settings.cascade
         if first is None:
             return None
-        cascade = Cascade(options.keep, options.margin)
         settings = first_stage_settings(options.model, self._settings.model)
-        scheduler = self._schedule(first, settings)
-        return FirstStage(first.name, first.tokenizer, scheduler, cascade)
+        stage = self._stage(first, settings, encoding, read_through)
+        return FirstStage(stage, Cascade(options.keep, options.margin))
+
+    def _stage(
+        self,
+        model: Model,
+        settings: ModelSettings,
+        encoding: EncodingThread,
+        read_through: ReadThrough,
+    ) -> ModelStage:
+        identity = (model.name, model.digest, model.runtime, model.device, model.dtype)
+        return ModelStage(
+            model.name,
+            model.tokenizer,
+            self._schedule(model, settings),
+            encoding,
+            read_through,
+            PairKeys(secret_of(self._settings.cache), (*identity, str(model.max_length))),
+            # a query may take half of the room, and special tokens some more
+            least_document_room=max(1, model.max_length // 4),
+            max_request_tokens=self._settings.limits.max_request_tokens,
+        )
 
     def _schedule(self, model: Model, settings: ModelSettings) -> Scheduler:
         options = self._settings.scheduler

@@ -22,6 +22,7 @@ from tamis.wire.dialect import Dialect, Failure
 from tamis.wire.native import Native
 
 TIMEOUT_HEADER = "x-request-timeout-ms"
+CACHE_HEADER = "cache-control"
 CLIENT_GONE = 499
 """nginx's status for a caller who left; only the log and the metrics see it."""
 
@@ -41,6 +42,7 @@ async def rerank(request: Request) -> Response:
         model = context.life.model
         require_within(call.request, limits, model.max_length if model else None)
         asked = _within_header(call.request, request.headers.get(TIMEOUT_HEADER))
+        asked = _with_cache_control(asked, request.headers.get(CACHE_HEADER))
         result = await _answer(context.life.service, asked, request)
     except ClientDisconnect:
         context.metrics.observe_cancelled()
@@ -91,6 +93,16 @@ def _within_header(request: RerankRequest, header: str | None) -> RerankRequest:
         raise InvalidFieldError(f"`{TIMEOUT_HEADER}` must be a whole number of milliseconds")
     seconds = min(int(header) / 1000, request.timeout_seconds or math.inf)
     return replace(request, timeout_seconds=seconds)
+
+
+def _with_cache_control(request: RerankRequest, header: str | None) -> RerankRequest:
+    """The request, with what a Cache-Control header (RFC 9111) leaves the cache."""
+    directives = {part.strip().lower() for part in (header or "").split(",")}
+    if "no-store" in directives or request.cache == "off":
+        return replace(request, cache="off")
+    if directives & {"no-cache", "max-age=0"}:
+        return replace(request, cache="refresh")
+    return request
 
 
 def _json(answer: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Protocol, TypeVar
 import msgspec
 
 from tamis.errors import InvalidFieldError, MissingFieldError, TamisError
-from tamis.types import RerankRequest, RerankResult
+from tamis.types import CacheUse, RerankRequest, RerankResult
 
 T = TypeVar("T")
 
@@ -49,6 +49,15 @@ class Terms(msgspec.Struct):
         bool | None,
         msgspec.Meta(description="Answer with what could be scored in time (default false)."),
     ] = None
+    cache: Annotated[
+        bool | None,
+        msgspec.Meta(description="False computes all anew and keeps nothing (default true)."),
+    ] = None
+
+    @property
+    def cache_use(self) -> CacheUse:
+        """What the cache may do for this request."""
+        return "off" if self.cache is False else "normal"
 
     @property
     def timeout_seconds(self) -> float | None:

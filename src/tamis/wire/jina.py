@@ -53,11 +53,14 @@ class JinaResult(msgspec.Struct, omit_defaults=True):
     ] = None
 
 
-class JinaUsage(msgspec.Struct):
+class JinaUsage(msgspec.Struct, omit_defaults=True):
     """Tokens of all pairs."""
 
     prompt_tokens: int
     total_tokens: int
+    cached_pairs: Annotated[
+        int, msgspec.Meta(description="Pairs that cost nothing: their scores were known.")
+    ] = 0
 
 
 class JinaAnswer(msgspec.Struct, omit_defaults=True):
@@ -104,7 +107,7 @@ class JinaCall:
             id=request_id,
             object="rerank",
             model=result.model,
-            usage=JinaUsage(n_tokens, n_tokens),
+            usage=JinaUsage(n_tokens, n_tokens, result.usage.n_cached),
             results=[
                 *(self._result(ranked) for ranked in result.results),
                 *(self._unscored(document) for document in result.unscored),
@@ -142,6 +145,7 @@ class Jina:
             priority=asked.priority or 0,
             timeout_seconds=asked.timeout_seconds,
             partial=asked.partial is True,
+            cache=asked.cache_use,
         )
         return JinaCall(request, return_documents=asked.return_documents is True)
 

@@ -72,6 +72,9 @@ class NativeUsage(msgspec.Struct):
     truncated_documents: Annotated[
         int, msgspec.Meta(description="Pairs whose text was cut to fit max_length.")
     ]
+    cached_pairs: Annotated[
+        int, msgspec.Meta(description="Pairs that cost nothing: their scores were known.")
+    ]
 
 
 class NativeAnswer(msgspec.Struct, omit_defaults=True):
@@ -111,7 +114,7 @@ class NativeCall:
                 *(self._result(ranked) for ranked in result.results),
                 *(self._unscored(document) for document in result.unscored),
             ],
-            usage=NativeUsage(usage.n_pairs, usage.n_tokens, usage.n_truncated),
+            usage=NativeUsage(usage.n_pairs, usage.n_tokens, usage.n_truncated, usage.n_cached),
             degraded=result.degraded,
         )
 
@@ -144,6 +147,7 @@ class Native:
             priority=asked.priority or 0,
             timeout_seconds=asked.timeout_seconds,
             partial=asked.partial is True,
+            cache=asked.cache_use,
         )
         return NativeCall(request, return_documents=asked.return_documents is not False)
 

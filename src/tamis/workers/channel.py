@@ -62,6 +62,7 @@ class Ready(msgspec.Struct, tag="ready", frozen=True):
 
     Attributes:
         seconds_per_token: What the warm-up took.
+        digest: Of the model's files.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Ready(msgspec.Struct, tag="ready", frozen=True):
     max_length: int
     max_batch_tokens: int
     seconds_per_token: float
+    digest: str = ""
 
 
 class Refused(msgspec.Struct, tag="refused", frozen=True):

@@ -132,6 +132,11 @@ class WorkerCrew:
         return self.ready.max_batch_tokens
 
     @property
+    def digest(self) -> str:
+        """Of the files that it was read from."""
+        return self.ready.digest
+
+    @property
     def n_ready(self) -> int:
         """Workers that are up."""
         return sum(backend.fault is None for backend in self.backends)

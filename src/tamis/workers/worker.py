@@ -72,6 +72,7 @@ def _serve(start: Start, channel: Channel[Order], load: Loader) -> int:
             max_length=model.max_length,
             max_batch_tokens=model.max_batch_tokens,
             seconds_per_token=model.seconds_per_token,
+            digest=model.digest,
         )
     )
     backend: Backend = model.backend

@@ -3,7 +3,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tamis.engine.pairs import EncodedPair, TokenSequence
@@ -157,6 +157,24 @@ def test_a_flow_with_little_waits_for_no_more_than_a_batch_of_one_with_much() ->
 
     served = [n for n, batch in enumerate(batches) if little in batch.jobs]
     assert served == [0]
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 12), st.sampled_from(["", "other"]))
+@example(7, 7, 1, "")
+def test_a_small_job_waits_for_one_batch_of_a_large_one_whatever_their_pairs_leave_over(
+    large_tokens: int, small_tokens: int, n_batches_before: int, flow: str
+) -> None:
+    queue = queue_of(job_of(*[large_tokens] * 1000))
+    for _ in range(n_batches_before):
+        queue.take(60)
+    small = job_of(*[small_tokens] * 5, flow=flow)
+    queue.add(small)
+    n_batches = 2 if flow == "" else 2 + 5 * small_tokens // 30  # a flow has half of each batch
+
+    for _ in range(n_batches):
+        queue.take(60)
+
+    assert not small.waiting
 
 
 def test_flows_share_the_tokens_evenly_however_much_each_asks_for() -> None:

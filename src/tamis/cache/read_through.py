@@ -1,0 +1,137 @@
+"""Scores from the cache, from a caller who is having them computed, or from the model.
+
+Of equal pairs one is computed: of those in one request, and of those that several requests bring
+at once (single flight). Whoever waits for another's computes itself when the other fails or leaves.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tamis.cache.scores import ScoreCache
+from tamis.cache.values import PairScore
+from tamis.errors import DeadlineExceededError, TamisError
+from tamis.types import CacheUse
+
+Outcome = PairScore | TamisError
+Compute = Callable[[list[int]], Awaitable[list[Outcome]]]
+"""Scores the pairs at some positions, in their order."""
+
+Flights = dict[bytes, "asyncio.Future[PairScore | None]"]
+"""Pairs that somebody is at; None says that it came to nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What became of a pair.
+
+    Attributes:
+        is_cached: Nothing was computed for it.
+    """
+
+    outcome: Outcome
+    is_cached: bool
+
+
+class ReadThrough:
+    """The cache in front of what computes. Belongs to one event loop."""
+
+    def __init__(self, cache: ScoreCache) -> None:
+        self._cache = cache
+        self._flights: Flights = {}
+
+    async def scores(
+        self,
+        keys: Sequence[bytes],
+        compute: Compute,
+        *,
+        deadline: float,
+        use: CacheUse = "normal",
+        usable: Callable[[PairScore], bool] = lambda _: True,
+    ) -> list[Answered]:
+        """What became of each pair, in the order of the keys.
+
+        Args:
+            keys: Of the pairs; equal pairs have equal ones.
+            compute: Is asked for what nobody has; what it raises is raised.
+            deadline: When waiting for others ends, in seconds of `time.monotonic()`.
+            use: Whether to look, and whether to keep.
+            usable: Whether what is kept is an answer to this request.
+        """
+        first: dict[bytes, int] = {}
+        for position, key in enumerate(keys):
+            first.setdefault(key, position)
+        found: dict[bytes, Outcome] = {}
+        computed: set[int] = set()
+        while missing := {key: place for key, place in first.items() if key not in found}:
+            others = {key: self._flights[key] for key in missing if key in self._flights}
+            if use != "normal":
+                others = {}
+            if own := {key: place for key, place in missing.items() if key not in others}:
+                outcomes, asked = await self._own(own, compute, use, usable)
+                found |= outcomes
+                computed |= asked
+            if others:
+                found |= await self._others(others, deadline, usable)
+        return [Answered(found[key], position not in computed) for position, key in enumerate(keys)]
+
+    async def _own(
+        self,
+        wanted: dict[bytes, int],
+        compute: Compute,
+        use: CacheUse,
+        usable: Callable[[PairScore], bool],
+    ) -> tuple[dict[bytes, Outcome], set[int]]:
+        """Look for pairs that nobody else is at, and have the rest computed.
+
+        Who waits for one gets its score as soon as there is one, or None.
+
+        Returns:
+            What became of each, and the positions that were computed.
+        """
+        flights: Flights = {}
+        if use == "normal":
+            loop = asyncio.get_running_loop()
+            flights = {key: loop.create_future() for key in wanted}
+            self._flights |= flights
+        try:
+            kept = await self._kept(list(wanted)) if use == "normal" else {}
+            self._land(flights, kept)
+            known: dict[bytes, Outcome] = {k: score for k, score in kept.items() if usable(score)}
+            unknown = {key: place for key, place in wanted.items() if key not in known}
+            outcomes = await compute(list(unknown.values())) if unknown else []
+            computed = dict(zip(unknown, outcomes, strict=True))
+            scores = {key: one for key, one in computed.items() if isinstance(one, PairScore)}
+            if use != "off":
+                await self._cache.put_many(scores)
+            self._land(flights, scores)
+        finally:
+            self._land(flights, dict.fromkeys(list(flights)))
+        return known | computed, set(unknown.values())
+
+    async def _kept(self, keys: list[bytes]) -> dict[bytes, PairScore]:
+        scores = await self._cache.get_many(keys)
+        return {key: score for key, score in zip(keys, scores, strict=True) if score is not None}
+
+    def _land(self, flights: Flights, scores: Mapping[bytes, PairScore | None]) -> None:
+        for key in scores.keys() & flights.keys():
+            del self._flights[key]
+            flights.pop(key).set_result(scores[key])
+
+    async def _others(
+        self, others: Flights, deadline: float, usable: Callable[[PairScore], bool]
+    ) -> dict[bytes, Outcome]:
+        """What others have found, or that it came too late; nothing where they have failed."""
+        left = max(0.0, deadline - time.monotonic())
+        await asyncio.wait(others.values(), timeout=None if left == math.inf else left)
+        late = DeadlineExceededError("the time for this request was over")
+        outcomes = {key: one.result() if one.done() else late for key, one in others.items()}
+        found: dict[bytes, Outcome] = {
+            key: one
+            for key, one in outcomes.items()
+            if isinstance(one, TamisError) or (one is not None and usable(one))
+        }
+        self._cache.observer.waited(len(found))
+        return found

@@ -1,0 +1,151 @@
+"""One model's way from texts to logits: take what is known, encode and submit the rest."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tamis.cache.keys import PairKeys
+from tamis.cache.read_through import Answered, Outcome, ReadThrough
+from tamis.cache.values import PairScore
+from tamis.encoding import EncodingThread
+from tamis.engine.pairs import EncodedPair, Logits, PairEncoder
+from tamis.errors import RequestTooLargeError, TamisError
+from tamis.scheduler.jobs import Terms
+from tamis.scheduler.scheduler import Scheduler, SchedulerStatistics
+from tamis.types import CacheUse, RerankRequest
+
+MOST_CHARACTERS_PER_TOKEN = 16
+"""On the average of a text: XLM-R's longest piece. An estimate must not refuse what would fit."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageScores:
+    """Documents as one model has scored them; arrays are (n_documents,).
+
+    Attributes:
+        logits: NaN where there is none.
+        n_tokens: Of each pair, as the model read it; 0 without a logit.
+        truncated: Whether text of a pair was left out.
+        cached: Whether nothing was computed for it.
+        failures: Why a document has no logit, by position.
+    """
+
+    logits: Logits
+    n_tokens: NDArray[np.int64]
+    truncated: NDArray[np.bool_]
+    cached: NDArray[np.bool_]
+    failures: Mapping[int, TamisError]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStage:
+    """One model, ready for many callers. Belongs to one event loop.
+
+    Attributes:
+        keys: Of this model's pairs.
+        least_document_room: Tokens of a document that are never cut away.
+        max_request_tokens: Tokens of one request's pairs; None for no bound but the queue's.
+    """
+
+    model_name: str
+    tokenizer: PairEncoder
+    scheduler: Scheduler
+    encoding: EncodingThread
+    read_through: ReadThrough
+    keys: PairKeys
+    least_document_room: int
+    max_request_tokens: int | None = None
+
+    async def score(
+        self,
+        request: RerankRequest,
+        terms: Terms,
+        *,
+        namespace: str,
+        indices: Sequence[int] | None = None,
+    ) -> StageScores:
+        """Score a request's documents, or some of them.
+
+        Args:
+            request: What is asked.
+            terms: The caller's.
+            namespace: Whose scores may be used.
+            indices: The documents to score; all where None.
+
+        Raises:
+            TamisError: as `RerankService.rerank`.
+        """
+        texts = request.texts()
+        chosen = range(len(texts)) if indices is None else indices
+        texts = [texts[index] for index in chosen]
+
+        async def compute(positions: list[int]) -> list[Outcome]:
+            pairs = await self._encode(request, [texts[position] for position in positions], terms)
+            scores = await self.scheduler.submit(pairs, terms, [chosen[p] for p in positions])
+            return [
+                scores.failures.get(number)
+                or PairScore(float(logit), pair.n_tokens, pair.truncated)
+                for number, (pair, logit) in enumerate(zip(pairs, scores.logits, strict=True))
+            ]
+
+        keys = self.keys.of(
+            namespace, request.query, texts, truncation_side=request.truncation_side
+        )
+        answered = await self.read_through.scores(
+            keys,
+            compute,
+            deadline=terms.deadline,
+            use=self._use(request.cache),
+            usable=lambda score: request.truncate or not score.truncated,
+        )
+        return _collected(answered, partial=terms.partial)
+
+    def statistics(self) -> SchedulerStatistics:
+        """Where the scheduler stands now."""
+        return self.scheduler.statistics()
+
+    def _use(self, asked: CacheUse) -> CacheUse:
+        """What another device than the model's own computes is not kept for later."""
+        return "off" if self.scheduler.statistics().degraded == "stand_in" else asked
+
+    async def _encode(
+        self, request: RerankRequest, texts: list[str], terms: Terms
+    ) -> list[EncodedPair]:
+        self.scheduler.require_room(self._least_tokens(texts), terms)
+        pairs = await self.encoding.encode(self.tokenizer, request, texts)
+        n_tokens, at_most = sum(pair.n_tokens for pair in pairs), self.max_request_tokens
+        if at_most is not None and n_tokens > at_most:
+            raise RequestTooLargeError(
+                f"the request has {n_tokens:,} tokens, at most {at_most:,} allowed; "
+                "split the request"
+            )
+        return pairs
+
+    def _least_tokens(self, texts: list[str]) -> int:
+        """Tokens that texts will have at least, before they are tokenized."""
+        most = self.least_document_room * MOST_CHARACTERS_PER_TOKEN
+        characters = sum(min(most, len(text)) for text in texts)
+        return len(texts) + characters // MOST_CHARACTERS_PER_TOKEN
+
+
+def _collected(answered: Sequence[Answered], *, partial: bool) -> StageScores:
+    """Arrays of what became of each pair.
+
+    Raises:
+        TamisError: why the first pair without a logit has none, unless a part is enough.
+    """
+    outcomes = [one.outcome for one in answered]
+    failures = {i: one for i, one in enumerate(outcomes) if isinstance(one, TamisError)}
+    if failures and not partial:
+        raise failures[min(failures)]
+    nothing = PairScore(np.nan, 0, truncated=False)
+    scores = [nothing if isinstance(one, TamisError) else one for one in outcomes]
+    return StageScores(
+        logits=np.array([score.logit for score in scores], dtype=np.float32),
+        n_tokens=np.array([score.n_tokens for score in scores], dtype=np.int64),
+        truncated=np.array([score.truncated for score in scores], dtype=np.bool_),
+        cached=np.array([one.is_cached for one in answered], dtype=np.bool_),
+        failures=failures,
+    )

@@ -1,0 +1,199 @@
+import asyncio
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tamis.cache.read_through import Answered, Outcome, ReadThrough
+from tamis.cache.scores import ScoreCache
+from tamis.cache.values import PairScore
+from tamis.errors import DeadlineExceededError, InferenceError, UnscorableDocumentError
+from tamis.types import CacheUse
+from tests.unit.cache.doubles import DictStore, Tally
+
+A, B, C = (letter * 48 for letter in (b"a", b"b", b"c"))
+KEYS = [A, B, C]
+NEVER = float("inf")
+
+
+def score(position: int) -> PairScore:
+    return PairScore(float(position), position + 1, truncated=False)
+
+
+class Model:
+    """Scores positions, after what a test puts in its way."""
+
+    def __init__(self, before: Callable[[], object] | None = None) -> None:
+        self.asked: list[list[int]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.error: Exception | None = None
+        self.bad: dict[int, UnscorableDocumentError] = {}
+
+    async def compute(self, positions: list[int]) -> list[Outcome]:
+        self.asked.append(positions)
+        await self.gate.wait()
+        if self.error is not None:
+            raise self.error
+        return [self.bad.get(position) or score(position) for position in positions]
+
+
+def logits(answers: list[Answered]) -> list[float]:
+    outcomes = [one.outcome for one in answers]
+    assert all(isinstance(one, PairScore) for one in outcomes)
+    return [one.logit for one in outcomes if isinstance(one, PairScore)]
+
+
+@pytest.fixture
+def store() -> DictStore:
+    return DictStore()
+
+
+@pytest.fixture
+def through(store: DictStore) -> ReadThrough:
+    return ReadThrough(ScoreCache([store], secret=b"s"))
+
+
+async def test_only_what_is_not_kept_is_computed(through: ReadThrough) -> None:
+    model = Model()
+    await through.scores([A, C], model.compute, deadline=NEVER)
+
+    answers = await through.scores(KEYS, model.compute, deadline=NEVER)
+
+    assert model.asked == [[0, 1], [1]]
+    assert logits(answers) == [0.0, 1.0, 1.0]  # C was at position 1 when it was computed
+    assert [one.is_cached for one in answers] == [True, False, True]
+
+
+async def test_equal_pairs_of_a_request_are_computed_once(through: ReadThrough) -> None:
+    model = Model()
+
+    answers = await through.scores([A, B, A, A], model.compute, deadline=NEVER)
+
+    assert model.asked == [[0, 1]]
+    assert logits(answers) == [0.0, 1.0, 0.0, 0.0]
+    assert [one.is_cached for one in answers] == [False, False, True, True]
+
+
+async def test_equal_pairs_of_many_requests_at_once_are_computed_once(
+    through: ReadThrough,
+) -> None:
+    model = Model()
+    model.gate.clear()
+    requests = [
+        asyncio.create_task(through.scores([A], model.compute, deadline=NEVER)) for _ in range(100)
+    ]
+    await until(lambda: bool(model.asked))
+
+    model.gate.set()
+    answers = await asyncio.gather(*requests)
+
+    assert model.asked == [[0]]
+    assert [logits(one) for one in answers] == [[0.0]] * 100
+    assert sum(one[0].is_cached for one in answers) == 99
+
+
+async def test_two_requests_that_share_some_pairs_wait_for_each_other_only_there(
+    through: ReadThrough,
+) -> None:
+    model, tally = Model(), Tally()
+    through = ReadThrough(ScoreCache([], secret=b"s", observer=tally))
+    model.gate.clear()
+    first = asyncio.create_task(through.scores([A, B], model.compute, deadline=NEVER))
+    await until(lambda: len(model.asked) == 1)
+    second = asyncio.create_task(through.scores([C, B], model.compute, deadline=NEVER))
+    await until(lambda: len(model.asked) == 2)
+
+    model.gate.set()
+
+    assert logits(await first) == [0.0, 1.0]
+    assert logits(await second) == [0.0, 1.0]
+    assert model.asked == [[0, 1], [0]]
+    assert tally.n_waited == 1
+
+
+@pytest.mark.parametrize("leaves", [True, False], ids=["leaves", "fails"])
+async def test_who_waits_for_one_that_fails_or_leaves_computes_itself(
+    through: ReadThrough, leaves: bool
+) -> None:
+    model = Model()
+    model.gate.clear()
+    owner = asyncio.create_task(through.scores([A], model.compute, deadline=NEVER))
+    await until(lambda: len(model.asked) == 1)
+    waiting = [
+        asyncio.create_task(through.scores([A], model.compute, deadline=NEVER)) for _ in range(5)
+    ]
+    await asyncio.sleep(0)
+
+    if leaves:
+        owner.cancel()
+    else:
+        model.error = InferenceError("broken")
+        model.gate.set()
+    with pytest.raises(BaseException, match="broken" if not leaves else None) as raised:
+        await owner
+    assert isinstance(raised.value, asyncio.CancelledError | InferenceError)
+    model.error = None
+    model.gate.set()
+    answers = await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert all(not isinstance(one, BaseException) for one in answers)
+    assert len(model.asked) == 2
+
+
+async def test_a_pair_that_cannot_be_scored_is_not_kept_and_fails_each_by_itself(
+    through: ReadThrough, store: DictStore
+) -> None:
+    model = Model()
+    model.bad[1] = UnscorableDocumentError("document 1 cannot be scored")
+
+    answers = await through.scores([A, B], model.compute, deadline=NEVER)
+
+    assert answers[1].outcome is model.bad[1]
+    assert set(store.entries) == {A}
+
+
+async def test_waiting_for_another_ends_at_the_deadline(through: ReadThrough) -> None:
+    model = Model()
+    model.gate.clear()
+    owner = asyncio.create_task(through.scores([A], model.compute, deadline=NEVER))
+    await until(lambda: len(model.asked) == 1)
+
+    (answer,) = await through.scores([A], model.compute, deadline=time.monotonic() + 0.02)
+
+    assert isinstance(answer.outcome, DeadlineExceededError)
+    model.gate.set()
+    assert logits(await owner) == [0.0]
+
+
+@pytest.mark.parametrize(("use", "is_kept"), [("refresh", True), ("off", False)])
+async def test_who_wants_no_kept_score_gets_none(
+    through: ReadThrough, store: DictStore, use: CacheUse, is_kept: bool
+) -> None:
+    model = Model()
+    await through.scores([A], model.compute, deadline=NEVER)
+
+    answers = await through.scores([B, A], model.compute, deadline=NEVER, use=use)
+
+    assert model.asked == [[0], [0, 1]]
+    assert [one.is_cached for one in answers] == [False, False]
+    assert logits(answers) == [0.0, 1.0]
+    assert (B in store.entries) == is_kept
+    (later,) = await through.scores([A], model.compute, deadline=NEVER)
+    assert logits([later]) == [1.0 if is_kept else 0.0]
+
+
+async def test_a_kept_score_that_is_no_answer_to_this_request_is_computed(
+    through: ReadThrough,
+) -> None:
+    model = Model()
+    await through.scores([A], model.compute, deadline=NEVER)
+
+    await through.scores([A], model.compute, deadline=NEVER, usable=lambda _: False)
+
+    assert model.asked == [[0], [0]]
+
+
+async def until(happened: Callable[[], bool]) -> None:
+    while not happened():  # noqa: ASYNC110 - what it waits for happens within a turn or two
+        await asyncio.sleep(0)
