@@ -17,6 +17,7 @@ import pytest
 from tamis.settings import Settings
 from tests.fake_worker import COMMAND, GO, lives, write_plan
 from tests.integration.serving import (
+    NO_CACHE,
     Gate,
     Served,
     Shell,
@@ -45,7 +46,7 @@ def serve(folder: Path) -> Iterator[Serve]:
 
         def start(*plan: str, n_workers: int = 1, ready: bool = True) -> Served:
             write_plan(folder, *plan)
-            sections = {
+            sections = NO_CACHE | {
                 "model": {"name": str(folder)},
                 "scheduler": {"workers": n_workers, "stall_seconds": 0.5},
             }

@@ -107,6 +107,10 @@ class Served:
         return sample(self.client.get("/metrics").text, name, **labels)
 
 
+NO_CACHE: dict[str, Any] = {"cache": {"memory_bytes": 0}}
+"""So that a request that is sent again meets the model again."""
+
+
 @contextmanager
 def serving(
     settings: Settings | None = None,
@@ -124,7 +128,7 @@ def serving(
         command: The program of workers.
         sockets: Others to listen on.
     """
-    options = settings or Settings()
+    options = settings or Settings.model_validate(NO_CACHE)
     metrics = Metrics()
     failures: list[str] = []
     life = ModelLife(
@@ -167,10 +171,6 @@ def serving(
     assert not thread.is_alive()
 
 
-NO_CACHE: dict[str, Any] = {"cache": {"memory_bytes": 0}}
-"""So that a request that is sent again meets the model again."""
-
-
 def serving_fake(
     before_forward: Callable[[Sequence[EncodedPair]], object] | None = None,
     *,
@@ -187,7 +187,7 @@ def serving_fake(
 def serving_folder(folder: Path, **sections: Any) -> Any:
     """`serving` on a model's folder, with one CPU thread: the machine may be busy."""
     model = {"name": str(folder), "threads": 1, "cache_dir": folder.parent / "cache"}
-    return serving(Settings.model_validate({"model": model} | sections))
+    return serving(Settings.model_validate(NO_CACHE | {"model": model} | sections))
 
 
 def sample(text: str, name: str, **labels: str) -> float:
