@@ -36,5 +36,5 @@ def stage_on(
         encoding,
         cache or read_through(),
         PairKeys(NO_SECRET, (name,)),
-        least_document_room=4,
+        max_length=max_length,
     )

@@ -20,6 +20,7 @@ TamisError
 ├── UnavailableError            the same call may succeed later
 │   ├── QueueFullError          no room for the request's tokens now
 │   ├── NotReadyError           the model is still loading
+│   ├── DeviceLostError         the model's device fails, and another is to take over
 │   └── ShuttingDownError       the server is draining
 ├── DeadlineExceededError       there was, or will be, no answer in the time allowed
 ├── OutOfMemoryError            one pair alone is too large for every device
@@ -172,6 +173,12 @@ class NotReadyError(UnavailableError):
     """The model is still being loaded."""
 
     code = "not_ready"
+
+
+class DeviceLostError(UnavailableError):
+    """The model fails on what it has scored before; another device or process takes over."""
+
+    code = "device_lost"
 
 
 class ShuttingDownError(UnavailableError):

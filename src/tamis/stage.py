@@ -1,6 +1,9 @@
 """One model's way from texts to logits: take what is known, encode and submit the rest."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,13 +14,26 @@ from tamis.cache.read_through import Answered, Outcome, ReadThrough
 from tamis.cache.values import PairScore
 from tamis.encoding import EncodingThread
 from tamis.engine.pairs import EncodedPair, Logits, PairEncoder
-from tamis.errors import RequestTooLargeError, TamisError
+from tamis.errors import DeadlineExceededError, RequestTooLargeError, TamisError
 from tamis.scheduler.jobs import Terms
 from tamis.scheduler.scheduler import Scheduler, SchedulerStatistics
 from tamis.types import CacheUse, RerankRequest
 
 MOST_CHARACTERS_PER_TOKEN = 16
 """On the average of a text: XLM-R's longest piece. An estimate must not refuse what would fit."""
+
+
+def least_tokens(characters: Iterable[int], max_length: int) -> int:
+    """Tokens that pairs will have at least, before they are tokenized.
+
+    Args:
+        characters: Of each document.
+        max_length: Tokens that the model reads of a pair. A quarter of them is never cut away: a
+            query may take half of the room, and special tokens some more.
+    """
+    most = max(1, max_length // 4) * MOST_CHARACTERS_PER_TOKEN
+    each = [min(most, n_characters) for n_characters in characters]
+    return len(each) + sum(each) // MOST_CHARACTERS_PER_TOKEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +61,7 @@ class ModelStage:
 
     Attributes:
         keys: Of this model's pairs.
-        least_document_room: Tokens of a document that are never cut away.
+        max_length: Tokens it reads of a pair.
         max_request_tokens: Tokens of one request's pairs; None for no bound but the queue's.
     """
 
@@ -55,7 +71,7 @@ class ModelStage:
     encoding: EncodingThread
     read_through: ReadThrough
     keys: PairKeys
-    least_document_room: int
+    max_length: int
     max_request_tokens: int | None = None
 
     async def score(
@@ -82,7 +98,12 @@ class ModelStage:
         texts = [texts[index] for index in chosen]
 
         async def compute(positions: list[int]) -> list[Outcome]:
-            pairs = await self._encode(request, [texts[position] for position in positions], terms)
+            try:
+                pairs = await self._encode(request, [texts[p] for p in positions], terms)
+            except DeadlineExceededError as late:
+                if not terms.partial:
+                    raise
+                return [late] * len(positions)
             scores = await self.scheduler.submit(pairs, terms, [chosen[p] for p in positions])
             return [
                 scores.failures.get(number)
@@ -113,8 +134,12 @@ class ModelStage:
     async def _encode(
         self, request: RerankRequest, texts: list[str], terms: Terms
     ) -> list[EncodedPair]:
-        self.scheduler.require_room(self._least_tokens(texts), terms)
-        pairs = await self.encoding.encode(self.tokenizer, request, texts)
+        self.scheduler.require_room(least_tokens(map(len, texts), self.max_length), terms)
+        try:
+            async with asyncio.timeout(_seconds_until(terms.deadline)):
+                pairs = await self.encoding.encode(self.tokenizer, request, texts)
+        except TimeoutError:
+            raise DeadlineExceededError("the time for this request was over") from None
         n_tokens, at_most = sum(pair.n_tokens for pair in pairs), self.max_request_tokens
         if at_most is not None and n_tokens > at_most:
             raise RequestTooLargeError(
@@ -123,11 +148,9 @@ class ModelStage:
             )
         return pairs
 
-    def _least_tokens(self, texts: list[str]) -> int:
-        """Tokens that texts will have at least, before they are tokenized."""
-        most = self.least_document_room * MOST_CHARACTERS_PER_TOKEN
-        characters = sum(min(most, len(text)) for text in texts)
-        return len(texts) + characters // MOST_CHARACTERS_PER_TOKEN
+
+def _seconds_until(deadline: float) -> float | None:
+    return None if deadline == math.inf else max(0.0, deadline - time.monotonic())
 
 
 def _collected(answered: Sequence[Answered], *, partial: bool) -> StageScores:

@@ -172,6 +172,23 @@ def test_row_9_a_number_spoilt_by_its_batch_alone_is_computed_again() -> None:
         assert logits_of(strictly_parsed(response.content)) == alone("q", ["a", "b", "c"])
 
 
+def test_row_9_what_float16_has_no_number_for_is_computed_in_float32() -> None:
+    def spoil(pairs: Sequence[EncodedPair], logits: Logits) -> Logits:
+        bad = np.array([has_text(pair, "large") for pair in pairs])
+        return np.where(bad, np.float32(np.inf), logits).astype(np.float32)
+
+    gpu = FaultyBackend(change=spoil, place=Place("cuda", "float16"))
+    cpu = FaultyBackend()
+    documents = ["small", "large numbers", "smaller", "large texts"]
+    with serving_on(gpu, on_cpu=cpu) as server:
+        response = server.rerank("q", documents)
+        assert logits_of(strictly_parsed(response.content)) == alone("q", documents)
+        assert list(map(len, cpu.batches)) == [1, 1]
+        assert server.metric("tamis_logits_not_finite_total") == 4  # in their batch, and alone
+        assert server.metric("tamis_failed_pairs_total") == 0
+        assert server.client.get("/readyz").json()["status"] == "ready"
+
+
 def test_row_9_minus_zero_is_equal_to_zero() -> None:
     def zeros(pairs: Sequence[EncodedPair], _: Logits) -> Logits:
         return np.array([0.0 if has_text(p, "plus") else -0.0 for p in pairs], dtype=np.float32)

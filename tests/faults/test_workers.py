@@ -143,6 +143,39 @@ def test_row_12_documents_that_kill_every_worker_fail_alone(serve: Serve) -> Non
     assert scores(server) == before
 
 
+def test_row_12_a_document_that_kills_workers_fails_alone_among_others(serve: Serve) -> None:
+    server = serve("dies on long")
+    texts = ["a bear", "fine " * 90, "paris", "water boils", "himmel"]
+    expected = scores(server, [text for text in texts if len(text) < 90])
+    response = server.rerank("what is a panda", texts, partial=True)
+    assert response.status_code == 200, response.text
+    found = {result["index"]: result for result in response.json()["results"]}
+    assert found[1]["error"]["code"] == "unscorable_document"
+    assert [found[n]["score"] for n in (0, 2, 3, 4)] == list(expected.values())
+
+
+def test_row_12_a_worker_whose_model_only_fails_is_replaced_and_its_request_answered(
+    serve: Serve, folder: Path
+) -> None:
+    server = serve("raises", "answers")
+    first = scores(server)
+    assert scores(server) == first
+    assert len(lives(folder)) == 2
+    assert server.metric("tamis_errors_total") == 0
+
+
+def test_row_15_workers_that_are_told_to_end_answer_what_was_accepted(
+    serve: Serve, folder: Path
+) -> None:
+    """A supervisor may send its signal to every process of the server."""
+    server = serve("answers")
+    os.kill(lives(folder)[0], signal.SIGTERM)
+    scores(server)
+    assert len(lives(folder)) == 1
+    server.stop()
+    until(lambda: is_gone(lives(folder)[0]))
+
+
 def test_row_12_a_worker_ends_with_its_server_even_if_both_get_no_time(
     shell: Shell, tiny_model: Path
 ) -> None:

@@ -49,6 +49,15 @@ class SupervisedBackend(Backend, Protocol):
         ...
 
 
+@runtime_checkable
+class RenewableBackend(SupervisedBackend, Protocol):
+    """A supervised backend in whose place another can be put."""
+
+    def renew(self, reason: str) -> None:
+        """Give up what runs it now, and say why; returns at once, out of order for a while."""
+        ...
+
+
 class LocalBackend:
     """A runtime and a head in this process."""
 

@@ -53,6 +53,9 @@ class BatchMetrics(Observer):
         self._failed_pairs = Counter(
             "tamis_failed_pairs", "Pairs that got no logit", registry=registry
         )
+        self._not_finite = Counter(
+            "tamis_logits_not_finite", "Logits that were no number, each time", registry=registry
+        )
         self._out_of_memory = Counter(
             "tamis_out_of_memory", "Forward passes that lacked memory", registry=registry
         )
@@ -74,6 +77,10 @@ class BatchMetrics(Observer):
     def pairs_failed(self, n_pairs: int) -> None:
         """See `Observer.pairs_failed`."""
         self._failed_pairs.inc(n_pairs)
+
+    def logits_not_finite(self, n_logits: int) -> None:
+        """See `Observer.logits_not_finite`."""
+        self._not_finite.inc(n_logits)
 
     def out_of_memory(self) -> None:
         """See `Observer.out_of_memory`."""

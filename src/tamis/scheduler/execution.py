@@ -2,20 +2,23 @@
 
 All of it runs in the model thread and awaits nothing. A batch that fails is halved until the pairs
 that fail are alone (2 log2 n passes for one bad pair among n). A batch that wants too much memory
-is run in parts, and the token budget shrinks for a while.
+is run in parts, and the token budget shrinks for a while. A logit that is no number is computed
+again: alone, then in float32.
 """
 
 import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 
-from tamis.engine.backend import Backend, Fault, SupervisedBackend
+from tamis.engine.backend import Backend, Fault, RenewableBackend, SupervisedBackend
 from tamis.engine.memory import is_out_of_memory, release_unused
 from tamis.engine.pairs import EncodedPair, Logits
 from tamis.errors import (
+    DeviceLostError,
     InferenceError,
     OutOfMemoryError,
     TamisError,
@@ -59,11 +62,46 @@ class Observer:
     def pairs_failed(self, n_pairs: int) -> None:
         """So many pairs get no logit."""
 
+    def logits_not_finite(self, n_logits: int) -> None:
+        """A forward pass gave so many logits that are NaN or infinite."""
+
     def out_of_memory(self) -> None:
         """A forward pass wanted more memory than there is."""
 
     def stand_in_took_over(self) -> None:
         """The backend was given up."""
+
+
+MakeBackend = Callable[[], Backend | None]
+
+
+class Spare:
+    """A backend that is made when it is first wanted, and once. Any thread may ask for it.
+
+    Args:
+        make: Makes it; None says that there is none.
+    """
+
+    def __init__(self, make: MakeBackend) -> None:
+        self._make: MakeBackend | None = make
+        self._making = Lock()
+        self.backend: Backend | None = None
+
+    @property
+    def can_be_had(self) -> bool:
+        """Whether it is there, or has not been tried."""
+        return self.backend is not None or self._make is not None
+
+    def open(self) -> Backend | None:
+        """The backend; None where it could not be made."""
+        with self._making:
+            make, self._make = self._make, None
+            if make is not None:
+                try:
+                    self.backend = make()
+                except Exception:  # of any kind: without it things are as they were
+                    logger.exception("the model cannot be loaded a second time, to stand in")
+            return self.backend
 
 
 class BatchRunner:
@@ -72,8 +110,10 @@ class BatchRunner:
     Args:
         max_batch_tokens: The token budget while memory lasts.
         stand_in: Makes another backend (a CPU's for a GPU's), where there is one.
+        in_float32: Makes one that computes in float32, where the backend computes in less; may
+            be `stand_in` itself, which is then made once.
         known_good: A pair that the backend has scored, to tell a bad pair from a broken backend;
-            the newest of all that it scores takes its place.
+            a shorter one that it scores takes its place.
     """
 
     def __init__(
@@ -81,18 +121,22 @@ class BatchRunner:
         backend: Backend,
         *,
         max_batch_tokens: int,
-        stand_in: Callable[[], Backend] | None = None,
+        stand_in: MakeBackend | None = None,
+        in_float32: MakeBackend | None = None,
         observer: Observer | None = None,
         known_good: EncodedPair | None = None,
     ) -> None:
         self._backend = backend
         self._full_budget = max_batch_tokens
-        self._make_stand_in = stand_in
-        self._stand_in: Backend | None = None
+        self._stand_in = None if stand_in is None else Spare(stand_in)
+        self._in_float32 = None if in_float32 is None else Spare(in_float32)
+        if in_float32 is stand_in:
+            self._in_float32 = self._stand_in
         self._observer = observer or Observer()
         self._known_good = known_good
         self._n_breakdowns = 0
         self._is_suspect = True
+        self._is_renewed = False
         self.max_batch_tokens = max_batch_tokens
 
     @property
@@ -100,8 +144,10 @@ class BatchRunner:
         """In which way it does less than it could; None while all is well."""
         if self.fault is not None:
             return "worker_down"
-        if self._stand_in is self._backend:
+        if self._stand_in is not None and self._stand_in.backend is self._backend:
             return "stand_in"
+        if self._n_breakdowns >= FAILURES_UNTIL_STAND_IN:
+            return "failing"
         return "less_memory" if self.max_batch_tokens < self._full_budget else None
 
     @property
@@ -117,7 +163,7 @@ class BatchRunner:
 
     def run(self, entries: Sequence[Entry]) -> None:
         """Settle every pair of a batch."""
-        budget, self._is_suspect = self.max_batch_tokens, True
+        budget, self._is_suspect, self._is_renewed = self.max_batch_tokens, True, False
         self._score(entries)
         if self.max_batch_tokens == budget < self._full_budget:
             grown = budget + max(1, int(self._full_budget * REGROWTH))
@@ -125,7 +171,8 @@ class BatchRunner:
 
     def close(self) -> None:
         """Close what it runs on."""
-        for backend in {id(one): one for one in (self._backend, self._stand_in) if one}.values():
+        spares = [spare.backend for spare in (self._stand_in, self._in_float32) if spare]
+        for backend in {id(one): one for one in (self._backend, *spares) if one}.values():
             backend.close()
 
     def _score(self, entries: Sequence[Entry]) -> None:
@@ -146,8 +193,11 @@ class BatchRunner:
             else:
                 self._isolate(entries, error)
             return
-        self._n_breakdowns = 0
-        self._settle(entries, logits)
+        spoilt = self._give(entries, logits)
+        if len(spoilt) < len(entries):
+            self._n_breakdowns = 0
+        if spoilt:
+            self._compute_again(spoilt, entries)
 
     def _forward(self, backend: Backend, entries: Sequence[Entry]) -> Logits:
         pairs = [job.pairs[position] for job, position in entries]
@@ -161,17 +211,50 @@ class BatchRunner:
         self._observer.batch_done(BatchReport(len(pairs), n_tokens, n_jobs, seconds))
         return logits
 
-    def _settle(self, entries: Sequence[Entry], logits: Logits) -> None:
-        """Hand out the logits; one that is not finite never leaves, and is tried once alone."""
+    def _give(self, entries: Sequence[Entry], logits: Logits) -> list[Entry]:
+        """Hand out the logits; returns whose are not finite: those never leave."""
+        spoilt: list[Entry] = []
         for entry, logit in zip(entries, logits, strict=True):
             job, position = entry
             if np.isfinite(logit):
-                self._known_good = job.pairs[position]
                 job.give(position, float(logit))
-            elif len(entries) > 1:
-                self._score([entry])
+                self._known_good = _shorter(self._known_good, job.pairs[position])
             else:
-                self._fail([entry], _unscorable(entry, "its logit is not a finite number"))
+                spoilt.append(entry)
+        return spoilt
+
+    def _compute_again(self, spoilt: Sequence[Entry], batch: Sequence[Entry]) -> None:
+        """Pairs of a batch whose logits were not finite: alone, and then in float32.
+
+        Where none of the batch is finite, and none of a pair that was, the backend is broken.
+        """
+        self._observer.logits_not_finite(len(spoilt))
+        if len(spoilt) == len(batch) and self._is_broken():
+            self._break_down(spoilt, InferenceError("the model gives no finite numbers"))
+        elif len(batch) > 1:
+            for entry in spoilt:
+                self._score([entry])
+        else:
+            self._score_in_float32(batch)
+
+    def _score_in_float32(self, entries: Sequence[Entry]) -> None:
+        """One pair for which less precision has no number: it may be out of float16's range."""
+        precise = self._in_float32.open() if self._in_float32 else None
+        if precise is None or precise is self._backend or not self._score_on(precise, entries):
+            self._fail(entries, _unscorable(entries[0], "its logit is not a finite number"))
+
+    def _score_on(self, spare: Backend, entries: Sequence[Entry]) -> bool:
+        """Settle pairs with another backend; False, and nothing is settled, where it cannot."""
+        try:
+            logits = self._forward(spare, entries)
+        except Exception:  # it fails as well: the first failure is the one that is told
+            logger.exception("the stand-in cannot score it either")
+            return False
+        if not np.isfinite(logits).all():
+            return False
+        for (job, position), logit in zip(entries, logits, strict=True):
+            job.give(position, float(logit))  # and is no pair that the backend has scored
+        return True
 
     def _isolate(self, entries: Sequence[Entry], error: Exception) -> None:
         """Find the pairs that fail; where one that was fine before fails too, none is at fault."""
@@ -194,22 +277,49 @@ class BatchRunner:
         self._is_suspect = False
         try:
             return not np.isfinite(self._backend.forward([self._known_good])).all()
+        except UnavailableError:  # there is nothing to ask
+            return False
         except Exception:  # whatever it is, it is no single pair's
             logger.exception("the model fails on a pair that it has scored before")
             return True
 
     def _break_down(self, entries: Sequence[Entry], error: Exception) -> None:
-        """The backend as a whole fails; when it keeps failing its stand-in takes over."""
-        self._n_breakdowns += 1
-        stand_in = self._open_stand_in() if self._n_breakdowns >= FAILURES_UNTIL_STAND_IN else None
-        if stand_in is None or stand_in is self._backend:
+        """The backend as a whole fails: another takes over, or will."""
+        if self._leave_backend() or self._renew():
+            self._score(entries)
+        elif self._is_renewed or self._can_be_left():
+            self._fail(entries, DeviceLostError("the model's device fails; try again soon"), error)
+        else:
             self._fail(entries, _failure(error), error)
-            return
+
+    def _can_be_left(self) -> bool:
+        spare = self._stand_in
+        return spare is not None and spare.can_be_had and spare.backend is not self._backend
+
+    def _leave_backend(self) -> bool:
+        """Count a breakdown; when the backend keeps failing its stand-in takes over for good."""
+        self._n_breakdowns += 1
+        if self._stand_in is None or self._n_breakdowns < FAILURES_UNTIL_STAND_IN:
+            return False
+        stand_in = self._stand_in.open()
+        if stand_in is None or stand_in is self._backend:
+            return False
+        left, self._backend, self._n_breakdowns = self._backend, stand_in, 0
         self._observer.stand_in_took_over()
         logger.error("the model keeps failing on its device; another device takes over")
-        self._backend.close()
-        self._backend, self._n_breakdowns = stand_in, 0
-        self._score(entries)
+        try:
+            left.close()
+        except Exception:  # of a device that is lost nothing can be given back
+            logger.exception("the model cannot be taken off the device that failed")
+        return True
+
+    def _renew(self) -> bool:
+        """Have somebody put another backend in its place, once a batch, and ask that one too."""
+        if self._is_renewed or not isinstance(self._backend, RenewableBackend):
+            return False
+        self._is_renewed = self._is_suspect = True
+        self._backend.renew("fails on what it has scored before")
+        return True
 
     def _lack_memory(self, entries: Sequence[Entry], error: Exception) -> None:
         """Free what can be freed, halve the budget and go on in parts."""
@@ -224,6 +334,8 @@ class BatchRunner:
         )
         if len(entries) > 1:
             self._score_halves(entries)
+        elif self._is_broken() and self._leave_backend():  # it has no room for any pair any more
+            self._score(entries)
         else:
             self._score_elsewhere(entries, error)
 
@@ -234,32 +346,17 @@ class BatchRunner:
 
     def _score_elsewhere(self, entries: Sequence[Entry], error: Exception) -> None:
         """One pair that is too large for the device: the stand-in may have room."""
-        stand_in = self._open_stand_in()
-        if stand_in is not None and stand_in is not self._backend:
-            try:
-                self._settle(entries, self._forward(stand_in, entries))
-            except Exception:  # it has no room either, or fails: the first error is the one told
-                logger.exception("the stand-in cannot score it either")
-            else:
-                return
-        job, position = entries[0]
-        self._fail(
-            entries,
-            OutOfMemoryError(
-                f"document {job.index_of(position)} has {job.pairs[position].n_tokens:,} tokens "
-                "with its query, more than any device here has the memory for"
-            ),
-            error,
-        )
-
-    def _open_stand_in(self) -> Backend | None:
-        make, self._make_stand_in = self._make_stand_in, None
-        if make is not None:
-            try:
-                self._stand_in = make()
-            except TamisError:
-                logger.exception("there is no other device to take over")
-        return self._stand_in
+        stand_in = self._stand_in.open() if self._stand_in else None
+        if stand_in is None or stand_in is self._backend or not self._score_on(stand_in, entries):
+            job, position = entries[0]
+            self._fail(
+                entries,
+                OutOfMemoryError(
+                    f"document {job.index_of(position)} has {job.pairs[position].n_tokens:,} "
+                    "tokens with its query, more than any device here has the memory for"
+                ),
+                error,
+            )
 
     def _fail(
         self, entries: Sequence[Entry], error: TamisError, cause: Exception | None = None
@@ -268,6 +365,10 @@ class BatchRunner:
         self._observer.pairs_failed(len(entries))
         for job, position in entries:
             job.give(position, error)
+
+
+def _shorter(known: EncodedPair | None, pair: EncodedPair) -> EncodedPair:
+    return pair if known is None or pair.n_tokens < known.n_tokens else known
 
 
 def _unscorable(entry: Entry, why: str) -> UnscorableDocumentError:

@@ -14,10 +14,16 @@ from tamis.cache.scores import ScoreCache
 from tamis.cascade import Cascade
 from tamis.encoding import EncodingThread
 from tamis.engine.backend import Backend
-from tamis.engine.loading import WARM_UP_DOCUMENTS, WARM_UP_QUERY, LoadedModel, load_model
-from tamis.errors import NotReadyError, TamisError
+from tamis.engine.loading import (
+    WARM_UP_DOCUMENTS,
+    WARM_UP_QUERY,
+    LoadedModel,
+    load_model,
+    load_tokenizer,
+)
+from tamis.errors import NotReadyError, RuntimeUnavailableError, TamisError
 from tamis.observability.metrics import Metrics
-from tamis.scheduler.execution import BatchRunner
+from tamis.scheduler.execution import BatchRunner, MakeBackend, Spare
 from tamis.scheduler.scheduler import Scheduler
 from tamis.server.caching import make_cache, secret_of
 from tamis.server.vitals import Vitals
@@ -25,7 +31,7 @@ from tamis.service import FirstStage, RerankService
 from tamis.settings import ModelSettings, Settings, first_stage_settings
 from tamis.stage import ModelStage
 from tamis.workers.backend import Limits
-from tamis.workers.crew import WorkerCrew
+from tamis.workers.crew import TokenizerLoader, WorkerCrew
 from tamis.workers.patience import Patience, WatchedBackend
 from tamis.workers.process import WORKER_COMMAND
 
@@ -169,6 +175,19 @@ class ModelLife:
     async def _open(self, settings: ModelSettings, n_workers: int) -> Model:
         if not n_workers:
             return await asyncio.wrap_future(_in_thread(lambda: self._load(settings)))
+        crew = self._hire(settings, n_workers)
+        self.vitals.watch(crew.backends)
+        self._metrics.watch_workers(lambda: sum(crew.n_ready for crew in self._crews))
+        await asyncio.wrap_future(_in_thread(crew.open))
+        return crew
+
+    def _hire(
+        self,
+        settings: ModelSettings,
+        n_workers: int,
+        read_tokenizer: TokenizerLoader = load_tokenizer,
+    ) -> WorkerCrew:
+        """A crew that is closed when all is."""
         options = self._settings.scheduler
         crew = WorkerCrew(
             settings,
@@ -176,11 +195,9 @@ class ModelLife:
             limits=Limits(stall=options.stall_seconds, start=options.worker_start_seconds),
             command=self._command,
             on_restart=self._metrics.observe_worker_restart,
+            read_tokenizer=read_tokenizer,
         )
         self._crews.append(crew)
-        self.vitals.watch(crew.backends)
-        self._metrics.watch_workers(lambda: sum(crew.n_ready for crew in self._crews))
-        await asyncio.wrap_future(_in_thread(crew.open))
         return crew
 
     def _fail(self, error: TamisError) -> None:
@@ -231,8 +248,7 @@ class ModelLife:
             encoding,
             read_through,
             PairKeys(secret_of(self._settings.cache), (*identity, str(model.max_length))),
-            # a query may take half of the room, and special tokens some more
-            least_document_room=max(1, model.max_length // 4),
+            max_length=model.max_length,
             max_request_tokens=self._settings.limits.max_request_tokens,
         )
 
@@ -242,11 +258,13 @@ class ModelLife:
             [self._watched(model)] if isinstance(model, LoadedModel) else model.backends
         )
         (known_good,) = model.tokenizer.encode(WARM_UP_QUERY, WARM_UP_DOCUMENTS[:1])
+        stand_in, in_float32 = self._spares(model, settings)
         runners = [
             BatchRunner(
                 backend,
                 max_batch_tokens=options.max_batch_tokens or model.max_batch_tokens,
-                stand_in=self._stand_in(model, settings),
+                stand_in=stand_in,
+                in_float32=in_float32,
                 observer=self._metrics.batches,
                 known_good=known_good,
             )
@@ -266,16 +284,39 @@ class ModelLife:
         self.vitals.watch([backend])
         return backend
 
-    def _stand_in(self, model: Model, settings: ModelSettings) -> Callable[[], Backend] | None:
-        """The same model on the CPU, for when its own device fails; loaded only then.
+    def _spares(
+        self, model: Model, settings: ModelSettings
+    ) -> tuple[MakeBackend | None, MakeBackend | None]:
+        """The same model on the CPU, in float32, loaded when it is wanted first.
 
-        A worker gets none: it is started again, which helps a device more often.
+        Returns:
+            What takes over when the model's device fails (a worker has none: it is started again,
+            which helps a device more often), and what computes where less precision gives no
+            number.
         """
-        if model.device == "cpu" or isinstance(model, WorkerCrew):
-            return None
-        there = {"device": "cpu", "dtype": "auto", "max_length": model.max_length}
-        on_cpu = settings.model_copy(update=there)
-        return lambda: self._watched(self._load(on_cpu))
+        on_cpu = settings.model_copy(
+            update={"device": "cpu", "dtype": "float32", "max_length": model.max_length}
+        )
+        if isinstance(model, WorkerCrew):
+            shared = Spare(lambda: self._hire_spare(model, on_cpu))
+            return None, None if model.dtype == "float32" else shared.open
+
+        def spare() -> Backend:
+            return self._watched(self._load_on_cpu(on_cpu))
+
+        stand_in = None if model.device == "cpu" else spare
+        return stand_in, None if model.dtype == "float32" else spare
+
+    def _load_on_cpu(self, settings: ModelSettings) -> LoadedModel:
+        try:
+            return self._load(settings)
+        except RuntimeUnavailableError:  # a folder that was converted to less has no float32
+            return self._load(settings.model_copy(update={"dtype": "auto"}))
+
+    def _hire_spare(self, crew: WorkerCrew, settings: ModelSettings) -> Backend:
+        spare = self._hire(settings, 1, read_tokenizer=lambda *_: crew.tokenizer)
+        spare.open()
+        return spare.backends[0]
 
 
 def _in_thread(make: Callable[[], Made]) -> Future[Made]:

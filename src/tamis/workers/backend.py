@@ -27,11 +27,9 @@ from tamis.workers.channel import (
 )
 from tamis.workers.patience import Patience
 from tamis.workers.process import WORKER_COMMAND, WorkerProcess
+from tamis.workers.setbacks import Setbacks
 
 logger = logging.getLogger(__name__)
-
-FAILURES_UNTIL_LASTING = 3
-"""In a row; from then on callers are refused rather than kept waiting."""
 
 FAILURES_IN_A_ROW = 5
 """Batches that the model raises on; a worker that does nothing else may be mended by its end."""
@@ -47,9 +45,8 @@ class Limits:
     Attributes:
         stall: Without progress, at least (see `Patience`).
         start: From a worker's start to its first sign of being ready.
-        first_pause: Before the second start in a row; it doubles with every one after. The
-            first comes at once.
-        longest_pause: What it grows to. A worker that was up for longer starts at once again.
+        first_pause: See `Setbacks`.
+        longest_pause: See `Setbacks`.
         end: For a worker to end by itself when the server does.
     """
 
@@ -115,8 +112,9 @@ class WorkerBackend:
         self._closed = False
         self._reason = "is loading its model"
         self._refusal: TamisError | None = None
-        self._n_failures = 0
+        self._setbacks = Setbacks(self._limits.first_pause, self._limits.longest_pause)
         self._n_raised = 0
+        self._given_up: str | None = None
         self._process: WorkerProcess | None = None
         self._given: _Given | None = None
         self._pinged: float | None = None
@@ -150,7 +148,7 @@ class WorkerBackend:
     def wait_until_settled(self) -> None:
         """Wait until a first worker is up, or has failed."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self.ready or self._n_failures)
+            self._changed.wait_for(lambda: self._closed or self.ready or self._setbacks.n_failures)
 
     @property
     def pid(self) -> int | None:
@@ -171,6 +169,13 @@ class WorkerBackend:
         """See `SupervisedBackend.wait_until_fit`."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._state == "up", seconds)
+
+    def renew(self, reason: str) -> None:
+        """See `RenewableBackend.renew`; a worker that must be renewed counts as one not started."""
+        with self._changed:
+            if self._process is not None and self._state == "up":
+                self._given_up = reason
+                self._state, self._reason = "starting", "is being ended"
 
     def forward(self, pairs: Sequence[EncodedPair]) -> Logits:
         """See `Backend.forward`.
@@ -252,7 +257,7 @@ class WorkerBackend:
             return f"could not be started ({error.strerror or type(error).__name__})"
         with self._changed:
             self._process, self._heard, self._pinged = process, started, None
-            self._n_raised = 0
+            self._n_raised, self._given_up = 0, None
         try:
             return self._listen(process, started)
         finally:
@@ -268,7 +273,9 @@ class WorkerBackend:
             try:
                 frame = process.channel.receive(_TICK_SECONDS)
                 if isinstance(frame, Refused):
-                    refused = f"refuses to start: {frame.message}"
+                    refused = f"refuses to start ({frame.code})"  # paths are for the log alone
+                    if self.number or self.ready:  # else the server ends with this sentence
+                        logger.error("worker %d refuses: %s", self.number, frame.message)
                 if frame is not None:
                     self._take(frame)
                 overdue = self._overdue(started)
@@ -301,26 +308,27 @@ class WorkerBackend:
             self._settle(frame)
 
     def _settle(self, frame: Answer | Failed) -> None:
+        outcome = _outcome(frame, self.number)  # first of all: it may not be what it should
         with self._changed:
             given, self._given = self._given, None
             if isinstance(frame, Answer):
-                self._n_failures = self._n_raised = 0
+                self._n_raised = 0
+                self._setbacks.observe_answer()
             elif not frame.out_of_memory:
                 self._n_raised += 1
         if given is None:
             return
-        if isinstance(frame, Answer):
-            given.outcome.set_result(np.frombuffer(frame.logits, dtype="<f4"))
-        elif frame.out_of_memory:
-            given.outcome.set_exception(MemoryError(f"worker {self.number} is out of memory"))
+        if isinstance(outcome, Exception):
+            given.outcome.set_exception(outcome)
         else:
-            error = InferenceError(f"the model failed on this request ({frame.kind})")
-            given.outcome.set_exception(error)
+            given.outcome.set_result(outcome)
 
     def _overdue(self, started: float) -> str | None:
         """What a worker should have done by now; asks one that is idle for a sign of life."""
         now = time.monotonic()
         with self._changed:
+            if self._given_up is not None:
+                return self._given_up
             if self._state != "up":
                 late = now - started > self._limits.start
                 return f"was not ready after {self._limits.start:g} s" if late else None
@@ -351,24 +359,33 @@ class WorkerBackend:
             return False  # whoever waits for the first worker is told, and gives up
         logger.error("worker %d %s", self.number, self._reason)
         with self._changed:
-            self._changed.wait_for(lambda: self._closed, self._pause())
+            self._changed.wait_for(lambda: self._closed, self._setbacks.pause)
             return not self._closed
 
     def _count_failure(self, reason: str, *, is_last: bool) -> None:
         up_since, self._up_since = self._up_since, None
-        lived = 0.0 if up_since is None else time.monotonic() - up_since
-        self._n_failures = 1 if lived > self._limits.longest_pause else self._n_failures + 1
-        if is_last or self._n_failures >= FAILURES_UNTIL_LASTING:
+        if self._given_up is not None:
+            up_since = None  # it was up for nothing
+        self._setbacks.observe_end(None if up_since is None else time.monotonic() - up_since)
+        if is_last or self._setbacks.is_lasting:
             self._state = "failing"
+        n_failures = self._setbacks.n_failures
         self._reason = f"{reason}; another one is started"
-        if self._n_failures > 1:
-            self._reason = f"has failed {self._n_failures} times in a row: the last {reason}"
+        if n_failures > 1:
+            self._reason = f"has failed {n_failures} times in a row: the last {reason}"
 
-    def _pause(self) -> float:
-        if self._n_failures == 1:
-            return 0.0
-        doubled = self._limits.first_pause * 2.0 ** min(self._n_failures - 2, 32)
-        return min(self._limits.longest_pause, doubled)
+
+def _outcome(frame: Answer | Failed, number: int) -> Logits | Exception:
+    """What a worker's answer comes to.
+
+    Raises:
+        ValueError: it is no logits.
+    """
+    if isinstance(frame, Answer):
+        return np.frombuffer(frame.logits, dtype="<f4")
+    if frame.out_of_memory:
+        return MemoryError(f"worker {number} is out of memory")
+    return InferenceError(f"the model failed on this request ({frame.kind})")
 
 
 def refusal(frame: Refused) -> TamisError:

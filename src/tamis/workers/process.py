@@ -78,7 +78,6 @@ class WorkerProcess:
         """
         self.channel.close()
         if seconds:
-            self._process.terminate()
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(seconds)
         with suppress(ProcessLookupError, PermissionError):  # nobody is left in its group

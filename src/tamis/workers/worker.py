@@ -104,6 +104,9 @@ def _settle_in(start: Start, channel: Channel[Order]) -> None:
     if start.cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, start.cores)
     _end_with(start.parent)
+    # a supervisor tells every process of the server to end (systemd does); what was accepted is
+    # answered first, and the server hangs up then. A handler is not inherited, as SIG_IGN is
+    signal.signal(signal.SIGTERM, lambda *_: None)
     sends = [_LogToServer(channel)]
     logging.basicConfig(handlers=sends, level=start.level, format="%(message)s", force=True)
 

@@ -6,11 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tamis.engine.backend import Fault
 from tamis.engine.pairs import EncodedPair, Logits
 from tamis.errors import (
+    DeviceLostError,
     InferenceError,
     OutOfMemoryError,
     RuntimeUnavailableError,
+    ShuttingDownError,
     UnscorableDocumentError,
 )
 from tamis.scheduler.execution import FAILURES_UNTIL_STAND_IN, BatchRunner, Observer
@@ -32,6 +35,9 @@ class Counting(Observer):
 
     def pairs_failed(self, n_pairs: int) -> None:
         self.events += ["pair failed"] * n_pairs
+
+    def logits_not_finite(self, n_logits: int) -> None:
+        self.events += ["not finite"] * n_logits
 
     def out_of_memory(self) -> None:
         self.events.append("out of memory")
@@ -140,6 +146,70 @@ def test_a_pair_whose_logit_stays_without_a_number_fails_alone() -> None:
     assert np.isfinite(job.logits[[0, 2]]).all()
 
 
+class Imprecise(FakeBackend):
+    """Has no number for texts of more than so many tokens, as float16 may have none."""
+
+    def __init__(self, n_tokens: int) -> None:
+        super().__init__()
+        self._n_tokens = n_tokens
+
+    def forward(self, pairs: Sequence[EncodedPair]) -> Logits:
+        logits = super().forward(pairs)
+        large = np.array([pair.n_tokens > self._n_tokens for pair in pairs])
+        return np.where(large, np.float32(np.inf), logits).astype(np.float32)
+
+
+def test_a_pair_for_which_less_precision_has_no_number_is_computed_in_float32() -> None:
+    job, counting, made = job_of("a", "b " * 40, "c", "d " * 50), Counting(), []
+
+    def in_float32() -> FakeBackend:
+        made.append(FakeBackend())
+        return made[0]
+
+    backend = Imprecise(20)
+    runner = BatchRunner(
+        backend, max_batch_tokens=BUDGET, in_float32=in_float32, observer=counting
+    )
+    runner.run(entries_of(job))
+
+    assert job.logits.tolist() == expected(job)
+    assert not job.failures
+    assert list(map(len, backend.batches)) == [4, 1, 1, 1]  # one to see that the model works
+    assert [list(map(len, one.batches)) for one in made] == [[1, 1]]
+    assert counting.events == ["not finite"] * 4
+    runner.close()
+    assert made[0].closed
+
+
+@pytest.mark.parametrize("in_float32", [lambda: Imprecise(20), lambda: None, lambda: 1 / 0])
+def test_a_pair_without_a_number_in_float32_either_fails_alone(
+    in_float32: Callable[[], FakeBackend | None],
+) -> None:
+    job = job_of("a", "b " * 40)
+    BatchRunner(Imprecise(20), max_batch_tokens=BUDGET, in_float32=in_float32).run(entries_of(job))
+    assert list(job.failures) == [1]
+    assert "not a finite number" in str(job.failures[1])
+
+
+def test_a_device_that_gives_no_numbers_at_all_is_a_broken_one() -> None:
+    backend, stand_in = Imprecise(0), FakeBackend()
+    runner = BatchRunner(
+        backend,
+        max_batch_tokens=BUDGET,
+        stand_in=lambda: stand_in,
+        known_good=job_of("warm up").pairs[0],
+    )
+    jobs = [job_of(*"abcd") for _ in range(FAILURES_UNTIL_STAND_IN)]
+    for job in jobs:
+        runner.run(entries_of(job))
+    assert {type(error) for job in jobs[:-1] for error in job.failures.values()} == {
+        DeviceLostError
+    }
+    assert list(map(len, backend.batches)) == [4, 1] * FAILURES_UNTIL_STAND_IN
+    assert jobs[-1].logits.tolist() == expected(jobs[-1])
+    assert runner.degraded == "stand_in"
+
+
 def test_memory_that_lacks_is_an_event_and_no_failure() -> None:
     job, counting = job_of(*["one two three four"] * 16), Counting()
     backend = FakeBackend(wanting_memory(100))
@@ -181,6 +251,45 @@ def test_a_pair_too_large_for_the_device_goes_to_another_that_has_room() -> None
 
     assert job.logits.tolist() == expected(job)
     assert list(map(len, elsewhere.batches)) == [1]
+
+
+def test_a_pair_that_another_device_had_room_for_does_not_tell_whether_this_one_works() -> None:
+    """A poison document after it must not pass for a lost device."""
+    job = job_of("fine", "poison")
+
+    def check(pairs: Sequence[EncodedPair]) -> None:
+        wanting_memory(40)(pairs)
+        failing_on(job, 1)(pairs)
+
+    runner = BatchRunner(FakeBackend(check), max_batch_tokens=BUDGET, stand_in=FakeBackend)
+    runner.run(entries_of(job_of("large " * 50)))
+    runner.run(entries_of(job))
+    assert list(job.failures) == [1]
+    assert isinstance(job.failures[1], UnscorableDocumentError)
+
+
+def test_pairs_that_are_too_large_do_not_make_a_device_a_bad_one() -> None:
+    backend, elsewhere = FakeBackend(wanting_memory(40)), FakeBackend()
+    runner = fed(BatchRunner(backend, max_batch_tokens=BUDGET, stand_in=lambda: elsewhere))
+    for _ in range(2 * FAILURES_UNTIL_STAND_IN):
+        job = job_of("large " * 50)
+        runner.run(entries_of(job))
+        assert job.logits.tolist() == expected(job)
+    assert runner.degraded == "less_memory"
+    assert len(elsewhere.batches) == 2 * FAILURES_UNTIL_STAND_IN
+
+
+def test_a_device_without_memory_for_any_pair_is_left_for_its_stand_in() -> None:
+    backend, elsewhere = FakeBackend(), FakeBackend()
+    runner = fed(BatchRunner(backend, max_batch_tokens=BUDGET, stand_in=lambda: elsewhere))
+    backend._before_forward = wanting_memory(0)
+    for _ in range(FAILURES_UNTIL_STAND_IN):
+        assert runner.degraded != "stand_in"
+        job = job_of("a", "b")
+        runner.run(entries_of(job))
+        assert job.logits.tolist() == expected(job)
+    assert runner.degraded == "stand_in"
+    assert backend.closed
 
 
 @pytest.mark.parametrize("stand_in", [None, lambda: FakeBackend(wanting_memory(40))])
@@ -231,6 +340,7 @@ def test_a_device_that_keeps_failing_is_left_for_its_stand_in() -> None:
     for job in jobs:
         runner.run(entries_of(job))
 
+    assert {type(error) for job in jobs for error in job.failures.values()} == {DeviceLostError}
     answered = [not job.failures for job in jobs]
     assert answered == [False] * (FAILURES_UNTIL_STAND_IN - 1) + [True, True]
     assert jobs[-1].logits.tolist() == expected(jobs[-1])
@@ -241,16 +351,90 @@ def test_a_device_that_keeps_failing_is_left_for_its_stand_in() -> None:
     assert stand_in.closed
 
 
-def test_a_stand_in_that_cannot_be_had_leaves_things_as_they_are() -> None:
+def test_a_device_that_does_not_even_close_is_left_all_the_same() -> None:
+    class Lost(FakeBackend):
+        def close(self) -> None:
+            raise RuntimeError("CUDA error: device lost")
+
+    backend = Lost()
+    runner = fed(BatchRunner(backend, max_batch_tokens=BUDGET, stand_in=FakeBackend))
+    backend._before_forward = failing_always
+    for _ in range(FAILURES_UNTIL_STAND_IN):
+        job = job_of("a")
+        runner.run(entries_of(job))
+    assert job.logits.tolist() == expected(job)
+    assert runner.degraded == "stand_in"
+
+
+def failing_always(_: object) -> None:
+    raise RuntimeError("CUDA error: device lost")
+
+
+@pytest.mark.parametrize("error", [RuntimeUnavailableError("no other device"), ValueError("odd")])
+def test_a_stand_in_that_cannot_be_had_leaves_things_as_they_are(error: Exception) -> None:
     def refuse() -> FakeBackend:
-        raise RuntimeUnavailableError("no other device")
+        raise error
 
     runner = fed(BatchRunner(broken_after(1), max_batch_tokens=BUDGET, stand_in=refuse))
-
+    kinds = []
     for _ in range(FAILURES_UNTIL_STAND_IN + 2):
         job = job_of("a")
         runner.run(entries_of(job))
-        assert isinstance(job.failures[0], InferenceError)
+        kinds.append(type(job.failures[0]))
+    hoping = FAILURES_UNTIL_STAND_IN - 1
+    assert kinds == [DeviceLostError] * hoping + [InferenceError] * 3
+    assert runner.degraded == "failing"
+
+
+class Renewed(FakeBackend):
+    """Fails on everything until it is renewed so often."""
+
+    def __init__(self, n_renewals: int) -> None:
+        super().__init__(self._check)
+        self.fault: Fault | None = None
+        self.n_renewals = 0
+        self._wanted = n_renewals
+
+    def _check(self, _: Sequence[EncodedPair]) -> None:
+        if 0 < len(self.batches) - 1 and self.n_renewals < self._wanted:
+            raise InferenceError("the model failed")
+
+    def wait_until_fit(self, seconds: float) -> None:
+        """See `SupervisedBackend.wait_until_fit`."""
+
+    def renew(self, _: str) -> None:
+        """See `RenewableBackend.renew`."""
+        self.n_renewals += 1
+
+
+def test_a_backend_that_can_be_renewed_is_and_the_batch_is_asked_again() -> None:
+    backend = Renewed(1)
+    runner = fed(BatchRunner(backend, max_batch_tokens=BUDGET))
+    job = job_of("a", "b")
+    runner.run(entries_of(job))
+    assert job.logits.tolist() == expected(job)
+    assert backend.n_renewals == 1
+
+
+def test_a_backend_is_renewed_once_a_batch() -> None:
+    backend = Renewed(2)
+    runner = fed(BatchRunner(backend, max_batch_tokens=BUDGET))
+    first, second = job_of("a", "b"), job_of("c")
+    runner.run(entries_of(first))
+    assert {type(error) for error in first.failures.values()} == {DeviceLostError}
+    runner.run(entries_of(second))
+    assert second.logits.tolist() == expected(second)
+
+
+def test_a_backend_that_is_closed_in_the_middle_of_it_is_no_failure_of_the_model() -> None:
+    def check(pairs: Sequence[EncodedPair]) -> None:
+        closed = ShuttingDownError("the server is shutting down")
+        raise InferenceError("the model failed") if len(pairs) > 1 else closed
+
+    known, job = job_of("warm up").pairs[0], job_of("a", "b")
+    runner = BatchRunner(FakeBackend(check), max_batch_tokens=BUDGET, known_good=known)
+    runner.run(entries_of(job))
+    assert {type(error) for error in job.failures.values()} == {ShuttingDownError}
 
 
 def test_pairs_nobody_waits_for_any_more_are_left_out() -> None:

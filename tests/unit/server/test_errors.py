@@ -25,6 +25,7 @@ STATUSES = {
     "UnavailableError": 503,
     "QueueFullError": 429,
     "NotReadyError": 503,
+    "DeviceLostError": 503,
     "ShuttingDownError": 503,
     "DeadlineExceededError": 504,
     "OutOfMemoryError": 507,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tamis.engine.backend import SupervisedBackend
+from tamis.engine.backend import RenewableBackend, SupervisedBackend
 from tamis.errors import (
     InferenceError,
     ModelNotFoundError,
@@ -20,7 +20,7 @@ from tamis.errors import (
 from tamis.settings import ModelSettings
 from tamis.testing import WordTokenizer, fake_logit
 from tamis.workers.backend import Limits, WorkerBackend, refusal
-from tamis.workers.channel import Refused, Start
+from tamis.workers.channel import Answer, Refused, Start
 from tests.fake_worker import CANARY, COMMAND, GO, lives, write_plan
 from tests.integration.serving import until
 from tests.processes import is_gone
@@ -228,12 +228,42 @@ def test_a_crash_loop_refuses_with_its_reason_and_ends_when_it_can(
     assert backend.forward(PAIRS).tolist() == LOGITS
 
 
-def test_pauses_double_up_to_a_bound(hire: Hire) -> None:
-    backend = WorkerBackend(0, limits=Limits(first_pause=0.5, longest_pause=30.0))
-    pauses = []
-    for backend._n_failures in range(1, 10):
-        pauses.append(backend._pause())
-    assert pauses == [0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]
+def test_a_worker_that_is_given_up_is_replaced_at_once(hire: Hire, tmp_path: Path) -> None:
+    backend = hire("raises", "answers")
+    backend.wait_until_ready()
+    assert isinstance(backend, RenewableBackend)
+    backend.renew("fails on what it has scored before")
+    fault = backend.fault
+    assert fault is not None
+    assert not fault.is_lasting
+    assert backend.forward(PAIRS).tolist() == LOGITS
+    assert len(lives(tmp_path / "model")) == 2
+
+
+def test_an_answer_that_is_no_logits_leaves_nobody_waiting(hire: Hire) -> None:
+    backend = hire("hangs", limits=Limits(stall=60.0, end=0.1))
+    backend.wait_until_ready()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(backend.forward, PAIRS)
+        until(lambda: backend._given is not None)
+        with pytest.raises(ValueError, match="multiple"):
+            backend._take(Answer(b"abc"))
+        assert backend._given is not None  # whoever looks after the worker settles it
+        backend.close()
+        with pytest.raises(ShuttingDownError):
+            waiting.result(30)
+
+
+def test_a_worker_that_is_told_to_end_ends_with_its_server_alone(hire: Hire) -> None:
+    backend = hire("answers")
+    backend.wait_until_ready()
+    pid = backend.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGTERM)
+    assert backend.forward(PAIRS).tolist() == LOGITS
+    assert backend.pid == pid
+    backend.close()
+    assert is_gone(pid)
 
 
 def test_every_error_a_worker_meets_is_raised_again_as_its_class() -> None:
