@@ -230,6 +230,23 @@ class LimitsSettings(Section):
     max_body_bytes: Annotated[
         int, Field(ge=1, description="Bytes a body may have, as it is sent and unpacked.")
     ] = 8 * 2**20
+    max_total_body_bytes: Annotated[
+        int,
+        Field(
+            ge=1,
+            description="Bytes of all callers' bodies, unpacked, from the first one to its answer; "
+            "beyond it callers get 429.",
+        ),
+    ] = 256 * 2**20
+    max_unpacked_ratio: Annotated[
+        int, Field(ge=1, description="Bytes that a packed body may have for one that was sent.")
+    ] = 20
+    max_depth: Annotated[
+        int, Field(ge=3, le=64, description="Levels of JSON arrays and objects.")
+    ] = 16
+    max_containers: Annotated[
+        int, Field(ge=3, description="JSON arrays and objects that a body may have.")
+    ] = 100_000
     max_documents: Annotated[int, Field(ge=1, description="Documents a request may carry.")] = 1000
     max_document_characters: Annotated[
         int, Field(ge=1, description="Characters a document's text may have.")

@@ -6,7 +6,9 @@ import os
 import re
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,7 +18,7 @@ from tamis.errors import BodyTooLargeError, MalformedBodyError
 from tamis.server import body as bodies
 from tamis.server.body import ENCODINGS, Unpacking, zstd
 from tests.faults.raw import ASKED, connected, exchange, head, next_answer, whole
-from tests.integration.serving import Served, serving_fake
+from tests.integration.serving import Gate, Served, serving_fake, until
 
 MIB = 2**20
 
@@ -89,6 +91,37 @@ def test_chunks_at_the_limit_are_read() -> None:
         assert exchange(server, asked + chunks + b"0\r\n\r\n").status == 200
         again = asked + b"1\r\n \r\n" + chunks + b"0\r\n\r\n"
         assert exchange(server, again).status == 413
+
+
+def bytes_held(server: Served) -> int:
+    """Of all bodies that are in the server."""
+    app: Any = server.server.config.app
+    return int(app.state.context.bodies.n_held)
+
+
+def test_row_17_all_bodies_together_have_one_bound() -> None:
+    """Those that come and those whose answer is waited for; packed ones by what they unpack to."""
+    gate = Gate()
+    half = json.dumps({"query": "q", "documents": [{"text": "a", "more": "x" * 600_000}]}).encode()
+    sent = gzip.compress(half, 0)
+    limits = {"max_total_body_bytes": MIB, "max_unpacked_ratio": 1_000}
+    with serving_fake(gate, limits=limits) as server, ThreadPoolExecutor(1) as pool:
+        with connected(server) as slow:
+            slow.sendall(head(f"Content-Length: {len(half)}") + half[:-1])
+            until(lambda: bytes_held(server) > 599_000)
+            for data in (whole(half), whole(sent, "Content-Encoding: gzip")):
+                refused = exchange(server, data)
+                assert (refused.status, refused.json()["code"]) == (429, "queue_full")
+                assert int(refused.headers["retry-after"]) >= 1
+            assert server.client.get("/v1/limits").json()["max_total_body_bytes"] == MIB
+        until(lambda: bytes_held(server) == 0)  # it has left
+        waiting = pool.submit(exchange, server, whole(half))
+        assert gate.reached.wait(60)
+        assert exchange(server, whole(half)).status == 429
+        gate.opened.set()
+        assert waiting.result().status == 200
+        assert bytes_held(server) == 0
+        assert exchange(server, whole(half)).status == 200
 
 
 @pytest.mark.parametrize(("n_headers", "status"), [(64, 200), (65, 431), (3_000, 431)])
@@ -169,7 +202,9 @@ def test_a_zstd_window_over_8_mib_is_refused() -> None:
     options = {zstd.CompressionParameter.window_log: 27, zstd.CompressionParameter.checksum_flag: 1}
     compressor = zstd.ZstdCompressor(options=options)
     data = compressor.compress(os.urandom(1_000)) + compressor.flush()  # its size is not in front
-    unpacking = Unpacking(ENCODINGS["zstd"](), MIB)  # type: ignore[misc]  # it has a maker
+    make = ENCODINGS["zstd"]
+    assert make is not None
+    unpacking = Unpacking(make(), MIB, max_ratio=20)
     with pytest.raises(MalformedBodyError):
         unpacking.feed(data)
 
@@ -178,7 +213,7 @@ def test_a_zstd_window_over_8_mib_is_refused() -> None:
 def test_what_was_packed_comes_out_however_it_was_cut(data: bytes, size: int, how: str) -> None:
     make = ENCODINGS[how]
     assert make is not None
-    unpacking = Unpacking(make(), MIB)
+    unpacking = Unpacking(make(), MIB, max_ratio=20)
     sent = packed(data, how)
     for at in range(0, len(sent), size):
         assert unpacking.feed(sent[at : at + size]) is None
@@ -187,7 +222,7 @@ def test_what_was_packed_comes_out_however_it_was_cut(data: bytes, size: int, ho
 
 @pytest.mark.parametrize("n_bytes", [bodies.UNSUSPICIOUS_BYTES, bodies.UNSUSPICIOUS_BYTES + 1])
 def test_what_grows_too_much_is_refused_however_small(n_bytes: int) -> None:
-    unpacking = Unpacking(zlib.decompressobj(31), 8 * MIB)
+    unpacking = Unpacking(zlib.decompressobj(31), 8 * MIB, max_ratio=20)
     sent = gzip.compress(bytes(n_bytes))
     error = unpacking.feed(sent)
     assert isinstance(error, BodyTooLargeError) is (n_bytes > bodies.UNSUSPICIOUS_BYTES)

@@ -10,11 +10,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tamis.errors import MalformedBodyError
-from tamis.wire.choice import MAX_DEPTH, parse_object
+from tamis.settings import LimitsSettings
+from tamis.wire.choice import parse_object
 from tests.integration.serving import Served, serving_fake
 from tests.unit.wire.test_choice import MALFORMED
 
 CANARY = "canary7f3a"
+MAX_DEPTH = LimitsSettings().max_depth
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +98,16 @@ def test_levels_are_counted_as_they_are(value: object) -> None:
     else:
         with pytest.raises(MalformedBodyError, match="more than 16 levels"):
             parse_object(data)
+
+
+def test_row_19_levels_and_containers_are_as_the_settings_say() -> None:
+    limits = {"max_depth": 4, "max_containers": 5}
+    with serving_fake(limits=limits) as server:
+        assert [post(server, nested(depth)).status_code for depth in (4, 5)] == [200, 400]
+        many = [{"text": "a"}] * 3, [{"text": "a"}] * 4
+        assert [server.rerank("q", documents).status_code for documents in many] == [200, 400]
+        shown = server.client.get("/v1/limits").json()
+    assert {name: shown[name] for name in limits} == limits
 
 
 def test_row_19_a_key_given_twice_counts_as_it_was_given_last(plain: Served) -> None:
@@ -202,7 +214,7 @@ def test_a_text_at_its_limit_is_scored(served: Served) -> None:
     assert answer.json()["usage"]["truncated_documents"] == 2
 
 
-@pytest.mark.parametrize(("n_documents", "status"), [(8, 200), (9, 413)])
+@pytest.mark.parametrize(("n_documents", "status"), [(14, 200), (26, 413)])
 def test_tokens_over_the_limit_are_413_before_any_is_made(n_documents: int, status: int) -> None:
     with serving_fake(limits={"max_request_tokens": 100}) as server:
         answer = server.rerank("q", ["xxxx" * 12] * n_documents)  # one word, twelve by its letters
@@ -278,6 +290,9 @@ DOCUMENTED = [
     ({"query": "q", "documents": ["a", "b"], "top_n": None}, 200),
     ({"query": "q", "documents": ["a", "b"], "top_n": 9}, 200),
     ({"query": "q", "documents": ["a", "b"], "top_n": "3"}, 200),
+    ({"query": "q", "documents": ["a", "b"], "top_n": 10**400, "timeout_ms": 10**400}, 200),
+    ({"query": "q", "documents": ["a", "b"], "priority": 10**400}, 422),
+    ({"query": "q", "documents": ["a", "b"], "threshold": 10**400}, 422),
     ({"query": "q", "documents": ["a", "b"], "top_n": -1}, 422),
     ({"query": "q", "documents": ["a", "b"], "top_n": CANARY}, 422),
     ({"query": "q", "documents": ["a", "b"], "top_n": 1.5}, 422),
@@ -349,6 +364,7 @@ def test_limits_are_shown_as_they_are_set() -> None:
         shown = server.client.get("/v1/limits").json()
     assert shown == {
         "max_body_bytes": 8 * 2**20,
+        "max_total_body_bytes": 256 * 2**20,
         "max_unpacked_ratio": 20,
         "content_encodings": ["gzip", "x-gzip", "zstd"],
         "max_depth": 16,

@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from tamis.observability.metrics import Metrics
 from tamis.server import documentation, health
+from tamis.server.body import BodyRoom
 from tamis.server.context import ServerContext
 from tamis.server.draining import ClosingMiddleware
 from tamis.server.errors import http_error
@@ -66,7 +67,8 @@ def create_app(settings: Settings, metrics: Metrics, life: ModelLife) -> Starlet
         exception_handlers={HTTPException: _http_error, Exception: _unexpected_error},
         lifespan=lifespan,
     )
-    app.state.context = ServerContext(settings, metrics, life)
+    bodies = BodyRoom(settings.limits.max_total_body_bytes)
+    app.state.context = ServerContext(settings, metrics, life, bodies)
     return app
 
 

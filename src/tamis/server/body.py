@@ -3,7 +3,8 @@
 import asyncio
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from email.message import Message
 from typing import Protocol
 
@@ -13,7 +14,9 @@ from starlette.requests import Request
 from tamis.errors import (
     BodyTooLargeError,
     MalformedBodyError,
+    QueueFullError,
     SlowBodyError,
+    TamisError,
     UnsupportedMediaTypeError,
 )
 from tamis.settings import LimitsSettings
@@ -23,8 +26,6 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-MOST_RATIO = 20
-"""Bytes out of one byte in: JSON of real texts comes to less than 10, a bomb to 1,000."""
 UNSUSPICIOUS_BYTES = 64 * 2**10
 """Up to here a ratio says nothing: one long run of blanks is no attack."""
 ZSTD_WINDOW_LOG = 23
@@ -70,10 +71,69 @@ ENCODINGS: dict[str, Callable[[], Decompressor] | None] = {
 """How each `Content-Encoding` is unpacked; None where there is nothing to do."""
 
 
-async def read_body(request: Request, limits: LimitsSettings) -> bytes:
+class BodyRoom:
+    """What the bodies of all callers may take in memory, together.
+
+    Args:
+        max_bytes: Of all bodies, unpacked.
+
+    Attributes:
+        n_held: Bytes that they have now.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self.n_held = 0
+
+    @contextmanager
+    def share(self) -> Generator["BodyShare"]:
+        """One request's part, which is given back at its end."""
+        share = BodyShare(self)
+        try:
+            yield share
+        finally:
+            self.n_held -= share.n_bytes
+
+    def grow(self, n_more: int) -> QueueFullError | None:
+        """Take so many bytes more, or say that there is no room for them."""
+        if self.n_held + n_more > self._max_bytes:
+            return QueueFullError(
+                f"the requests that are here have {self.n_held:,} bytes and {n_more:,} more came, "
+                f"at most {self._max_bytes:,} may; try again later"
+            )
+        self.n_held += n_more
+        return None
+
+
+class BodyShare:
+    """One request's part of a `BodyRoom`.
+
+    Attributes:
+        n_bytes: It holds so many.
+    """
+
+    def __init__(self, room: BodyRoom) -> None:
+        self._room = room
+        self.n_bytes = 0
+
+    def hold(self, n_bytes: int) -> QueueFullError | None:
+        """Hold so many bytes in all; an error says that there is no room for them."""
+        error = self._room.grow(n_bytes - self.n_bytes)
+        if error is None:
+            self.n_bytes = n_bytes
+        return error
+
+
+async def read_body(request: Request, limits: LimitsSettings, share: BodyShare) -> bytes:
     """The body, unpacked.
 
+    Args:
+        request: Whose it is.
+        limits: How large it may be, and how slow.
+        share: Of the room for all bodies; it holds this one from its first byte on.
+
     Raises:
+        QueueFullError: there is no room for it beside the others.
         UnsupportedMediaTypeError: it is said to be something else than JSON in UTF-8, or packed
             in a way that is not known.
         BodyTooLargeError: it has, or will have, more bytes than a body may.
@@ -82,26 +142,27 @@ async def read_body(request: Request, limits: LimitsSettings) -> bytes:
         ClientDisconnect: the caller left in the middle of it.
     """
     _require_json(request.headers)
-    unpacking = _unpacking(request.headers, limits.max_body_bytes)
+    unpacking = _unpacking(request.headers, limits)
     try:
         async with asyncio.timeout(limits.body_seconds):
-            await _collect(request, unpacking)
+            await _collect(request, unpacking, share)
     except TimeoutError:
         raise SlowBodyError(f"the body was not there in {limits.body_seconds:g} s") from None
     return unpacking.finish()
 
 
-async def _collect(request: Request, unpacking: "Unpacking") -> None:
+async def _collect(request: Request, unpacking: "Unpacking", share: BodyShare) -> None:
     """Read what comes.
 
-    Of a body that is too large the rest is read over where the connection ends with the answer:
+    Of a body that is not taken the rest is read over where the connection ends with the answer:
     a socket that is closed on unread bytes takes the answer with it. Elsewhere the protocol does.
     """
     closes = request.headers.get("connection", "").lower() == "close"
+    error: TamisError | None
     error = unpacking.expect(int(request.headers.get("content-length", 0)))
     if error is None or closes:
         async for chunk in request.stream():
-            error = error or unpacking.feed(chunk)
+            error = error or unpacking.feed(chunk) or share.hold(unpacking.n_bytes)
             if error is not None and not closes:
                 break
     if error is not None:
@@ -114,13 +175,22 @@ class Unpacking:
     Args:
         decompressor: None for bytes that are not packed.
         max_bytes: Bytes that may come in, and go out.
+        max_ratio: Bytes that may go out for one that came in.
     """
 
-    def __init__(self, decompressor: Decompressor | None, max_bytes: int) -> None:
+    def __init__(
+        self, decompressor: Decompressor | None, max_bytes: int, *, max_ratio: int
+    ) -> None:
         self._decompressor = decompressor
         self._max_bytes = max_bytes
+        self._max_ratio = max_ratio
         self._n_received = 0
         self._body = bytearray()
+
+    @property
+    def n_bytes(self) -> int:
+        """What it holds by now."""
+        return len(self._body)
 
     def expect(self, n_bytes: int) -> BodyTooLargeError | None:
         """Whether so many bytes are too many."""
@@ -151,7 +221,7 @@ class Unpacking:
         return bytes(self._body)
 
     def _unpack(self, decompressor: Decompressor, data: bytes) -> BodyTooLargeError | None:
-        by_ratio = max(UNSUSPICIOUS_BYTES, MOST_RATIO * self._n_received)
+        by_ratio = max(UNSUSPICIOUS_BYTES, self._max_ratio * self._n_received)
         room = min(self._max_bytes, by_ratio) - len(self._body)
         try:
             unpacked = decompressor.decompress(data, room + 1)
@@ -166,7 +236,7 @@ class Unpacking:
 
     def _too_large(self) -> BodyTooLargeError:
         packed = self._decompressor is not None
-        but = f", unpacked, or more than {MOST_RATIO} times its packed size" if packed else ""
+        but = f", unpacked, or more than {self._max_ratio} times its packed size" if packed else ""
         return BodyTooLargeError(
             f"the body has more than {self._max_bytes:,} bytes{but}; split the request"
         )
@@ -187,11 +257,12 @@ def _require_json(headers: Headers) -> None:
         )
 
 
-def _unpacking(headers: Headers, max_bytes: int) -> Unpacking:
+def _unpacking(headers: Headers, limits: LimitsSettings) -> Unpacking:
     given = ",".join(headers.getlist("content-encoding")).strip().lower()
     if given not in ENCODINGS:
         raise UnsupportedMediaTypeError(
             "this `Content-Encoding` is not read; gzip and zstd are, one at a time"
         )
     make = ENCODINGS[given]
-    return Unpacking(make() if make else None, max_bytes)
+    decompressor = make() if make else None
+    return Unpacking(decompressor, limits.max_body_bytes, max_ratio=limits.max_unpacked_ratio)

@@ -7,19 +7,21 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tamis.errors import RequestTooLargeError, TooManyCharactersError, TooManyDocumentsError
-from tamis.server.body import ENCODINGS, MOST_RATIO
+from tamis.server.body import ENCODINGS
 from tamis.server.context import ServerContext
 from tamis.server.keys import Caller
-from tamis.server.lifespan import CHARACTERS_PER_TOKEN
 from tamis.settings import LimitsSettings
+from tamis.stage import least_tokens
 from tamis.types import RerankRequest
-from tamis.wire.choice import MAX_CONTAINERS, MAX_DEPTH
 
 
 class Limits(msgspec.Struct):
     """What one request, connection or caller may take."""
 
     max_body_bytes: Annotated[int, msgspec.Meta(description="As it is sent and unpacked.")]
+    max_total_body_bytes: Annotated[
+        int, msgspec.Meta(description="Of all callers' bodies, from the first one to its answer.")
+    ]
     max_unpacked_ratio: Annotated[int, msgspec.Meta(description="Unpacked bytes of a packed one.")]
     content_encodings: list[str]
     max_depth: Annotated[int, msgspec.Meta(description="Levels of JSON arrays and objects.")]
@@ -77,18 +79,12 @@ def require_within(request: RerankRequest, options: LimitsSettings, max_length: 
     for index, n_characters in enumerate(lengths):
         _require_short(f"document {index}", n_characters, options.max_document_characters)
     if max_length is not None:
-        n_tokens = estimated_tokens(len(request.query), lengths, max_length)
+        n_tokens = least_tokens(lengths, max_length)
         if n_tokens > options.max_request_tokens:
             raise RequestTooLargeError(
-                f"the request has about {n_tokens:,} tokens, at most "
+                f"the request has {n_tokens:,} tokens or more, at most "
                 f"{options.max_request_tokens:,} allowed; split the request"
             )
-
-
-def estimated_tokens(n_query: int, lengths: list[int], max_length: int) -> int:
-    """Tokens of pairs by their characters, as many to a token as English has."""
-    whole = ((n_query + length) // CHARACTERS_PER_TOKEN for length in lengths)
-    return sum(min(n_tokens, max_length) for n_tokens in whole)
 
 
 def _require_short(what: str, n_characters: int, at_most: int) -> None:
@@ -105,10 +101,11 @@ def _limits_of(context: ServerContext, caller: Caller) -> Limits:
     queued = settings.scheduler.max_queued_tokens
     return Limits(
         max_body_bytes=options.max_body_bytes,
-        max_unpacked_ratio=MOST_RATIO,
+        max_total_body_bytes=options.max_total_body_bytes,
+        max_unpacked_ratio=options.max_unpacked_ratio,
         content_encodings=[name for name, make in ENCODINGS.items() if make],
-        max_depth=MAX_DEPTH,
-        max_containers=MAX_CONTAINERS,
+        max_depth=options.max_depth,
+        max_containers=options.max_containers,
         max_documents=options.max_documents,
         max_document_characters=options.max_document_characters,
         max_query_characters=options.max_query_characters,

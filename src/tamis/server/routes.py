@@ -2,7 +2,8 @@
 
 import asyncio
 import math
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 
 import msgspec
@@ -35,15 +36,16 @@ async def rerank(request: Request) -> Response:
     dialect: Dialect = Native()
     request.state.dialect = dialect.name
     try:
-        body = parse_object(await read_body(request, limits))
-        dialect = choose_dialect(body)
-        request.state.dialect = dialect.name
-        call = dialect.decode(body)
-        model = context.life.model
-        require_within(call.request, limits, model.max_length if model else None)
-        asked = _within_header(call.request, request.headers.get(TIMEOUT_HEADER))
-        asked = _with_cache_control(asked, request.headers.get(CACHE_HEADER))
-        result = await _answer(context.life.service, asked, request)
+        with context.bodies.share() as share, _ended_by_draining():
+            body = parse_object(await read_body(request, limits, share), limits)
+            dialect = choose_dialect(body)
+            request.state.dialect = dialect.name
+            call = dialect.decode(body)
+            model = context.life.model
+            require_within(call.request, limits, model.max_length if model else None)
+            asked = _within_header(call.request, request.headers.get(TIMEOUT_HEADER))
+            asked = _with_cache_control(asked, request.headers.get(CACHE_HEADER))
+            result = await _answer(context.life.service, asked, request)
     except ClientDisconnect:
         context.metrics.observe_cancelled()
         return Response(status_code=CLIENT_GONE)
@@ -55,6 +57,19 @@ async def rerank(request: Request) -> Response:
     context.metrics.observe_usage(result.usage)
     request.state.usage = result.usage
     return _json(call.encode(result, request_id))
+
+
+@contextmanager
+def _ended_by_draining() -> Generator[None]:
+    """Cancelling is uvicorn's way to say that the time to drain is over.
+
+    Raises:
+        ShuttingDownError: it said so.
+    """
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        raise ShuttingDownError("the server is shutting down; try again elsewhere") from error
 
 
 async def _answer(service: RerankService, asked: RerankRequest, request: Request) -> RerankResult:
@@ -73,8 +88,6 @@ async def _answer(service: RerankService, asked: RerankRequest, request: Request
         if not answering.done():
             raise ClientDisconnect
         return answering.result()
-    except asyncio.CancelledError as error:  # uvicorn's way to say that the time to drain is over
-        raise ShuttingDownError("the server is shutting down; try again elsewhere") from error
     finally:
         for task in (answering, leaving):
             task.cancel()

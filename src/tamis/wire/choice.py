@@ -5,21 +5,18 @@ from typing import Any
 import msgspec
 
 from tamis.errors import MalformedBodyError
+from tamis.settings import LimitsSettings
 from tamis.wire.dialect import Dialect, RawBody
 from tamis.wire.jina import Jina
 from tamis.wire.native import Native
 from tamis.wire.tei import Tei
 
-MAX_DEPTH = 16
-"""Arrays and objects inside each other; a request needs three."""
-MAX_CONTAINERS = 100_000
-"""Arrays and objects; a document with fields is one, and so many are read in about 30 ms."""
-
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
 _ALL_BUT_BRACKETS_AND_QUOTES = bytes(set(range(256)) - set(b'[]{}"'))
+_DEFAULT_LIMITS = LimitsSettings()
 
 
-def parse_object(data: bytes) -> RawBody:
+def parse_object(data: bytes, limits: LimitsSettings = _DEFAULT_LIMITS) -> RawBody:
     """A JSON object from a request's bytes, read strictly.
 
     Of a key that is there twice the last value counts. No text of the body is in an error.
@@ -27,17 +24,18 @@ def parse_object(data: bytes) -> RawBody:
     Raises:
         MalformedBodyError: it is not UTF-8, not JSON, too deep, or not an object.
     """
-    brackets = _brackets(data)
-    if len(brackets) > 2 * MAX_CONTAINERS:
-        raise MalformedBodyError(f"the body has more than {MAX_CONTAINERS:,} arrays and objects")
+    most, depth = limits.max_containers, limits.max_depth
+    brackets = _brackets(data, depth)
+    if len(brackets) > 2 * most:
+        raise MalformedBodyError(f"the body has more than {most:,} arrays and objects")
     try:
         body: Any = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedBodyError(f"the body is not valid JSON in UTF-8: {error}") from None
     if not isinstance(body, dict):
         raise MalformedBodyError("the body must be a JSON object")
-    if _is_deeper(brackets, MAX_DEPTH):
-        raise MalformedBodyError(f"the body has more than {MAX_DEPTH} levels")
+    if _is_deeper(brackets, depth):
+        raise MalformedBodyError(f"the body has more than {depth} levels")
     return body
 
 
@@ -48,12 +46,12 @@ def choose_dialect(body: RawBody) -> Dialect:
     return Jina() if body.get("model") is not None else Native()
 
 
-def _brackets(data: bytes) -> bytes:
+def _brackets(data: bytes, max_depth: int) -> bytes:
     """The brackets of a JSON text that are outside of its strings, braces as square ones.
 
     A few fast passes over the bytes; of few brackets, which cannot be too deep, there are none.
     """
-    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
+    if data.count(b"[") + data.count(b"{") <= max_depth:
         return b""
     unescaped = data.replace(b"\\\\", b"").replace(b'\\"', b"")
     marks = unescaped.translate(_BRACKETS, _ALL_BUT_BRACKETS_AND_QUOTES).replace(b'""', b"")

@@ -11,6 +11,9 @@ from tamis.types import CacheUse, RerankRequest, RerankResult
 
 T = TypeVar("T")
 
+_FOR_EVER_MS = 10**12
+"""JSON has larger integers than a float can hold."""
+
 RawBody = dict[str, Any]
 """A parsed JSON object, before any dialect has looked at it."""
 
@@ -62,7 +65,7 @@ class Terms(msgspec.Struct):
     @property
     def timeout_seconds(self) -> float | None:
         """The time allowed, in seconds."""
-        return None if self.timeout_ms is None else self.timeout_ms / 1000
+        return None if self.timeout_ms is None else min(self.timeout_ms, _FOR_EVER_MS) / 1000
 
 
 class Reason(msgspec.Struct):
