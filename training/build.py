@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tamis.engine.golden import GOLDEN_FILE
 from tamis.engine.manifest import write_manifest
 from training import practice, vocabulary
 from training.base import Base, fetch, read_base
@@ -182,6 +183,7 @@ def export(places: Places, head: Head, dtype: str) -> None:
     for name in MODEL_FILES:
         shutil.copyfile(places.mini / name, places.output / name)
     write_head(places.output, head, name=NAME, version=VERSION, dtype=dtype)
+    (places.output / GOLDEN_FILE).unlink(missing_ok=True)  # of the model before it
     write_manifest(places.output)
     save(places, "files", file_sizes(places.output))
     write_card(places.output / "README.md", places.results)

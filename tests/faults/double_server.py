@@ -1,6 +1,7 @@
-"""`tamis serve` on doubles, as a process of its own; with --leak-bytes each batch leaks."""
+"""`tamis serve` on doubles, as a process of its own: each batch may leak, and take its time."""
 
 import argparse
+import time
 from collections.abc import Sequence
 
 from tamis.cli.serve import run
@@ -12,23 +13,26 @@ from tests.faults.doubles import FaultyBackend, model_on
 class LeakingBackend(FaultyBackend):
     """Keeps so many bytes for each batch, and not the batches themselves."""
 
-    def __init__(self, n_bytes: int) -> None:
+    def __init__(self, n_bytes: int, seconds: float) -> None:
         super().__init__(self._leak)
         self._n_bytes = n_bytes
+        self._seconds = seconds
         self._leaked: list[bytes] = []
 
     def _leak(self, _: Sequence[EncodedPair]) -> None:
         self.batches.clear()
         if self._n_bytes:
             self._leaked.append(b"x" * self._n_bytes)
+        time.sleep(self._seconds)
 
 
 def main() -> None:
     """Serve on the port that the system gives."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--leak-bytes", type=int, required=True)
+    parser.add_argument("--leak-bytes", type=int, default=0)
+    parser.add_argument("--batch-seconds", type=float, default=0.0)
     options, others = parser.parse_known_args()
-    model = model_on(LeakingBackend(options.leak_bytes))
+    model = model_on(LeakingBackend(options.leak_bytes, options.batch_seconds))
     run(load_settings(others), load=lambda _: model)
 
 

@@ -8,20 +8,23 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 
 import httpx2
 import pytest
 
 import tamis
-from tamis.engine.golden import GOLDEN_FILE
+from tamis.engine.golden import GOLDEN_FILE, read_golden, write_golden
+from tamis.engine.location import EMBEDDED_FOLDER
 from tamis.engine.manifest import write_manifest
 from tamis.errors import RuntimeUnavailableError
 from tamis.scheduler.execution import FAILURES_UNTIL_STAND_IN
 from tamis.settings import Settings
 from tests.faults.doubles import FaultyBackend, Place, alone, logits_of, serving_on
+from tests.faults.test_memory import DoubleServer
 from tests.hub_server import Repository, running_hub
-from tests.integration.serving import Gate, Process, Shell, serving, serving_fake, until
+from tests.integration.serving import Process, Shell, serving, until
 
 CONFIG_ERROR = 78  # EX_CONFIG of sysexits.h
 
@@ -156,6 +159,22 @@ def test_row_36_a_manifest_made_at_pull_is_what_the_server_verifies_at_load(
         assert_refused(process, "model.safetensors", "manifest")
 
 
+@pytest.mark.parametrize("n_workers", ["0", "1"])
+def test_row_36_a_tokenizer_that_has_changed_since_the_conversion_is_not_read(
+    shell: Shell, folder: Path, n_workers: str
+) -> None:
+    """Without workers it is read from the converted form, which is whole."""
+    workers = ("--scheduler.workers", n_workers)
+    with serve(shell, folder, *workers) as process:
+        process.url()
+    flip_a_bit(folder / "tokenizer.json")
+    with serve(shell, folder, *workers) as process:
+        if n_workers == "0":
+            process.url()
+        else:
+            assert_refused(process, "tokenizer.json", "manifest")
+
+
 def test_row_36_a_second_start_with_a_broken_model_says_what_is_wrong(
     shell: Shell, converted: Path
 ) -> None:
@@ -191,8 +210,12 @@ def test_row_37_a_gpu_that_is_lost_is_stood_in_for_by_the_cpu() -> None:
     with serving_on(gpu, on_cpu=cpu) as server:
         assert server.rerank("q", ["before"]).status_code == 200
         gpu._before_forward = lost
-        statuses = [server.rerank("q", ["a", "b"]).status_code for _ in range(6)]
-        assert statuses == [500] * (FAILURES_UNTIL_STAND_IN - 1) + [200] * 4
+        answers = [server.rerank("q", ["a", "b"]) for _ in range(6)]
+        lost_to = FAILURES_UNTIL_STAND_IN - 1
+        assert [one.status_code for one in answers] == [503] * lost_to + [200] * 4
+        for refused in answers[:lost_to]:
+            assert refused.json()["code"] == "device_lost"
+            assert int(refused.headers["retry-after"]) >= 1
         answer = server.rerank("q", ["a", "b"])
         assert logits_of(answer.json()) == alone("q", ["a", "b"])
         assert gpu.closed
@@ -222,7 +245,23 @@ def test_row_38_a_model_that_scores_something_else_is_refused_with_78(
     }
     path.write_text(json.dumps(golden))
     with serve(shell, converted) as process:
-        assert_refused(process, "does not score as it did", "float32")
+        assert_refused(process, "does not score as it should", "float32")
+
+
+def test_row_38_the_embedded_model_is_compared_with_golden_pairs_at_its_first_start_too(
+    shell: Shell, tmp_path: Path
+) -> None:
+    carried = Path(shutil.copytree(EMBEDDED_FOLDER, tmp_path / "model"))
+    golden = read_golden(carried)
+    assert golden
+    write_golden(carried, {key: [one + 0.01 for one in logits] for key, logits in golden.items()})
+    with serve(shell, carried) as process:
+        assert_refused(process, "does not score as it should", "float32")
+    converted = tmp_path / "converted"
+    done = shell.run("models", "convert", carried, "--output", converted)
+    assert done.code == 0, done.err
+    with serve(shell, converted) as process:  # they go along
+        assert_refused(process, "does not score as it should", "float32")
 
 
 SOURCE = Path(tamis.__file__).parent
@@ -242,21 +281,57 @@ def test_row_39_no_duration_and_no_deadline_is_read_off_the_wall_clock() -> None
     assert calls == []
 
 
-@pytest.mark.parametrize("jump_seconds", [-86_400.0, 86_400.0])
-def test_row_39_a_clock_that_jumps_ends_no_deadline(
-    monkeypatch: pytest.MonkeyPatch, jump_seconds: float
-) -> None:
-    gate = Gate()
-    now = time.time
-    with serving_fake(gate) as server, ThreadPoolExecutor(2) as pool:
-        running = pool.submit(server.rerank, "q", ["a"], timeout_ms=60_000)
-        assert gate.reached.wait(60)
-        late = pool.submit(server.rerank, "q", ["b"], timeout_ms=300)
-        until(lambda: server.metric("tamis_queue_requests") == 1 or late.done())
-        monkeypatch.setattr(time, "time", lambda: now() + jump_seconds)
+class JumpingProcess(DoubleServer):
+    """A server of doubles whose wall clock can be set."""
+
+    def __init__(self, offset: Path, *arguments: str) -> None:
+        self._offset = offset
+        offset.write_text("+0")
+        libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+        assert libraries, "libfaketime is not installed: `make system`"
+        environment = {
+            "LD_PRELOAD": str(libraries[0]),
+            "FAKETIME_TIMESTAMP_FILE": str(offset),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",  # no administrator can set that one either
+            "DONT_FAKE_MONOTONIC": "1",
+        }
+        super().__init__(*arguments, environment=environment)
+
+    def jump(self, days: int) -> None:
+        """Set the clock."""
+        self._offset.write_text(f"{days:+d}d")
+
+    def day_of_the_last_line(self) -> datetime:
+        """When it was written, as the server thinks."""
+        return datetime.fromisoformat(self.events[-1]["timestamp"])
+
+
+@pytest.mark.parametrize("days", [-400, 400])
+def test_row_39_a_clock_that_jumps_ends_no_deadline(tmp_path: Path, days: int) -> None:
+    own = ["--batch-seconds", "0.3", "--server.port", "0", "--scheduler.max-batch-tokens", "6"]
+    own += ["--cache.memory-bytes", "0"]
+    with JumpingProcess(tmp_path / "offset", *own) as process, ThreadPoolExecutor(2) as pool:
+        url = process.url()
+
+        def ask(n_documents: int, timeout_ms: int) -> httpx2.Response:
+            texts = [f"a{n}" for n in range(n_documents)]
+            body = {"query": "q", "documents": texts, "timeout_ms": timeout_ms}
+            return httpx2.post(f"{url}/rerank", json=body, timeout=60)
+
+        assert ask(1, 60_000).status_code == 200
+        before = process.day_of_the_last_line()
+        running = pool.submit(ask, 8, 30_000)  # 2.4 s
+        late = pool.submit(ask, 8, 1_000)
+        time.sleep(0.6)
+        process.jump(days)
         assert late.result().status_code == 504
-        gate.opened.set()
         assert running.result().status_code == 200
+        assert ask(1, 60_000).status_code == 200
+        assert httpx2.get(f"{url}/livez").status_code == 200
+        until(lambda: process.events[-1].get("status") == 200)
+        after = process.day_of_the_last_line()
+    assert abs((after - before).days) > 300  # it did jump
 
 
 class LimitedProcess(Process):

@@ -24,6 +24,7 @@ from tamis.engine.checkpoint import (
     Checkpoint,
     read_json,
 )
+from tamis.engine.golden import GOLDEN_FILE
 from tamis.engine.manifest import read_manifest, verify_manifest, write_manifest
 from tamis.engine.tokenization import read_definition, read_unigram_scores, text_definition
 from tamis.engine.weights import QuantizedRows, Weights, read_weights
@@ -111,6 +112,8 @@ def _write(checkpoint: Checkpoint, folder: Path, dtype: str) -> None:
     (folder / WEIGHTS_FILE).write_bytes(save(tensors))  # `save_file` keeps others from reading it
     _write_description(checkpoint, folder, computed=dtype, stored=stored)
     write_manifest(folder)
+    if (checkpoint.folder / GOLDEN_FILE).exists():  # it grows: the manifest is not for it
+        shutil.copyfile(checkpoint.folder / GOLDEN_FILE, folder / GOLDEN_FILE)
 
 
 def _forget_vocabulary(folder: Path, unknown: str) -> None:

@@ -1,6 +1,7 @@
-"""What fixed texts scored when a converted model was first loaded, compared at each start.
+"""What fixed texts score, compared at each start.
 
-A manifest finds bytes that have changed. This finds what no file shows: another library, driver or
+A model may carry its golden logits, made by another library (`training/golden.py`). A converted
+model that does not keeps what they scored when it was first loaded. A manifest finds bytes that have changed. This finds what no file shows: another library, driver or
 processor that computes something else.
 """
 
@@ -38,31 +39,67 @@ def golden_key(texts: Sequence[str], *, dtype: str, device: str, max_length: int
     return f"{dtype}, at most {max_length} tokens a pair{where}, texts {digest}"
 
 
-def compare_with_golden(folder: Path, logits: Logits, *, key: str, dtype: str) -> None:
-    """Compare the golden pairs' logits with those of the first start, or keep them if it is this.
+def compare_with_golden(
+    logits: Logits, *, key: str, dtype: str, carried: Path, kept: Path | None
+) -> None:
+    """Compare the golden pairs' logits with those that the model carries.
+
+    Where it carries none they are compared with those of the first start, or kept if it is this.
 
     Args:
-        folder: The converted model; what cannot be kept there is not compared the next time.
         logits: Of the golden pairs, (n_pairs,), now.
         key: What they hold for (`golden_key`).
         dtype: What they were computed in.
+        carried: The model's own folder.
+        kept: The folder of its converted form, if it stays there; what cannot be kept there is
+            not compared the next time.
 
     Raises:
         GoldenMismatchError: they differ by more than the precision explains.
     """
+    golden = read_golden(carried).get(key)
+    if golden is not None:
+        _require_alike(logits, golden, folder=carried, dtype=dtype)
+    elif kept is not None:
+        held = read_golden(kept)
+        if key in held:
+            _require_alike(logits, held[key], folder=kept, dtype=dtype)
+        else:
+            write_golden(kept, held | {key: [float(logit) for logit in logits]})
+
+
+def read_golden(folder: Path) -> dict[str, list[float]]:
+    """Golden logits of a folder by key; nothing where there are none, or the file is spoilt."""
     path = folder / GOLDEN_FILE
-    held = _read(path)
-    if key not in held:
-        _keep(path, held | {key: [float(logit) for logit in logits]})
-        return
-    golden = np.asarray(held[key], dtype=np.float32)
+    try:
+        if path.exists():
+            return msgspec.convert(read_json(path), dict[str, list[float]])
+    except (ModelError, msgspec.ValidationError, OSError) as error:
+        logger.warning("golden logits are not used, and recorded anew where they can be: %s", error)
+    return {}
+
+
+def write_golden(folder: Path, golden: Mapping[str, list[float]]) -> None:
+    """Put golden logits into a folder; where that cannot be, the log says so."""
+    path = folder / GOLDEN_FILE
+    draft = path.with_name(f".{path.name}.{uuid4().hex}")  # other processes may start beside us
+    try:
+        draft.write_text(json.dumps(golden, indent=2) + "\n", encoding="utf-8")
+        draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        logger.warning("cannot keep the golden logits in %s: %s", path.parent, error)
+
+
+def _require_alike(logits: Logits, held: Sequence[float], *, folder: Path, dtype: str) -> None:
+    golden = np.asarray(held, dtype=np.float32)
     if golden.shape == logits.shape:
         sizes = np.maximum(1, np.abs(golden))
         off = float((np.abs(logits - golden) / sizes).max(initial=0.0))
         if off <= TOLERANCES[dtype]:
             return
     raise GoldenMismatchError(
-        f"the model in {folder} does not score as it did: its golden pairs had logits "
+        f"the model in {folder} does not score as it should: its golden pairs had logits "
         f"{_listed(golden)} and have {_listed(logits)} now, further apart than "
         f"{TOLERANCES[dtype]:g} in {dtype}; look for what has changed (library, driver, "
         f"processor), then convert it anew or remove {GOLDEN_FILE}"
@@ -71,23 +108,3 @@ def compare_with_golden(folder: Path, logits: Logits, *, key: str, dtype: str) -
 
 def _listed(logits: Logits) -> str:
     return ", ".join(f"{logit:.4f}" for logit in logits)
-
-
-def _read(path: Path) -> dict[str, list[float]]:
-    """Golden logits by key; nothing where there are none, or the file is spoilt."""
-    try:
-        if path.exists():
-            return msgspec.convert(read_json(path), dict[str, list[float]])
-    except (ModelError, msgspec.ValidationError, OSError) as error:
-        logger.warning("the golden logits are recorded anew: %s", error)
-    return {}
-
-
-def _keep(path: Path, golden: Mapping[str, list[float]]) -> None:
-    draft = path.with_name(f".{path.name}.{uuid4().hex}")  # other processes may start beside us
-    try:
-        draft.write_text(json.dumps(golden, indent=2) + "\n", encoding="utf-8")
-        draft.replace(path)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        logger.warning("cannot keep the golden logits in %s: %s", path.parent, error)

@@ -13,6 +13,8 @@ from tokenizers import Tokenizer
 
 from tamis.engine.backend import LocalBackend
 from tamis.engine.checkpoint import (
+    CONFIG_FILE,
+    TAMIS_FILE,
     TOKENIZER_FILE,
     UNIGRAM_SCORES,
     Checkpoint,
@@ -135,14 +137,18 @@ def load_model(settings: ModelSettings, folder: Path | None = None) -> LoadedMod
     started = time.monotonic()
     logits = warm_up(model)
     seconds = time.monotonic() - started
-    if opened.kept is not None:
-        key = golden_key(
+    compare_with_golden(
+        logits,
+        key=golden_key(
             (WARM_UP_QUERY, *WARM_UP_DOCUMENTS),
             dtype=model.dtype,
             device=model.device,
             max_length=max_length,
-        )
-        compare_with_golden(opened.kept, logits, key=key, dtype=model.dtype)
+        ),
+        dtype=model.dtype,
+        carried=checkpoint.folder,
+        kept=opened.kept,
+    )
     logger.info(
         "model %s is ready: %s on %s in %s, at most %d tokens a pair",
         *(model.name, model.runtime, model.device, model.dtype, model.max_length),
@@ -155,12 +161,14 @@ def load_tokenizer(settings: ModelSettings, folder: Path) -> PairTokenizer:
 
     Args:
         settings: Of the model.
-        folder: Its files, which have been verified.
+        folder: Its files; what is read here is compared with its manifest here, since workers may
+            have read a converted form of them alone.
 
     Raises:
-        ModelError: it is not what tamis runs.
+        ModelError: it is not what tamis runs, or not what its manifest says.
         SettingsError: `max_length` is more than the model reads.
     """
+    verify_manifest(folder, only=(CONFIG_FILE, TAMIS_FILE, TOKENIZER_FILE))
     checkpoint = read_checkpoint(folder, name=_asked_name(settings))
     tokenizer, _ = _read_tokenizer_and_head(checkpoint, _max_length(settings, checkpoint))
     release_unused()

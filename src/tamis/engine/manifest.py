@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -35,8 +36,12 @@ def read_manifest(folder: Path) -> dict[str, str] | None:
     return read_struct(path, _Manifest).sha256 if path.exists() else None
 
 
-def verify_manifest(folder: Path) -> int | None:
-    """Compare every file with the manifest.
+def verify_manifest(folder: Path, *, only: Collection[str] | None = None) -> int | None:
+    """Compare files with the manifest.
+
+    Args:
+        folder: The model.
+        only: Files to compare; every one if None.
 
     Returns:
         How many files were compared; None where a folder has no manifest.
@@ -49,6 +54,8 @@ def verify_manifest(folder: Path) -> int | None:
     expected = read_manifest(folder)
     if expected is None:
         return None
+    if only is not None:
+        expected = {name: digest for name, digest in expected.items() if name in only}
     missing = sorted(name for name in expected if not (folder / name).is_file())
     if missing:
         raise IncompleteModelError(f"{folder} lacks {', '.join(missing)}")

@@ -87,12 +87,22 @@ def keep_tuning(folder: Path, tuning: Tuning, *, dtype: str, threads: int) -> No
         logger.warning("cannot keep what was measured in %s: %s", folder, error)
 
 
-def read_tuning(folder: Path, *, dtype: str, threads: int) -> Tuning | None:
-    """What was measured on this processor; None where nothing was, or the file is spoilt."""
+def read_tuning(
+    folder: Path, *, dtype: str, threads: int, quietly: bool = False
+) -> Tuning | None:
+    """What was measured on this processor; None where nothing was, or the file is spoilt.
+
+    Args:
+        folder: The converted model.
+        dtype: What it computes in.
+        threads: CPU threads of one forward pass.
+        quietly: Whether to leave it to a later reader to say that the file is spoilt.
+    """
     try:
         return _read(folder / TUNING_FILE).get(tuning_key(dtype, threads))
     except ModelError as error:
-        logger.warning("the measured token budget is not used: %s", error)
+        if not quietly:
+            logger.warning("the measured token budget is not used: %s", error)
         return None
 
 

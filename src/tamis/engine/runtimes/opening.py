@@ -165,7 +165,7 @@ def _settle_kernels(
     folder = checkpoint.folder
     if checkpoint.converted_dtype is None:
         folder = converted_folder(checkpoint, dtype=dtype, cache_dir=settings.cache_dir)
-    tuning = read_tuning(folder, dtype=dtype, threads=threads)
+    tuning = read_tuning(folder, dtype=dtype, threads=threads, quietly=True)
     settle_kernels(tuning.kernels if tuning else None)
 
 
