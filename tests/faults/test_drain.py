@@ -125,6 +125,7 @@ def server_with(announced: list[str], ended: list[int], *, asked: bool) -> Drain
     return DrainingServer(
         uvicorn.Config(app, timeout_graceful_shutdown=1, log_config=None),
         announce=announce,
+        is_stuck=lambda: False,
         delay_seconds=600,
         end=ended.append,
     )

@@ -260,6 +260,7 @@ def test_a_scheduler_that_dies_makes_the_server_unready() -> None:
         assert server.rerank("q", ["a"]).status_code in (500, 503)
         until(lambda: server.client.get("/readyz").status_code == 503)
         assert server.client.get("/readyz").json()["status"] == "failed"
+        assert server.client.get("/livez").status_code == 503  # nothing else makes it well
         assert server.rerank("q", ["a"]).status_code == 503
 
 

@@ -1,7 +1,6 @@
 """`tamis serve`: the HTTP server."""
 
 import logging
-import os
 import signal
 import socket
 from typing import TYPE_CHECKING, Annotated
@@ -16,10 +15,6 @@ if TYPE_CHECKING:  # the command line imports nothing heavy at start
     from tamis.server.lifespan import ModelLoader
 
 logger = logging.getLogger(__name__)
-
-STALLED = 70
-"""Exit code of a server whose model hangs in its own process: sysexits' EX_SOFTWARE."""
-
 
 def serve(
     context: typer.Context,
@@ -82,14 +77,13 @@ def run(settings: Settings, load: "ModelLoader | None" = None) -> None:
             lifespan="on",
         ),
         announce=life.drain,
+        is_stuck=lambda: life.vitals.is_stalled,
         delay_seconds=settings.server.drain_delay_seconds,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         # until uvicorn listens for it; it raises it once more when it has drained, and 0 is the end
         signal.signal(number, lambda *_: stop())
     server.run(sockets=listeners)
-    if life.vitals.is_stalled:
-        os._exit(STALLED)  # an orderly end would wait for the model's thread, for ever
     if life.failure is not None:
         fail(life.failure)
 

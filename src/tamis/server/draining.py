@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -29,6 +30,7 @@ class DrainingServer(uvicorn.Server):
 
     Args:
         announce: Called at each signal, in the main thread; returns whether requests may come.
+        is_stuck: Whether the model's thread hangs, so that an orderly end would wait for ever.
         delay_seconds: How long the while is.
         end: Ends the process where a model thread is stuck and nothing else would.
     """
@@ -38,14 +40,22 @@ class DrainingServer(uvicorn.Server):
         config: uvicorn.Config,
         *,
         announce: Callable[[], bool],
+        is_stuck: Callable[[], bool],
         delay_seconds: float,
         end: Callable[[int], object] = os._exit,
     ) -> None:
         super().__init__(config)
         self._announce = announce
+        self._is_stuck = is_stuck
         self._delay_seconds = delay_seconds
         self._end = end
         self._stops_at: float | None = None
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve to the end; ends the process, too, where a model's thread would hold it."""
+        super().run(sockets)
+        if self._is_stuck():
+            self._give_up()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Handle SIGTERM and SIGINT."""

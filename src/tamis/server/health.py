@@ -11,10 +11,12 @@ METRICS = "/metrics"
 
 
 async def livez(request: Request) -> Response:
-    """200 while the event loop turns and no model in this process hangs; else 503."""
-    vitals = ServerContext.of(request).life.vitals
-    if vitals.is_stalled:
-        return JSONResponse({"status": "stalled", "reason": vitals.reason}, status_code=503)
+    """200 while the event loop turns and this process can do its work; else 503."""
+    life = ServerContext.of(request).life
+    if life.vitals.is_stalled:
+        return JSONResponse({"status": "stalled", "reason": life.vitals.reason}, status_code=503)
+    if life.state == "failed":  # nothing in this process makes it well again
+        return JSONResponse({"status": "failed"}, status_code=503)
     return JSONResponse({"status": "alive"})
 
 
