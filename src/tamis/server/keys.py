@@ -27,6 +27,7 @@ KEY_PREFIX = "tamis_"
 SECONDS_BETWEEN_LOOKS = 1.0
 """At the file, for changes: a withdrawn key works no longer than that."""
 
+_DIGEST_OF_NOTHING = sha256(b"").hexdigest()
 _LINE = re.compile(
     r"(?P<digest>[0-9a-f]{64})\s+(?P<name>[A-Za-z0-9._-]{1,64})(\s+(?P<tokens>[1-9]\d{0,11}))?"
 )
@@ -89,12 +90,13 @@ class KeyFile:
         except SettingsError as error:
             logger.error("the keys stay as they were: %s", error)  # noqa: TRY400 - no news in the trace
 
-    def _stamp_now(self) -> tuple[int, int, int]:
+    def _stamp_now(self) -> tuple[int, ...]:
         try:
             status = self._path.stat()
         except OSError as error:
             raise SettingsError(f"cannot read {self._path}: {error.strerror or error}") from error
-        return status.st_mtime_ns, status.st_size, status.st_ino
+        # a change of permissions or owner is a change, too: what could not be read can be now
+        return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
     def _read(self) -> dict[str, Caller]:
         try:
@@ -173,6 +175,11 @@ def _parsed(lines: Iterable[str], path: Path) -> dict[str, Caller]:
         if not text:
             continue
         found = _LINE.fullmatch(text)
+        if found and found["digest"] == _DIGEST_OF_NOTHING:
+            raise SettingsError(
+                f"{path} line {number} is the digest of no key at all, with which anyone could "
+                "call; was a variable empty?"
+            )
         if not found or found["digest"] in callers:
             raise SettingsError(
                 f"{path} line {number} is not `SHA-256-IN-HEX NAME [TOKENS]`, or a key that is "

@@ -14,6 +14,9 @@ from tamis.server.health import METRICS, PROBES
 REQUEST_ID_HEADER = "x-request-id"
 QUIET_PATHS = PROBES | {METRICS}
 
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+"""Others are the caller's text, and not for the log."""
+
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -64,7 +67,7 @@ class RequestMiddleware:
         usage = scope["state"].get("usage")
         self._logger.info(
             "request",
-            method=scope["method"],
+            method=scope["method"] if scope["method"] in METHODS else None,
             path=scope["path"] if "endpoint" in scope else None,  # else it is the caller's text
             status=status,
             seconds=round(seconds, 4),
