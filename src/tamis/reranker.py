@@ -77,6 +77,9 @@ class Reranker:
         policy = cast("object", cascade)
         if not isinstance(policy, Cascade | None):
             raise SettingsError(f"a cascade is a tamis.Cascade, not {type(policy).__name__}")
+        first = cast("object", first_stage)
+        if cascade is not None and not isinstance(first, str | Path | LoadedModel):
+            raise SettingsError(f"first_stage is a name or a folder, not {type(first).__name__}")
         if not isinstance(model, LoadedModel):
             options = {
                 "name": str(model),

@@ -1,28 +1,21 @@
 """Rows 1 to 5: too much, too late, gone, too large beside small, one caller beside another."""
 
-import asyncio
 import json
 import socket
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import httpx2
 import numpy as np
 
-from tamis.encoding import EncodingThread
-from tamis.service import RerankService
-from tamis.testing import FakeBackend
-from tamis.types import RerankRequest
+from tamis.server.keys import make_key
 from tests.faults.doubles import FaultyBackend, Steps, has_text, serving_on
 from tests.integration.serving import Gate, Served, serving_fake, until
-from tests.stages import stage_on
 
 JAIN = 0.9
 REFUSED_WITHIN_SECONDS = 0.05
-
-
-def ten_documents(text: str) -> RerankRequest:
-    return RerankRequest("q", tuple(f"{text} {n}" for n in range(10)))
 
 
 def ask_and_leave(server: Served, document: str) -> socket.socket:
@@ -158,28 +151,47 @@ def test_row_4_a_small_request_behind_a_thousand_documents_waits_for_one_batch_m
         assert len(backend.batches) >= 100
 
 
-async def test_row_5_a_caller_who_floods_leaves_the_other_its_share() -> None:
+N_LOUD, N_QUIET, N_DOCUMENTS = 100, 10, 10
+
+
+def test_row_5_a_key_that_floods_leaves_the_other_its_share(tmp_path: Path) -> None:
     """Ten times the load: while both have work, both get the same (Jain's index)."""
     steps = Steps()
-    backend = FakeBackend(steps)
-    encoding = EncodingThread(max_waiting_characters=1_000_000)
-    stage = stage_on(backend, encoding, max_queued_tokens=1_000_000)
-    service = RerankService(stage, encoding, timeout_seconds=60)
-    asked = [("a", f"flood a{n}") for n in range(200)] + [("b", f"quiet b{n}") for n in range(20)]
-    callers = [
-        asyncio.create_task(service.rerank(ten_documents(text), flow=flow)) for flow, text in asked
-    ]
-    await asyncio.to_thread(until, lambda: service.statistics().n_tokens == 220 * 80)
-    running = len(backend.batches)
-    steps.open()
-    await asyncio.gather(*callers)
-    await service.close()
+    keys = {}
+    path = tmp_path / "keys.txt"
+    for name in ("loud", "quiet"):
+        keys[name], made = make_key(name)
+        path.open("a").write(made + "\n")
+    own = {"keys_file": path, "metrics_open": True}
+    with (
+        serving_on(FaultyBackend(), server=own, scheduler={"max_batch_tokens": 80}) as server,
+        ThreadPoolExecutor(N_LOUD + N_QUIET) as pool,
+    ):
+        backend = server.life.model.backend
+        backend._before_forward = steps
+
+        def ask(name: str, number: int) -> int:
+            documents = [f"{name} {number} {n}" for n in range(N_DOCUMENTS)]
+            body = {"query": "q", "documents": documents}
+            with httpx2.Client(base_url=server.client.base_url, timeout=60) as client:
+                headers = {"authorization": f"Bearer {keys[name]}"}
+                return client.post("/rerank", json=body, headers=headers).status_code
+
+        callers = [pool.submit(ask, "loud", n) for n in range(N_LOUD)]
+        until(lambda: server.metric("tamis_queue_tokens") == N_LOUD * N_DOCUMENTS * 8)
+        callers += [pool.submit(ask, "quiet", n) for n in range(N_QUIET)]
+        everybody = (N_LOUD + N_QUIET) * N_DOCUMENTS
+        until(lambda: server.metric("tamis_queue_tokens") == everybody * 8)
+        running = len(backend.batches)
+        steps.open()
+        assert {caller.result() for caller in callers} == {200}
+        batches = backend.batches[running:]
 
     shares = np.zeros(2)
-    for batch in backend.batches[running:]:
+    for batch in batches:
         n_quiet = sum(has_text(pair, "quiet") for pair in batch)
-        if n_quiet == 0 and shares[1] >= 20 * 10 - 10:
-            break
         shares += [len(batch) - n_quiet, n_quiet]
-    assert shares[1] >= 20 * 10 - 10
+        if shares[1] == N_QUIET * N_DOCUMENTS:
+            break
+    assert shares[1] == N_QUIET * N_DOCUMENTS
     assert shares.sum() ** 2 / (2 * (shares**2).sum()) >= JAIN
