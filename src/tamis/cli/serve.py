@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # the command line imports nothing heavy at start
 
 logger = logging.getLogger(__name__)
 
+
 def serve(
     context: typer.Context,
     workers: Annotated[

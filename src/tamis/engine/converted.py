@@ -60,7 +60,7 @@ def converted(
         yield ConvertedModel(folder)
         return
     verify_manifest(checkpoint.folder)
-    logger.info("converting %s for this machine, once; a large model takes a while", checkpoint.name)
+    logger.info("converting %s, once; a large model takes a while", checkpoint.name)
     try:
         convert(checkpoint, folder, dtype=dtype)
     except OSError as error:

@@ -1,8 +1,9 @@
 """What fixed texts score, compared at each start.
 
 A model may carry its golden logits, made by another library (`training/golden.py`). A converted
-model that does not keeps what they scored when it was first loaded. A manifest finds bytes that have changed. This finds what no file shows: another library, driver or
-processor that computes something else.
+model that does not keeps what they scored when it was first loaded. A manifest finds bytes that
+have changed. This finds what no file shows: another library, driver or processor that computes
+something else.
 """
 
 import hashlib

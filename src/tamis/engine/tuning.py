@@ -87,9 +87,7 @@ def keep_tuning(folder: Path, tuning: Tuning, *, dtype: str, threads: int) -> No
         logger.warning("cannot keep what was measured in %s: %s", folder, error)
 
 
-def read_tuning(
-    folder: Path, *, dtype: str, threads: int, quietly: bool = False
-) -> Tuning | None:
+def read_tuning(folder: Path, *, dtype: str, threads: int, quietly: bool = False) -> Tuning | None:
     """What was measured on this processor; None where nothing was, or the file is spoilt.
 
     Args:

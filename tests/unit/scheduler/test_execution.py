@@ -167,9 +167,7 @@ def test_a_pair_for_which_less_precision_has_no_number_is_computed_in_float32() 
         return made[0]
 
     backend = Imprecise(20)
-    runner = BatchRunner(
-        backend, max_batch_tokens=BUDGET, in_float32=in_float32, observer=counting
-    )
+    runner = BatchRunner(backend, max_batch_tokens=BUDGET, in_float32=in_float32, observer=counting)
     runner.run(entries_of(job))
 
     assert job.logits.tolist() == expected(job)
@@ -396,7 +394,7 @@ class Renewed(FakeBackend):
         self._wanted = n_renewals
 
     def _check(self, _: Sequence[EncodedPair]) -> None:
-        if 0 < len(self.batches) - 1 and self.n_renewals < self._wanted:
+        if len(self.batches) > 1 and self.n_renewals < self._wanted:
             raise InferenceError("the model failed")
 
     def wait_until_fit(self, seconds: float) -> None:
