@@ -3,9 +3,13 @@
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+
+if TYPE_CHECKING:
+    from tests.redis_servers import RedisServer
 
 hypothesis.settings.register_profile("tamis", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("tamis")
@@ -59,3 +63,12 @@ def classifier(request: pytest.FixtureRequest, tiny_classifiers: dict[str, Path]
 def cache_dir(tmp_path: Path) -> Path:
     """An empty folder for converted models."""
     return tmp_path / "cache"
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator["RedisServer"]:
+    """A Redis for tests that leave its options as they are; they empty it first."""
+    from tests.redis_servers import running_redis  # redis-py takes a while, too
+
+    with running_redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server

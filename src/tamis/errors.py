@@ -34,6 +34,7 @@ TamisError
 │   ├── GoldenMismatchError     the model does not score fixed texts as it did
 │   └── RuntimeUnavailableError the runtime, device or dtype is not to be had here
 ├── HubUnreachableError         the model hub did not answer
+├── CacheUnreachableError       the cache's server did not answer a person who asked
 └── SettingsError               an option is unknown or has a value it cannot have
 
 Each class has a stable `code`; servers send it, clients raise the same class again from it.
@@ -257,6 +258,12 @@ class HubUnreachableError(TamisError):
     """The model hub did not answer, or may not be asked (offline)."""
 
     code = "hub_unreachable"
+
+
+class CacheUnreachableError(TamisError):
+    """The cache's server did not answer, or refused; only people who ask get to know."""
+
+    code = "cache_unreachable"
 
 
 class SettingsError(TamisError):

@@ -131,6 +131,16 @@ class CacheSettings(Section):
             "then tells one what others have asked."
         ),
     ] = False
+    redis_url: Annotated[
+        SecretStr | None,
+        Field(
+            description="Redis that servers share: redis://, rediss://, unix://, "
+            "redis+sentinel://host:port,host:port/service/db or redis+cluster://host:port,host:port."
+        ),
+    ] = None
+    redis_timeout_ms: Annotated[
+        int, Field(ge=1, description="Milliseconds that a request waits for Redis, at most.")
+    ] = 50
 
 
 class SchedulerSettings(Section):

@@ -19,7 +19,7 @@ DEFAULTS = {"server.host": '"127.0.0.1"', "server.port": "8000", "model.name": '
 
 HEAVY = {
     *("numpy", "torch", "starlette", "uvicorn", "ctranslate2", "huggingface_hub", "tokenizers"),
-    *("matplotlib", "multiprocessing"),
+    *("matplotlib", "multiprocessing", "redis"),
 }
 
 
@@ -40,7 +40,7 @@ def test_version_is_the_packages(shell: Shell) -> None:
 def test_help_names_every_verb(shell: Shell) -> None:
     done = shell.run("--help")
     assert done.code == 0
-    for verb in ("rank", "serve", "settings", "demo", "models"):
+    for verb in ("rank", "serve", "settings", "demo", "models", "cache"):
         assert re.search(rf"\b{verb}\b", done.out)
 
 

@@ -2,12 +2,20 @@
 
 import sys
 
-from tamis.errors import HubUnreachableError, ModelError, RequestError, SettingsError, TamisError
+from tamis.errors import (
+    CacheUnreachableError,
+    HubUnreachableError,
+    ModelError,
+    RequestError,
+    SettingsError,
+    TamisError,
+)
 
 _EXIT_CODES: dict[type[TamisError], int] = {  # sysexits.h
     TamisError: 70,
     RequestError: 65,
     HubUnreachableError: 69,
+    CacheUnreachableError: 69,
     ModelError: 78,
     SettingsError: 78,
 }

@@ -4,6 +4,7 @@ import typer
 
 import tamis
 from tamis.cli.bench import bench
+from tamis.cli.cache import cache
 from tamis.cli.demo import demo
 from tamis.cli.keys import keys
 from tamis.cli.models import models
@@ -29,6 +30,7 @@ app.command()(demo)
 app.command()(bench)
 app.add_typer(models, name="models")
 app.add_typer(keys, name="keys")
+app.add_typer(cache, name="cache")
 
 
 @app.callback(invoke_without_command=True)

@@ -47,9 +47,11 @@ def run(settings: Settings, load: "ModelLoader | None" = None) -> None:
     from tamis.engine.loading import load_model
     from tamis.observability.logs import configure_logs
     from tamis.observability.metrics import Metrics
+    from tamis.server.caching import require_cache
     from tamis.server.lifespan import ModelLife
     from tamis.server.protocol import protocol_class
 
+    require_cache(settings.cache)
     listeners = _listeners(settings.server)
     configure_logs(settings.log)
     host, port = listeners[0].getsockname()[:2]
