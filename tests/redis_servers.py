@@ -32,7 +32,7 @@ class RedisServer:
             *("--unixsocket", str(self.socket_path), "--save", "", "--loglevel", "warning"),
             *options,
         ]
-        self.client: Any = redis.Redis(port=self.port, socket_timeout=DEADLINE_SECONDS)
+        self.client: Any = redis.Redis(port=self.port, socket_timeout=DEADLINE_SECONDS, protocol=2)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -66,10 +66,9 @@ class RedisServer:
     def _answers(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, self._process.args
-        with suppress(redis.ConnectionError):
-            with suppress(redis.AuthenticationError):
-                self.client.ping()
-            return True
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as caller:
+            caller.sendall(b"PING\r\n")
+            return caller.recv(100).startswith((b"+PONG", b"-NOAUTH"))
         return False
 
 
