@@ -1,6 +1,7 @@
 """The cache that the settings ask for."""
 
 import logging
+from importlib import import_module
 
 from tamis.cache.base import ByteStore, CacheObserver
 from tamis.cache.keys import NO_SECRET
@@ -31,9 +32,9 @@ def require_cache(settings: CacheSettings) -> None:
         SettingsError: the URL of the Redis has another form, or redis-py is not installed.
     """
     if settings.redis_url is not None:
-        from tamis.cache import redis  # noqa: F401 - it refuses where redis-py is not there
         from tamis.cache.redis_url import parse_redis_url
 
+        import_module("tamis.cache.redis")  # it refuses where redis-py is not there
         parse_redis_url(settings.redis_url.get_secret_value())
 
 
