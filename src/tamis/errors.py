@@ -15,6 +15,7 @@ TamisError
 │   ├── SlowBodyError           the body was not there in time
 │   ├── UnsupportedMediaTypeError  a media type or encoding that is not read
 │   ├── UnauthorizedError       no key, or none that is known
+│   ├── UnknownRequestError     feedback on an answer that is not remembered
 │   ├── HostNotAllowedError     called by a name that is not the server's
 │   └── OriginNotAllowedError   called by another site's page
 ├── UnavailableError            the same call may succeed later
@@ -131,6 +132,12 @@ class UnauthorizedError(RequestError):
     """There is no key with the request, or none that the server knows."""
 
     code = "unauthorized"
+
+
+class UnknownRequestError(RequestError):
+    """No answer with this request id is remembered for this caller."""
+
+    code = "unknown_request"
 
 
 class HostNotAllowedError(RequestError):

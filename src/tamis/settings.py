@@ -300,6 +300,49 @@ class LogSettings(Section):
     ] = "auto"
 
 
+class RelevanceSettings(Section):
+    """What is kept of rankings, to see when they go wrong."""
+
+    threshold: Annotated[
+        float,
+        Field(ge=0, le=1, description="A best score below it counts as nothing relevant."),
+    ] = 0.5
+    window: Annotated[
+        int,
+        Field(ge=100, le=100_000, description="Newest requests in which drift is looked for."),
+    ] = 500
+    baseline: Annotated[
+        Path | None,
+        Field(description="File to compare them with (`tamis baseline record`)."),
+    ] = None
+    max_series: Annotated[
+        int,
+        Field(ge=1, description="Models, dialects and callers told apart; the rest is `other`."),
+    ] = 50
+    feedback_requests: Annotated[
+        int, Field(ge=0, description="Newest answers that feedback can be given on; 0 for none.")
+    ] = 10_000
+    feedback_seconds: Annotated[
+        float, Field(gt=0, allow_inf_nan=False, description="For so long.")
+    ] = 3600.0
+    log_file: Annotated[
+        Path | None, Field(description="JSONL file for a sample of requests; none when left out.")
+    ] = None
+    log_share: Annotated[
+        float, Field(ge=0, le=1, description="Share of requests in the sample.")
+    ] = 0.01
+    log_texts: Annotated[
+        bool, Field(description="Write texts into it, and not their keyed digests.")
+    ] = False
+    log_key: Annotated[
+        SecretStr | None,
+        Field(description="Key of these digests; a new one at every start when left out."),
+    ] = None
+    log_max_bytes: Annotated[
+        int, Field(ge=2**16, description="Bytes of the file and the one before it, `NAME.1`.")
+    ] = 100 * 2**20
+
+
 class Settings(BaseSettings):
     """All options, read once at start."""
 
@@ -316,6 +359,7 @@ class Settings(BaseSettings):
     scheduler: SchedulerSettings = Field(default_factory=SchedulerSettings)
     server: ServerSettings = Field(default_factory=ServerSettings)
     limits: LimitsSettings = Field(default_factory=LimitsSettings)
+    relevance: RelevanceSettings = Field(default_factory=RelevanceSettings)
     log: LogSettings = Field(default_factory=LogSettings)
 
     @classmethod

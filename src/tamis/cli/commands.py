@@ -3,6 +3,7 @@
 import typer
 
 import tamis
+from tamis.cli.baseline import baseline
 from tamis.cli.bench import bench
 from tamis.cli.cache import cache
 from tamis.cli.demo import demo
@@ -31,6 +32,7 @@ app.command()(bench)
 app.add_typer(models, name="models")
 app.add_typer(keys, name="keys")
 app.add_typer(cache, name="cache")
+app.add_typer(baseline, name="baseline")
 
 
 @app.callback(invoke_without_command=True)

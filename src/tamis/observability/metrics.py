@@ -92,10 +92,14 @@ class BatchMetrics(Observer):
 
 
 class Metrics:
-    """All metrics of one server, in a registry of their own."""
+    """All metrics of one server.
+
+    Attributes:
+        registry: Their own; who watches something else adds to it.
+    """
 
     def __init__(self) -> None:
-        self._registry = registry = CollectorRegistry()
+        self.registry = registry = CollectorRegistry()
         self._requests = Counter(
             "tamis_requests", "Rerank requests answered", ["dialect", "status"], registry=registry
         )
@@ -181,4 +185,4 @@ class Metrics:
 
     def render(self) -> bytes:
         """All metrics in Prometheus's text format."""
-        return generate_latest(self._registry)
+        return generate_latest(self.registry)

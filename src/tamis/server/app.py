@@ -1,5 +1,6 @@
 """Puts the server together; decides nothing."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -18,6 +19,7 @@ from tamis.server.body import BodyRoom
 from tamis.server.context import ServerContext
 from tamis.server.draining import ClosingMiddleware
 from tamis.server.errors import http_error
+from tamis.server.feedback import feedback
 from tamis.server.hosts import HostMiddleware, names_in
 from tamis.server.keys import KeyFile, KeyMiddleware
 from tamis.server.lifespan import ModelLife
@@ -25,6 +27,8 @@ from tamis.server.limits import limits
 from tamis.server.middleware import REQUEST_ID_HEADER, RequestMiddleware
 from tamis.server.ports import PortMiddleware
 from tamis.server.routes import CACHE_HEADER, TIMEOUT_HEADER, rerank
+from tamis.server.stats import stats
+from tamis.server.watching import make_watch
 from tamis.settings import ServerSettings, Settings
 
 _logger = structlog.stdlib.get_logger(__name__)
@@ -38,13 +42,18 @@ def create_app(settings: Settings, metrics: Metrics, life: ModelLife) -> Starlet
     """The ASGI application around a model's life.
 
     Raises:
-        SettingsError: the file of keys cannot be used.
+        SettingsError: the file of keys, a baseline or the log of requests cannot be used.
     """
+
+    watch = make_watch(settings, metrics.registry)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncGenerator[None]:
-        async with life.run():
-            yield
+        try:
+            async with life.run():
+                yield
+        finally:
+            await asyncio.to_thread(watch.close)
 
     app = Starlette(
         routes=[
@@ -52,6 +61,8 @@ def create_app(settings: Settings, metrics: Metrics, life: ModelLife) -> Starlet
             Route("/rerank", rerank, methods=["POST"]),
             Route("/v1/rerank", rerank, methods=["POST"]),
             Route("/v1/limits", limits),
+            Route("/v1/stats", stats),
+            Route("/v1/feedback", feedback, methods=["POST"]),
             Route("/livez", health.livez),
             Route("/readyz", health.readyz),
             Route(health.METRICS, health.metrics),
@@ -68,7 +79,7 @@ def create_app(settings: Settings, metrics: Metrics, life: ModelLife) -> Starlet
         lifespan=lifespan,
     )
     bodies = BodyRoom(settings.limits.max_total_body_bytes)
-    app.state.context = ServerContext(settings, metrics, life, bodies)
+    app.state.context = ServerContext(settings, metrics, life, bodies, watch)
     return app
 
 

@@ -1,6 +1,7 @@
 """What the routes of one server share."""
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from typing import Self, cast
 
 from starlette.requests import Request
@@ -8,17 +9,24 @@ from starlette.requests import Request
 from tamis.observability.metrics import Metrics
 from tamis.server.body import BodyRoom
 from tamis.server.lifespan import ModelLife
+from tamis.server.watching import RelevanceWatch
 from tamis.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class ServerContext:
-    """Settings, metrics, the model's life and the room for bodies."""
+    """What answers are made with, and what is kept of them.
+
+    Attributes:
+        started: When, in seconds of `time.monotonic()`.
+    """
 
     settings: Settings
     metrics: Metrics
     life: ModelLife
     bodies: BodyRoom
+    relevance: RelevanceWatch
+    started: float = field(default_factory=time.monotonic)
 
     @classmethod
     def of(cls, request: Request) -> Self:

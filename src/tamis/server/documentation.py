@@ -10,7 +10,9 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 import tamis
+from tamis.server.feedback import FeedbackAnswer, FeedbackRequest
 from tamis.server.limits import Limits
+from tamis.server.stats import Stats
 from tamis.wire.jina import JinaAnswer, JinaError, JinaRequest
 from tamis.wire.native import NativeAnswer, NativeError, NativeRequest
 from tamis.wire.tei import TeiError, TeiRequest, TeiResult
@@ -24,6 +26,7 @@ ASSETS = {
 _REQUESTS = (NativeRequest, JinaRequest, TeiRequest)
 _ANSWERS = (NativeAnswer, JinaAnswer, list[TeiResult])
 _ERRORS = (NativeError, JinaError, TeiError)
+_OTHERS = (Limits, Stats, FeedbackRequest, FeedbackAnswer)
 
 _SUMMARY = """Put documents in order for a query.
 
@@ -39,10 +42,13 @@ _EXAMPLE = {
     "top_n": 2,
 }
 
+_FEEDBACK_EXAMPLE = {"request_id": "4bf92f3577b34da6", "index": [3, 0], "event": "used"}
+
 _ERROR_STATUSES = {
     "400": "The body is not JSON, or a required field is missing or empty; or a foreign `Host`.",
     "401": "There is no key, or none that is known.",
     "403": "The request comes from the page of another site.",
+    "404": "No such answer is remembered.",
     "408": "The headers or the body were not there in time.",
     "413": "The body, its chunks or its tokens are more than the server takes.",
     "415": "The body is said to be no JSON, or is packed in an unknown way.",
@@ -83,11 +89,12 @@ _PAGE_HEADERS = {
 @cache
 def openapi_document() -> dict[str, Any]:
     """The API in OpenAPI 3.1, from the very types that read and write bodies."""
-    types = [*_REQUESTS, *_ANSWERS, *_ERRORS, Limits]
+    types = [*_REQUESTS, *_ANSWERS, *_ERRORS, *_OTHERS]
     schemas, components = msgspec.json.schema_components(
         types, ref_template="#/components/schemas/{name}"
     )
-    requests, answers, errors, limits = schemas[:3], schemas[3:6], schemas[6:9], schemas[9]
+    requests, answers, errors = schemas[:3], schemas[3:6], schemas[6:9]
+    limits, stats, feedback, counted = schemas[9:]
     rerank = {"post": _rerank_operation(requests, answers, errors)}
     return {
         "openapi": "3.1.0",
@@ -95,7 +102,9 @@ def openapi_document() -> dict[str, Any]:
         "paths": {
             "/rerank": rerank,
             "/v1/rerank": rerank,
-            "/v1/limits": _limits_operation(limits, errors),
+            "/v1/limits": _got("What a request, a connection and your key may take.", limits, errors),
+            "/v1/stats": _got("The server in numbers, and the ranking's.", stats, errors),
+            "/v1/feedback": {"post": _feedback_operation(feedback, counted, errors)},
             "/livez": _probe("Is the process alive?"),
             "/readyz": _probe("Does the model answer?", unready=True),
             "/metrics": _probe("Metrics in Prometheus's text format.", media_type="text/plain"),
@@ -141,18 +150,37 @@ def _rerank_operation(requests: Any, answers: Any, errors: Any) -> dict[str, Any
             "content": {"application/json": {"schema": {"anyOf": requests}, "example": _EXAMPLE}},
         },
         "responses": {"200": _answer("Best first.", {"anyOf": answers})}
-        | {status: _answer(text, {"anyOf": errors}) for status, text in _ERROR_STATUSES.items()},
+        | {
+            status: _answer(text, {"anyOf": errors})
+            for status, text in _ERROR_STATUSES.items()
+            if status != "404"
+        },
     }
 
 
-def _limits_operation(schema: Any, errors: Any) -> dict[str, Any]:
+def _feedback_operation(schema: Any, counted: Any, errors: Any) -> dict[str, Any]:
+    statuses = ("400", "401", "403", "404", "408", "413", "415", "422", "431")
+    return {
+        "tags": ["relevance"],
+        "summary": "Say which documents of an answer were used or clicked.",
+        "description": "Of an answer of yours that is not too long ago; each document counts once.",
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": schema, "example": _FEEDBACK_EXAMPLE}},
+        },
+        "responses": {"200": _answer("What was counted.", counted)}
+        | {status: _answer(_ERROR_STATUSES[status], {"anyOf": errors}) for status in statuses},
+    }
+
+
+def _got(summary: str, schema: Any, errors: Any) -> dict[str, Any]:
     refused = {
         status: _answer(_ERROR_STATUSES[status], {"anyOf": errors}) for status in ("400", "401")
     }
     return {
         "get": {
             "tags": ["operations"],
-            "summary": "What a request, a connection and your key may take.",
+            "summary": summary,
             "responses": {"200": _answer("In force now.", schema)} | refused,
         }
     }

@@ -25,6 +25,7 @@ from tamis.errors import (
     TamisError,
     UnauthorizedError,
     UnavailableError,
+    UnknownRequestError,
     UnsupportedMediaTypeError,
 )
 from tamis.wire.dialect import Failure
@@ -43,6 +44,7 @@ ERROR_STATUSES: dict[type[TamisError], int] = {
     HostNotAllowedError: 400,
     UnauthorizedError: 401,
     OriginNotAllowedError: 403,
+    UnknownRequestError: 404,
     SlowBodyError: 408,
     BodyTooLargeError: 413,
     RequestTooLargeError: 413,

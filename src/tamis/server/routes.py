@@ -56,6 +56,10 @@ async def rerank(request: Request) -> Response:
         return _json(answer, status, headers_of(error))
     context.metrics.observe_usage(result.usage)
     request.state.usage = result.usage
+    caller: Caller = request.state.caller
+    context.relevance.answered(
+        asked, result, dialect=dialect.name, caller=caller.name, request_id=request_id
+    )
     return _json(call.encode(result, request_id))
 
 
