@@ -222,20 +222,19 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--window", type=int, default=N_FAULTY)
     options = parser.parse_args()
-    runs: list[dict[str, Found]] = []
     with tempfile.TemporaryDirectory() as work:
         model = load_model(ModelSettings(cache_dir=Path(work) / "cache"))
         pools = make_pools(model, questions(options.questions, seed=1), Path(work))
-        for run in range(options.runs):
-            runs.append(
-                simulate(
-                    pools,
-                    Path(work),
-                    seed=1000 * run,
-                    n_healthy=options.healthy,
-                    window=options.window,
-                )
+        runs = [
+            simulate(
+                pools,
+                Path(work),
+                seed=1000 * run,
+                n_healthy=options.healthy,
+                window=options.window,
             )
+            for run in range(options.runs)
+        ]
     measured: dict[str, Any] = {
         "questions": options.questions,
         "healthy_requests": options.healthy,
@@ -259,7 +258,9 @@ def _summary(runs: Sequence[Found]) -> dict[str, Any]:
         "signals": {
             signal: {
                 "runs_with_an_alert": sum(signal in run.first for run in runs),
-                "largest_distance_by_line": round(max(run.largest.get(signal, 0.0) for run in runs), 3),
+                "largest_distance_by_line": round(
+                    max(run.largest.get(signal, 0.0) for run in runs), 3
+                ),
             }
             for signal in signals
         },

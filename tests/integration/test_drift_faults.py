@@ -34,9 +34,7 @@ def pools(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pool]:
 
 
 @pytest.fixture(scope="module")
-def found(
-    pools: dict[str, Pool], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Found]:
+def found(pools: dict[str, Pool], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Found]:
     return simulate(pools, tmp_path_factory.mktemp("baseline"), seed=7)
 
 

@@ -124,9 +124,7 @@ def test_feedback_that_cannot_be_counted_is_refused(body: object, status: int, c
 def test_an_answer_that_was_an_error_takes_no_feedback() -> None:
     with serving_fake() as server:
         refused = server.rerank("q", [3])
-        answer = give(
-            server, request_id=refused.headers["x-request-id"], index=0, event="used"
-        )
+        answer = give(server, request_id=refused.headers["x-request-id"], index=0, event="used")
     assert answer.status_code == 404
 
 

@@ -36,9 +36,7 @@ CROSSED = 1
 
 baseline = typer.Typer(help="Record what rankings are like, and compare.", no_args_is_help=True)
 
-Url = Annotated[
-    str | None, typer.Option("--url", help="Server whose newest requests are taken.")
-]
+Url = Annotated[str | None, typer.Option("--url", help="Server whose newest requests are taken.")]
 KeyFile = Annotated[
     Path | None, typer.Option("--key-file", help="File with your key for that server.")
 ]

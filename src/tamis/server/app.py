@@ -44,7 +44,6 @@ def create_app(settings: Settings, metrics: Metrics, life: ModelLife) -> Starlet
     Raises:
         SettingsError: the file of keys, a baseline or the log of requests cannot be used.
     """
-
     watch = make_watch(settings, metrics.registry)
 
     @asynccontextmanager

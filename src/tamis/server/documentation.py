@@ -102,7 +102,9 @@ def openapi_document() -> dict[str, Any]:
         "paths": {
             "/rerank": rerank,
             "/v1/rerank": rerank,
-            "/v1/limits": _got("What a request, a connection and your key may take.", limits, errors),
+            "/v1/limits": _got(
+                "What a request, a connection and your key may take.", limits, errors
+            ),
             "/v1/stats": _got("The server in numbers, and the ranking's.", stats, errors),
             "/v1/feedback": {"post": _feedback_operation(feedback, counted, errors)},
             "/livez": _probe("Is the process alive?"),

@@ -15,8 +15,6 @@ import msgspec
 from tamis.errors import SettingsError
 from tamis.observability.relevance.histogram import LOGIT_EDGES
 
-VERSION = 1
-
 Count = Annotated[int, msgspec.Meta(ge=0)]
 FromZero = Annotated[float, msgspec.Meta(ge=0)]
 
@@ -81,7 +79,7 @@ def baseline_of(rankings: Snapshot) -> Baseline:
     if not rankings.n_requests:
         raise SettingsError("there are no rankings to record yet; send requests first")
     today = datetime.now(UTC).date()
-    return Baseline("tamis-baseline", VERSION, today, list(LOGIT_EDGES), rankings)
+    return Baseline("tamis-baseline", 1, today, list(LOGIT_EDGES), rankings)
 
 
 def write_baseline(path: Path, baseline: Baseline) -> None:
@@ -121,8 +119,10 @@ def read_baseline(path: Path) -> Baseline:
 def _is_whole(rankings: Snapshot) -> bool:
     """Whether there is something in all that is compared, and no number is infinite."""
     bins = (rankings.top, rankings.all)
-    return rankings.n_requests > 0 and _are_finite(rankings.signals) and all(
-        sum(each.counts) > 0 and 0 < each.n_effective < math.inf for each in bins
+    return (
+        rankings.n_requests > 0
+        and _are_finite(rankings.signals)
+        and all(sum(each.counts) > 0 and 0 < each.n_effective < math.inf for each in bins)
     )
 
 

@@ -70,7 +70,9 @@ class RelevanceCollector:
 
     def _windows(self) -> Iterator[Metric]:
         held = GaugeMetricFamily(
-            f"{PREFIX}window_requests", "Newest answers that drift is looked for in", labels=["model"]
+            f"{PREFIX}window_requests",
+            "Newest answers that drift is looked for in",
+            labels=["model"],
         )
         means = GaugeMetricFamily(
             f"{PREFIX}window_mean", "Mean of a signal of them", labels=["model", "signal"]
@@ -85,7 +87,9 @@ class RelevanceCollector:
     def _drift(self) -> Iterator[Metric]:
         by_scores = ["model", "scores"]
         psi = GaugeMetricFamily(
-            f"{PREFIX}score_psi", "Population stability index against the baseline", labels=by_scores
+            f"{PREFIX}score_psi",
+            "Population stability index against the baseline",
+            labels=by_scores,
         )
         ks = GaugeMetricFamily(
             f"{PREFIX}score_ks", "Kolmogorov-Smirnov distance to the baseline", labels=by_scores

@@ -92,8 +92,8 @@ def population_stability_index(
     """
     groups = _equal_parts(np.array(expected), n_bins)
     n_groups = int(groups[-1]) + 1
-    p = _shares(np.bincount(groups, weights=expected, minlength=n_groups))
-    q = _shares(np.bincount(groups, weights=found, minlength=n_groups))
+    p = _shares(groups, np.array(expected))
+    q = _shares(groups, np.array(found))
     return float(((q - p) * np.log(q / p)).sum()), n_groups
 
 
@@ -153,8 +153,9 @@ def _equal_parts(counts: NDArray[np.int64], n_parts: int) -> NDArray[np.int64]:
     return steps
 
 
-def _shares(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    raised = counts + _PRIOR
+def _shares(groups: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """What part of all counts each group of bins has."""
+    raised = np.bincount(groups, weights=counts) + _PRIOR
     shares: NDArray[np.float64] = raised / raised.sum()
     return shares
 

@@ -29,7 +29,8 @@ class FeedbackReport(msgspec.Struct):
     event: str
     documents: int
     mean_reciprocal_rank: Annotated[
-        float | None, msgspec.Meta(description="Of the best document in an answer's first feedback.")
+        float | None,
+        msgspec.Meta(description="Of the best document in an answer's first feedback."),
     ]
     first_share: Annotated[float | None, msgspec.Meta(description="Share of them at rank 1.")]
     first_share_given: Annotated[

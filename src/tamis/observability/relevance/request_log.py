@@ -1,4 +1,4 @@
-"""A sample of requests for later judging: JSONL, opt-in, bounded, written by a thread of its own."""
+"""A sample of requests for later judging: opt-in JSONL, bounded, written by a thread of its own."""
 
 import errno
 import hmac
@@ -69,7 +69,7 @@ class Line(msgspec.Struct):
 
 
 class RotatingFile:
-    """A file that is renamed to `NAME.1`, in place of the last one so called, before it is too large.
+    """A file that becomes `NAME.1`, in place of the last one so called, before it is too large.
 
     Only its owner can read it.
 
@@ -165,7 +165,9 @@ class RequestLog:
             "Requests of the sample that the disk was too slow, too full or too small for",
             registry=registry,
         )
-        self._thread = threading.Thread(target=self._write_all, name="tamis-request-log", daemon=True)
+        self._thread = threading.Thread(
+            target=self._write_all, name="tamis-request-log", daemon=True
+        )
         self._thread.start()
 
     def offer(self, ranking: Ranking, request: RerankRequest) -> None:

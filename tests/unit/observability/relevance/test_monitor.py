@@ -93,7 +93,5 @@ def test_metrics_tell_callers_apart_or_add_them_up() -> None:
         assert ('caller="web"' in text) is by_caller
         n = 1 if by_caller else 2
         assert f"{n}.0" in next(
-            line
-            for line in text.splitlines()
-            if line.startswith("tamis_relevance_requests_total")
+            line for line in text.splitlines() if line.startswith("tamis_relevance_requests_total")
         )

@@ -36,7 +36,9 @@ def test_texts_are_digests_unless_they_are_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     for _ in range(2):
         with log_to(path, log_key="k") as log:
-            log.offer(ranking([1.0, float("nan")], request_id="r"), RerankRequest("secret", ("a", "a")))
+            log.offer(
+                ranking([1.0, float("nan")], request_id="r"), RerankRequest("secret", ("a", "a"))
+            )
     first, second = lines(path)
     assert "secret" not in path.read_text()
     assert first["is_text"] is False
