@@ -100,13 +100,13 @@ class Found:
 
 def make_pools(model: LoadedModel, asked: Sequence[Question], work: Path) -> dict[str, Pool]:
     """The healthy pool, under "healthy", and one for each fault."""
-    cut = [replace(one, documents=_half_cut(one.documents)) for one in asked]
+    every_other = np.arange(N_CANDIDATES) % 2 == 0
     wrong = load_model(
         ModelSettings(name=str(_random_model(work / "wrong")), cache_dir=work / "cache", threads=1)
     )
     healthy = _scored(model, asked)
-    shorter = _scored(model, cut)
-    by_server = np.tile(np.arange(N_CANDIDATES) % 2 == 0, (len(asked), 1))
+    shorter = _with_columns(healthy, every_other, _scored(model, [_cut(one) for one in asked]))
+    by_server = np.tile(every_other, (len(asked), 1))
     return {
         "healthy": healthy,
         "tokenizer swapped": _scored(model, asked, _with_other_ids),
@@ -176,7 +176,7 @@ def _scored(
     pairs = [change(model.tokenizer.encode(one.query, one.documents)) for one in asked]
     flat = [pair for of_one in pairs for pair in of_one]
     logits = score_now(model.backend, flat, max_batch_tokens=model.max_batch_tokens)
-    shape = (len(asked), N_CANDIDATES)
+    shape = (len(asked), -1)
     return Pool(
         logits=logits.reshape(shape),
         n_tokens=np.array([pair.n_tokens for pair in flat]).reshape(shape),
@@ -185,11 +185,17 @@ def _scored(
     )
 
 
-def _half_cut(documents: Sequence[str]) -> tuple[str, ...]:
-    return tuple(
-        " ".join(text.split()[:WORDS_LEFT]) if index % 2 == 0 else text
-        for index, text in enumerate(documents)
-    )
+def _cut(question: Question) -> Question:
+    """Every other document of a question, cut to its first words."""
+    short = (" ".join(text.split()[:WORDS_LEFT]) for text in question.documents[::2])
+    return Question(question.query, tuple(short), question.grades[::2])
+
+
+def _with_columns(pool: Pool, columns: NDArray[np.bool_], other: Pool) -> Pool:
+    """A pool with some of its documents, (n_candidates,), scored as in another of these alone."""
+    logits, n_tokens = pool.logits.copy(), pool.n_tokens.copy()
+    logits[:, columns], n_tokens[:, columns] = other.logits, other.n_tokens
+    return replace(pool, logits=logits, n_tokens=n_tokens)
 
 
 def _with_other_ids(pairs: list[EncodedPair]) -> list[EncodedPair]:

@@ -28,7 +28,7 @@ ORDER = {"retention", "kendall_tau"}
 def pools(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pool]:
     model = load_model(ModelSettings())
     try:
-        return make_pools(model, questions(80, seed=1), tmp_path_factory.mktemp("pools"))
+        return make_pools(model, questions(40, seed=1), tmp_path_factory.mktemp("pools"))
     finally:
         model.backend.close()
 
