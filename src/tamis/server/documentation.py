@@ -161,7 +161,7 @@ def _rerank_operation(requests: Any, answers: Any, errors: Any) -> dict[str, Any
 
 
 def _feedback_operation(schema: Any, counted: Any, errors: Any) -> dict[str, Any]:
-    statuses = ("400", "401", "403", "404", "408", "413", "415", "422", "431")
+    statuses = ("400", "401", "403", "404", "408", "413", "415", "422", "429", "431", "503")
     return {
         "tags": ["relevance"],
         "summary": "Say which documents of an answer were used or clicked.",

@@ -11,7 +11,7 @@ from tamis.server.body import read_body
 from tamis.server.context import ServerContext
 from tamis.server.errors import headers_of, status_of
 from tamis.server.keys import Caller
-from tamis.server.routes import CLIENT_GONE
+from tamis.server.routes import CLIENT_GONE, ended_by_draining
 from tamis.wire.choice import parse_object
 from tamis.wire.dialect import Failure, convert, require
 from tamis.wire.native import Native
@@ -49,8 +49,10 @@ async def feedback(request: Request) -> Response:
     """Count it, where the caller has had such an answer lately."""
     context = ServerContext.of(request)
     caller: Caller = request.state.caller
+    limits = context.settings.limits
     try:
-        body = parse_object(await read_body(request, context.settings.limits))
+        with context.bodies.share() as share, ended_by_draining():
+            body = parse_object(await read_body(request, limits, share), limits)
         require(body, "request_id", "index", "event")
         said = convert(body, FeedbackRequest)
         indices = said.index if isinstance(said.index, list) else [said.index]

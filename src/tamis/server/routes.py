@@ -36,7 +36,7 @@ async def rerank(request: Request) -> Response:
     dialect: Dialect = Native()
     request.state.dialect = dialect.name
     try:
-        with context.bodies.share() as share, _ended_by_draining():
+        with context.bodies.share() as share, ended_by_draining():
             body = parse_object(await read_body(request, limits, share), limits)
             dialect = choose_dialect(body)
             request.state.dialect = dialect.name
@@ -64,7 +64,7 @@ async def rerank(request: Request) -> Response:
 
 
 @contextmanager
-def _ended_by_draining() -> Generator[None]:
+def ended_by_draining() -> Generator[None]:
     """Cancelling is uvicorn's way to say that the time to drain is over.
 
     Raises:

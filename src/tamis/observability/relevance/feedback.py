@@ -91,6 +91,10 @@ class FeedbackMemory:
                 "recent answer of yours"
             )
         n_documents = len(answer.ranks)
+        if len(indices) > n_documents:
+            raise InvalidFieldError(
+                f"`index` has {len(indices):,} places, and the request had {n_documents} documents"
+            )
         for index in indices:
             if not 0 <= index < n_documents:
                 raise InvalidFieldError(

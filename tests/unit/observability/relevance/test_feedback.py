@@ -73,6 +73,13 @@ def test_an_index_out_of_range_counts_nothing_of_the_list(index: int) -> None:
     assert own.feedback["used"].ranks.n == 0
 
 
+def test_a_list_longer_than_the_answer_is_refused_unread() -> None:
+    memory = FeedbackMemory(10, 60)
+    remembered(memory)
+    with pytest.raises(InvalidFieldError, match="3 places, and the request had 2 documents"):
+        memory.record("", "r", [0, 0, 0], "used")
+
+
 def test_of_a_callers_answers_with_one_id_the_newest_counts() -> None:
     memory = FeedbackMemory(10, 60)
     old = remembered(memory, caller="a", ranks=(1, 2))
