@@ -14,6 +14,7 @@ STATUSES = {
     "HostNotAllowedError": 400,
     "UnauthorizedError": 401,
     "OriginNotAllowedError": 403,
+    "UnknownRequestError": 404,
     "SlowBodyError": 408,
     "UnsupportedMediaTypeError": 415,
     "TextTooLongError": 422,
