@@ -34,7 +34,12 @@ TIMEOUT_SECONDS = 10.0
 CROSSED = 1
 """Exit code of a comparison that found drift."""
 
-baseline = typer.Typer(help="Record what rankings are like, and compare.", no_args_is_help=True)
+baseline = typer.Typer(
+    help="Record what rankings are like, and compare.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 Url = Annotated[str | None, typer.Option("--url", help="Server whose newest requests are taken.")]
 KeyFile = Annotated[
