@@ -321,7 +321,7 @@ class RelevanceSettings(Section):
     ] = 50
     feedback_requests: Annotated[
         int, Field(ge=0, description="Newest answers that feedback can be given on; 0 for none.")
-    ] = 10_000
+    ] = 5000
     feedback_seconds: Annotated[
         float, Field(gt=0, allow_inf_nan=False, description="For so long.")
     ] = 3600.0

@@ -1,5 +1,6 @@
 """What callers say of documents, and the answers they can say it of."""
 
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -17,17 +18,28 @@ MOST_RANKS = 2_000_000
 
 @dataclass(slots=True, eq=False)
 class _Answer:
-    """One that feedback may come for.
+    """One that feedback may come for, in few bytes: there are thousands.
 
     Attributes:
-        ranks: From 1, by index, (n_documents,).
-        marks: What was said already, a bit an event, by index; empty before anything was.
+        ranks: From 1, by index, `width` bytes each.
+        marks: What was said already, a bit an event, by index; None before anything was.
     """
 
     series: Series
-    ranks: NDArray[np.unsignedinteger]
+    ranks: bytes
+    width: int
     expires: float
-    marks: bytearray
+    marks: bytearray | None = None
+
+    @property
+    def n_documents(self) -> int:
+        """Documents of the request."""
+        return len(self.ranks) // self.width
+
+    def rank(self, index: int) -> int:
+        """The rank of a document, from 1."""
+        start = index * self.width
+        return int.from_bytes(self.ranks[start : start + self.width], sys.byteorder)
 
 
 class FeedbackMemory:
@@ -72,7 +84,7 @@ class FeedbackMemory:
         key = (caller, request_id)
         self._forget(key)
         expires = self._clock() + self._seconds
-        self._answers[key] = _Answer(series, ranks, expires, bytearray())
+        self._answers[key] = _Answer(series, ranks.tobytes(), ranks.itemsize, expires)
         self._n_ranks += len(ranks)
         while len(self._answers) > self._max_answers or self._n_ranks > self._max_ranks:
             self._forget(next(iter(self._answers)))
@@ -90,7 +102,7 @@ class FeedbackMemory:
                 "no answer with this `request_id` is remembered; send the `X-Request-Id` of a "
                 "recent answer of yours"
             )
-        n_documents = len(answer.ranks)
+        n_documents = answer.n_documents
         if len(indices) > n_documents:
             raise InvalidFieldError(
                 f"`index` has {len(indices):,} places, and the request had {n_documents} documents"
@@ -105,11 +117,11 @@ class FeedbackMemory:
 
     def _count(self, answer: _Answer, indices: Sequence[int], event: str) -> int:
         bit = 1 << EVENTS.index(event)
-        marks = answer.marks = answer.marks or bytearray(len(answer.ranks))
+        marks = answer.marks = answer.marks or bytearray(answer.n_documents)
         is_first = not any(mark & bit for mark in marks)
         new = [index for index in dict.fromkeys(indices) if not marks[index] & bit]
         counts = answer.series.feedback[event]
-        ranks = [int(answer.ranks[index]) for index in new]
+        ranks = [answer.rank(index) for index in new]
         for index, rank in zip(new, ranks, strict=True):
             marks[index] |= bit
             counts.ranks.add(rank)
@@ -121,4 +133,4 @@ class FeedbackMemory:
     def _forget(self, key: tuple[str, str]) -> None:
         answer = self._answers.pop(key, None)
         if answer is not None:
-            self._n_ranks -= len(answer.ranks)
+            self._n_ranks -= answer.n_documents

@@ -90,6 +90,13 @@ def test_of_a_callers_answers_with_one_id_the_newest_counts() -> None:
     assert len(memory) == 2
 
 
+def test_ranks_of_many_documents_are_kept_whole() -> None:
+    memory, own = FeedbackMemory(10, 60), series()
+    memory.remember("", "r", np.arange(1, 1001, dtype=np.uint16)[::-1], own)
+    memory.record("", "r", [0, 300, 999], "clicked")
+    assert own.feedback["clicked"].ranks.total == 1000 + 700 + 1
+
+
 def test_the_oldest_answers_are_forgotten_first() -> None:
     memory = FeedbackMemory(2, 60)
     for request_id in ("a", "b", "c"):
