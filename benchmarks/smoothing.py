@@ -40,6 +40,7 @@ from tamis.engine.device import processor_name, usable_cores
 from tamis.engine.heads import Head
 from tamis.engine.loading import load_model
 from tamis.engine.location import EMBEDDED_FOLDER
+from tamis.engine.padding import Padding
 from tamis.engine.pairs import EncodedPair, Logits
 from tamis.engine.runtimes.base import Runtime
 from tamis.engine.runtimes.ctranslate2 import CTranslate2Runtime
@@ -263,6 +264,7 @@ class SimulatedRuntime:
     """
 
     device, dtype, max_batch_tokens = "cpu", "float32", MAX_BATCH_TOKENS
+    padding: Padding = "none"
 
     def __init__(
         self, checkpoint: Checkpoint, weights: Weights, head: Head, rounded: Collection[str]

@@ -14,6 +14,7 @@ from tamis.ranking import rank
 from tamis.scheduler.jobs import Terms
 from tamis.scheduler.scheduler import SchedulerStatistics
 from tamis.stage import ModelStage, StageScores
+from tamis.timing import StageObserver
 from tamis.types import (
     RankedDocument,
     RerankRequest,
@@ -61,6 +62,7 @@ class RerankService:
         timeout_seconds: What a request gets that asks for no less.
         shared_cache: Whether callers may get scores that others have paid for.
         first_stage: The cheap half of a cascade; None where the model reads every document.
+        timing: Hears how long putting in order takes.
     """
 
     def __init__(
@@ -71,12 +73,14 @@ class RerankService:
         timeout_seconds: float,
         shared_cache: bool = False,
         first_stage: FirstStage | None = None,
+        timing: StageObserver | None = None,
     ) -> None:
         self._stage = stage
         self._encoding = encoding
         self._timeout_seconds = timeout_seconds
         self._shared_cache = shared_cache
         self._first_stage = first_stage
+        self._timing = timing or StageObserver()
 
     async def rerank(
         self, request: RerankRequest, *, flow: str = "", max_flow_tokens: int | None = None
@@ -98,6 +102,11 @@ class RerankService:
         if not self.statistics().running:
             raise ShuttingDownError("the server takes no new work")
         scored = await self._score(request, self._terms(request, flow, max_flow_tokens))
+        with self._timing.stage("rank"):
+            return self._ranked(request, scored)
+
+    def _ranked(self, request: RerankRequest, scored: _Scored) -> RerankResult:
+        """The answer to a request, from its documents' logits."""
         places = rank(
             scored.logits.logits,
             top_n=request.top_n,

@@ -4,7 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from tamis.engine.pairs import EncodedPair, Logits, PairEncoder
 from tamis.errors import DeadlineExceededError, RequestTooLargeError, TamisError
 from tamis.scheduler.jobs import Terms
 from tamis.scheduler.scheduler import Scheduler, SchedulerStatistics
+from tamis.timing import StageObserver
 from tamis.types import CacheUse, RerankRequest
 
 MOST_CHARACTERS_PER_TOKEN = 16
@@ -63,6 +64,7 @@ class ModelStage:
         keys: Of this model's pairs.
         max_length: Tokens it reads of a pair.
         max_request_tokens: Tokens of one request's pairs; None for no bound but the queue's.
+        timing: Hears how long tokenizing takes.
     """
 
     model_name: str
@@ -73,6 +75,7 @@ class ModelStage:
     keys: PairKeys
     max_length: int
     max_request_tokens: int | None = None
+    timing: StageObserver = field(default_factory=StageObserver)
 
     async def score(
         self,
@@ -137,7 +140,8 @@ class ModelStage:
         self.scheduler.require_room(least_tokens(map(len, texts), self.max_length), terms)
         try:
             async with asyncio.timeout(_seconds_until(terms.deadline)):
-                pairs = await self.encoding.encode(self.tokenizer, request, texts)
+                with self.timing.stage("encode"):
+                    pairs = await self.encoding.encode(self.tokenizer, request, texts)
         except TimeoutError:
             raise DeadlineExceededError("the time for this request was over") from None
         n_tokens, at_most = sum(pair.n_tokens for pair in pairs), self.max_request_tokens

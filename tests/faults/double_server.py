@@ -1,7 +1,7 @@
 """`tamis serve` on doubles, as a process of its own: each batch may leak, and take its time."""
 
 import argparse
-import time
+import threading
 from collections.abc import Sequence
 
 from tamis.cli.serve import run
@@ -23,7 +23,7 @@ class LeakingBackend(FaultyBackend):
         self.batches.clear()
         if self._n_bytes:
             self._leaked.append(b"x" * self._n_bytes)
-        time.sleep(self._seconds)
+        threading.Event().wait(self._seconds)  # faketime refuses a `time.sleep`
 
 
 def main() -> None:

@@ -155,7 +155,8 @@ def _reset(writer: asyncio.StreamWriter) -> None:
     """Close with a reset instead of an end."""
     there = writer.get_extra_info("socket")
     if there is not None:
-        there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        with suppress(OSError):  # it is closed already
+            there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
 

@@ -6,13 +6,17 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import numpy as np
+import pytest
 
+from tamis.engine.pairs import EncodedPair
 from tamis.server.keys import make_key
+from tamis.testing import WordTokenizer
 from tests.faults.doubles import FaultyBackend, Steps, has_text, serving_on
-from tests.integration.serving import Gate, Served, serving_fake, until
+from tests.integration.serving import Gate, Served, fake_model, serving, serving_fake, until
 
 JAIN = 0.9
 REFUSED_WITHIN_SECONDS = 0.05
@@ -95,6 +99,34 @@ def test_row_2_what_expires_in_the_queue_is_504_and_the_younger_still_share_a_ba
         assert server.metric("tamis_queue_tokens") == 0
 
 
+@pytest.mark.parametrize("partial", [False, True])
+def test_row_2_what_expires_before_it_is_tokenized_is_answered_in_time(partial: bool) -> None:
+    gate = Gate()
+
+    class Slow(WordTokenizer):
+        """Waits with a text of one's own until the gate is opened."""
+
+        def encode(self, query: str, *documents: Any, **options: Any) -> list[EncodedPair]:
+            if query == "slow":
+                gate(query)
+            return super().encode(query, *documents, **options)
+
+    model = fake_model(tokenizer=Slow())
+    with serving(load=lambda _: model) as server, ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(server.rerank, "slow", ["a"])
+        assert gate.reached.wait(60)
+        late = server.rerank("q", ["expired"], timeout_ms=100, partial=partial)
+        if partial:
+            (unscored,) = late.json()["results"]
+            assert (late.status_code, unscored["error"]["code"]) == (200, "deadline_exceeded")
+        else:
+            assert (late.status_code, late.json()["code"]) == (504, "deadline_exceeded")
+        gate.opened.set()
+        assert slow.result().status_code == 200
+        pairs = [pair for batch in server.life.model.backend.batches for pair in batch]
+        assert not any(has_text(pair, "expired") for pair in pairs)
+
+
 def test_row_3_a_caller_who_is_gone_while_queued_costs_nothing_more() -> None:
     gate = Gate()
     with serving_fake(gate) as server, ThreadPoolExecutor(1) as pool:
@@ -157,11 +189,9 @@ N_LOUD, N_QUIET, N_DOCUMENTS = 100, 10, 10
 def test_row_5_a_key_that_floods_leaves_the_other_its_share(tmp_path: Path) -> None:
     """Ten times the load: while both have work, both get the same (Jain's index)."""
     steps = Steps()
-    keys = {}
+    made = {name: make_key(name) for name in ("loud", "quiet")}
     path = tmp_path / "keys.txt"
-    for name in ("loud", "quiet"):
-        keys[name], made = make_key(name)
-        path.open("a").write(made + "\n")
+    path.write_text("\n".join(line for _, line in made.values()))
     own = {"keys_file": path, "metrics_open": True}
     with (
         serving_on(FaultyBackend(), server=own, scheduler={"max_batch_tokens": 80}) as server,
@@ -174,7 +204,7 @@ def test_row_5_a_key_that_floods_leaves_the_other_its_share(tmp_path: Path) -> N
             documents = [f"{name} {number} {n}" for n in range(N_DOCUMENTS)]
             body = {"query": "q", "documents": documents}
             with httpx2.Client(base_url=server.client.base_url, timeout=60) as client:
-                headers = {"authorization": f"Bearer {keys[name]}"}
+                headers = {"authorization": f"Bearer {made[name][0]}"}
                 return client.post("/rerank", json=body, headers=headers).status_code
 
         callers = [pool.submit(ask, "loud", n) for n in range(N_LOUD)]

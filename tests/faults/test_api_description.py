@@ -16,8 +16,16 @@ from schemathesis.specs.openapi.checks import (
 from tamis.server.documentation import openapi_document
 from tests.integration.serving import Served
 
+
+def no_server_error(
+    context: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case
+) -> bool | None:
+    """A millisecond may be too short: 504 is what the description says of that."""
+    return None if response.status_code == 504 else not_a_server_error(context, response, case)
+
+
 CHECKS = [
-    not_a_server_error,
+    no_server_error,
     status_code_conformance,
     content_type_conformance,
     response_schema_conformance,

@@ -99,10 +99,10 @@ def test_row_15_what_cannot_be_finished_in_time_is_503_before_the_end(field: str
         serving_fake(gate, server={"drain_seconds": 1}) as server,
         ThreadPoolExecutor(2) as pool,
     ):
-        body = {"query": "q", field: ["a"]}
-        running = pool.submit(server.client.post, "/rerank", json=body)
+        ask = server.client.post
+        running = pool.submit(ask, "/rerank", json={"query": "q", field: ["a"]})
         assert gate.reached.wait(60)
-        waiting = pool.submit(server.client.post, "/rerank", json=body)
+        waiting = pool.submit(ask, "/rerank", json={"query": "q", field: ["b"]})
         until(lambda: server.metric("tamis_queue_requests") == 1)
         server.stop()
         answers = [running.result(), waiting.result()]

@@ -3,6 +3,7 @@
 import ast
 import hmac
 import inspect
+import itertools
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
@@ -19,6 +20,7 @@ from tests.integration.serving import Gate, Served, Shell, serving_fake, until
 
 KEY = "tamis_right-key"
 OTHER = "tamis_other-key"
+NUMBERS = itertools.count()
 
 ROUTES = [
     *("/", "/rerank", "/v1/rerank", "/v1/limits", "/metrics", "/openapi.json", "/docs"),
@@ -46,7 +48,8 @@ def guarded(key_file: Path) -> Any:
 
 def ask(server: Served, **headers: str) -> Any:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return server.client.post("/rerank", json={"query": "q", "documents": ["a"]}, headers=named)
+    body = {"query": "q", "documents": [f"a{next(NUMBERS)}"]}  # nobody else's answer will do
+    return server.client.post("/rerank", json=body, headers=named)
 
 
 @pytest.mark.parametrize(
@@ -319,7 +322,7 @@ def test_a_key_has_its_quota_of_tokens_and_others_have_theirs(key_file: Path) ->
         third = pool.submit(ask, server, x_api_key=OTHER)
         gate.opened.set()
         assert [future.result().status_code for future in [*inside, third]] == [200] * 3
-        documents = {"query": "q", "documents": ["a b c d"] * 5}
+        documents = {"query": "q", "documents": [f"a b c {n}" for n in range(5)]}
         for key, status in ((OTHER, 413), (KEY, 200)):
             answer = server.client.post("/rerank", json=documents, headers={"x-api-key": key})
             assert answer.status_code == status

@@ -55,10 +55,10 @@ def test_sigterm_under_load_answers_what_was_accepted_and_ends_with_0(
     shell: Shell, tiny_model: Path
 ) -> None:
     n_callers = 10
-    documents = [f"a bear {number} " * 20 for number in range(100)]
     ready = threading.Barrier(n_callers + 1)
 
-    def ask(url: str) -> int:
+    def ask(url: str, caller: int) -> int:
+        documents = [f"a bear {caller} {number} " * 20 for number in range(100)]
         with httpx2.Client(base_url=url, timeout=60) as client:
             client.get("/livez")
             ready.wait()
@@ -72,7 +72,7 @@ def test_sigterm_under_load_answers_what_was_accepted_and_ends_with_0(
         ThreadPoolExecutor(n_callers) as pool,
         httpx2.Client(base_url=process.url()) as probe,
     ):
-        answers = [pool.submit(ask, process.url()) for _ in range(n_callers)]
+        answers = [pool.submit(ask, process.url(), caller) for caller in range(n_callers)]
         ready.wait()
         until(lambda: sample(probe.get("/metrics").text, "tamis_queue_requests") == n_callers)
         process.terminate()

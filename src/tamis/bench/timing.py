@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from tamis.engine.collate import PackedBatch
 from tamis.engine.heads import Head
+from tamis.engine.padding import Padding
 from tamis.engine.pairs import Logits
 from tamis.engine.runtimes.base import Runtime
 
@@ -49,6 +50,11 @@ class TimedRuntime:
     def max_batch_tokens(self) -> int:
         """See `Runtime.max_batch_tokens`."""
         return self._runtime.max_batch_tokens
+
+    @property
+    def padding(self) -> Padding:
+        """See `Runtime.padding`."""
+        return self._runtime.padding
 
     def forward(self, batch: PackedBatch) -> NDArray[np.float32]:
         """See `Runtime.forward`."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from tamis.cache.scores import ScoreCache
 from tamis.cache.values import PairScore
 from tamis.errors import DeadlineExceededError, TamisError
+from tamis.timing import StageObserver
 from tamis.types import CacheUse
 
 Outcome = PairScore | TamisError
@@ -36,10 +37,16 @@ class Answered:
 
 
 class ReadThrough:
-    """The cache in front of what computes. Belongs to one event loop."""
+    """The cache in front of what computes. Belongs to one event loop.
 
-    def __init__(self, cache: ScoreCache) -> None:
+    Args:
+        cache: What is kept.
+        timing: Hears how long looking there takes.
+    """
+
+    def __init__(self, cache: ScoreCache, timing: StageObserver | None = None) -> None:
         self._cache = cache
+        self._timing = timing or StageObserver()
         self._flights: Flights = {}
 
     async def scores(
@@ -112,7 +119,8 @@ class ReadThrough:
         return known | computed, set(unknown.values())
 
     async def _kept(self, keys: list[bytes]) -> dict[bytes, PairScore]:
-        scores = await self._cache.get_many(keys)
+        with self._timing.stage("cache"):
+            scores = await self._cache.get_many(keys)
         return {key: score for key, score in zip(keys, scores, strict=True) if score is not None}
 
     def _land(self, flights: Flights, scores: Mapping[bytes, PairScore | None]) -> None:

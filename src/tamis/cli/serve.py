@@ -9,9 +9,10 @@ import typer
 
 from tamis.cli import fail
 from tamis.errors import SettingsError
-from tamis.settings import ServerSettings, Settings, load_settings
+from tamis.settings import ServerSettings, Settings, TelemetrySettings, load_settings
 
 if TYPE_CHECKING:  # the command line imports nothing heavy at start
+    from tamis.observability.tracing import Tracing
     from tamis.server.lifespan import ModelLoader
 
 logger = logging.getLogger(__name__)
@@ -50,7 +51,9 @@ def run(settings: Settings, load: "ModelLoader | None" = None) -> None:
     from tamis.server.caching import require_cache
     from tamis.server.lifespan import ModelLife
     from tamis.server.protocol import protocol_class
+    from tamis.timing import StageObservers
 
+    tracing = _open_tracing(settings.telemetry)
     require_cache(settings.cache)
     listeners = _listeners(settings.server)
     configure_logs(settings.log)
@@ -58,10 +61,11 @@ def run(settings: Settings, load: "ModelLoader | None" = None) -> None:
     logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
     metrics = Metrics()
 
-    def stop() -> None:
+    def stop(*_: object) -> None:
         server.should_exit = True
 
-    life = ModelLife(settings, metrics, load=load or load_model, on_failure=stop)
+    timing = metrics.stages if tracing is None else StageObservers(metrics.stages, tracing.stages)
+    life = ModelLife(settings, metrics, load=load or load_model, on_failure=stop, timing=timing)
     life.begin()  # the rest is imported beside it
     import uvicorn
 
@@ -70,7 +74,7 @@ def run(settings: Settings, load: "ModelLoader | None" = None) -> None:
 
     server = DrainingServer(
         uvicorn.Config(
-            create_app(settings, metrics, life),
+            create_app(settings, metrics, life, tracing),
             http=protocol_class(settings.limits, metrics.observe_refusal),
             ws="none",
             timeout_graceful_shutdown=settings.server.drain_seconds,
@@ -85,10 +89,25 @@ def run(settings: Settings, load: "ModelLoader | None" = None) -> None:
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         # until uvicorn listens for it; it raises it once more when it has drained, and 0 is the end
-        signal.signal(number, lambda *_: stop())
+        signal.signal(number, stop)
     server.run(sockets=listeners)
+    if tracing is not None:
+        tracing.close()
     if life.failure is not None:
         fail(life.failure)
+
+
+def _open_tracing(settings: TelemetrySettings) -> "Tracing | None":
+    if settings.otlp_endpoint is None:
+        return None
+    try:
+        from tamis.observability.tracing import open_tracing
+    except ImportError as error:
+        raise SettingsError(
+            "telemetry.otlp_endpoint asks for traces, and OpenTelemetry is not installed; "
+            "`pip install 'tamis[otel]'`"
+        ) from error
+    return open_tracing(settings.otlp_endpoint, sample_ratio=settings.sample_ratio)
 
 
 def _listeners(settings: ServerSettings) -> list[socket.socket]:

@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 
 from tamis.engine.collate import collate
 from tamis.engine.heads import Head, Matches, MaxSimHead
+from tamis.engine.padding import Padding
 from tamis.engine.pairs import EncodedPair, Logits
 from tamis.engine.runtimes.base import Runtime
 
@@ -64,6 +65,11 @@ class LocalBackend:
     def __init__(self, runtime: Runtime, head: Head) -> None:
         self.runtime = runtime
         self.head = head
+
+    @property
+    def padding(self) -> Padding:
+        """See `PaddingBackend.padding`."""
+        return self.runtime.padding
 
     def forward(self, pairs: Sequence[EncodedPair]) -> Logits:
         """See `Backend.forward`."""

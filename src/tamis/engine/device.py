@@ -3,8 +3,10 @@
 import math
 import os
 import platform
+import sys
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from tamis.errors import RuntimeUnavailableError
 
@@ -78,6 +80,15 @@ def processor_name() -> str:
     named = [fields.get(name, "") for name in ("model name", "cpu family", "model")]
     name, family, model = named if any(named) else [platform.machine(), "?", "?"]
     return f"{name} (family {family} model {model}, {widest})"
+
+
+def hardware_name(device: str) -> str:
+    """What kind of device it is; a GPU's name is known where torch has been asked for it."""
+    cuda: Any = getattr(sys.modules.get("torch"), "cuda", None)
+    if device == "cpu":
+        return processor_name()
+    known = hasattr(cuda, "is_initialized") and cuda.is_initialized()
+    return str(cuda.get_device_name()) if known else device
 
 
 def processor_vendor() -> str | None:

@@ -1,8 +1,10 @@
-"""How much memory is left, and what loading leaves behind in the allocator, given back."""
+"""How much memory is taken and left, and what loading leaves in the allocator, given back."""
 
 import ctypes
 import gc
+import sys
 from pathlib import Path
+from typing import Any
 
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
@@ -70,3 +72,23 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True  # numpy's, Python's; torch's, which is not imported for that
     text = str(error).lower()
     return isinstance(error, RuntimeError) and any(sign in text for sign in _OUT_OF_MEMORY)
+
+
+def resident_bytes(process_id: int) -> int | None:
+    """Memory that a process has in place now; None where it is gone, or the system tells none."""
+    fields = _fields(Path(f"/proc/{process_id}/status"))
+    return fields["VmRSS:"] * 1024 if "VmRSS:" in fields else None
+
+
+def cuda_memory() -> list[tuple[int, int]]:
+    """Of each GPU the bytes that torch holds, and all there are.
+
+    Nothing where torch is not loaded, or has not been asked for a GPU: to look would start one.
+    """
+    cuda: Any = getattr(sys.modules.get("torch"), "cuda", None)  # it may just be being imported
+    if not hasattr(cuda, "is_initialized") or not cuda.is_initialized():
+        return []
+    return [
+        (cuda.memory_reserved(number), cuda.get_device_properties(number).total_memory)
+        for number in range(cuda.device_count())
+    ]

@@ -16,6 +16,7 @@ import numpy as np
 
 from tamis.engine.backend import Backend, Fault, RenewableBackend, SupervisedBackend
 from tamis.engine.memory import is_out_of_memory, release_unused
+from tamis.engine.padding import count_places, padding_of
 from tamis.engine.pairs import EncodedPair, Logits
 from tamis.errors import (
     DeviceLostError,
@@ -41,13 +42,18 @@ class BatchReport:
     """One forward pass.
 
     Attributes:
+        n_tokens: Of all pairs.
         n_jobs: Requests that shared it.
+        n_computed_tokens: What the model computes of them: a query that documents share once.
+        n_padding_tokens: Places beside them that attention filled up.
     """
 
     n_pairs: int
     n_tokens: int
     n_jobs: int
     seconds: float
+    n_computed_tokens: int = 0
+    n_padding_tokens: int = 0
 
 
 class Observer:
@@ -208,7 +214,8 @@ class BatchRunner:
             raise InferenceError(f"{len(logits)} logits came for {len(pairs)} pairs")
         n_tokens = sum(pair.n_tokens for pair in pairs)
         n_jobs = len({id(job) for job, _ in entries})
-        self._observer.batch_done(BatchReport(len(pairs), n_tokens, n_jobs, seconds))
+        places = count_places(pairs, padding_of(backend))
+        self._observer.batch_done(BatchReport(len(pairs), n_tokens, n_jobs, seconds, *places))
         return logits
 
     def _give(self, entries: Sequence[Entry], logits: Logits) -> list[Entry]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from tamis.engine.pairs import EncodedPair, Logits
 from tamis.errors import TamisError
+from tamis.timing import BatchRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class Job:
         logits: One for each pair; NaN where there is none (yet).
         failures: Why a pair has no logit and will get none, by position.
         n_unsettled: Pairs with neither.
+        began: When its first batch began, in seconds of `time.monotonic()`.
+        runs: The batches it had pairs in, as they were done.
         is_wanted: False once nobody waits for it any more.
         turn_tokens: What it got since it last went behind others.
     """
@@ -55,6 +58,8 @@ class Job:
     n_unsettled: int = field(init=False)
     is_wanted: bool = field(init=False, default=True)
     turn_tokens: int = field(init=False, default=0)
+    began: float | None = field(init=False, default=None)
+    runs: list[BatchRun] = field(init=False, default_factory=list[BatchRun])
 
     def __post_init__(self) -> None:
         lengths = [pair.n_tokens for pair in self.pairs]

@@ -25,6 +25,7 @@ from tamis.scheduler.execution import BatchReport, BatchRunner, Observer
 from tamis.scheduler.jobs import Batch, Job, Scores, Terms
 from tamis.scheduler.queue import PairQueue
 from tamis.scheduler.rate import DrainRate
+from tamis.timing import BatchRun, StageObserver
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +88,7 @@ class Scheduler:
         max_flow_tokens: Tokens of one caller; None for no bound but the other.
         turn: Held during each batch; schedulers that share cores share a lock, so that their
             models do not compute at once. None where the backends are alone.
+        timing: Hears how long each job waited, and how long its batches took.
     """
 
     def __init__(
@@ -95,9 +97,11 @@ class Scheduler:
         max_queued_tokens: int,
         max_flow_tokens: int | None = None,
         turn: AbstractContextManager[object] | None = None,
+        timing: StageObserver | None = None,
     ) -> None:
         self._runners = runners
         self._turn = turn or nullcontext()
+        self._timing = timing or StageObserver()
         self._queue = PairQueue(max_tokens=max_queued_tokens, max_flow_tokens=max_flow_tokens)
         self._rate = DrainRate()
         self._running_tokens = 0
@@ -179,6 +183,7 @@ class Scheduler:
         self._require_runner()
         job = Job(pairs, terms, indices)
         self._admit(job)
+        admitted = time.monotonic()
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._futures[job] = future
         self._wake.set()
@@ -189,10 +194,17 @@ class Scheduler:
         finally:
             self._queue.remove(job)
             del self._futures[job]
+            self._tell(job, admitted, time.monotonic())
 
     def seconds_to_drain(self, n_tokens: int = 0) -> float | None:
         """How long what is admitted, and so many tokens more, takes; None while unknown."""
         return self._rate.seconds_for(self._queue.n_tokens + n_tokens)
+
+    def _tell(self, job: Job, admitted: float, left: float) -> None:
+        """Say how a job's time was spent: until its first batch, and from there on."""
+        self._timing.passed("queue", admitted, left if job.began is None else job.began)
+        if job.began is not None:
+            self._timing.passed("forward", job.began, left, job.runs)
 
     def _admit(self, job: Job) -> None:
         self.require_room(job.n_tokens, job.terms)
@@ -269,8 +281,10 @@ class Scheduler:
         self._running_tokens += n_tokens
         try:
             loop = asyncio.get_running_loop()
-            seconds = await loop.run_in_executor(self._threads, self._run_in_turn, runner, batch)
-            self._rate.observe(n_tokens, seconds / len(self._runners))
+            run = await loop.run_in_executor(self._threads, self._run_in_turn, runner, batch)
+            self._rate.observe(n_tokens, (run.ended - run.started) / len(self._runners))
+            for job in batch.jobs:
+                job.runs.append(run)
         except Exception as error:
             logger.exception("a batch of %d pairs could not be run", len(batch.entries))
             failure = InferenceError(f"the model failed ({type(error).__name__})")
@@ -281,11 +295,15 @@ class Scheduler:
         for job in batch.jobs:
             self._resolve(job)
 
-    def _run_in_turn(self, runner: BatchRunner, batch: Batch) -> float:
+    def _run_in_turn(self, runner: BatchRunner, batch: Batch) -> BatchRun:
+        jobs = batch.jobs
         with self._turn:
             started = time.monotonic()
+            for job in jobs:
+                job.began = started if job.began is None else job.began
             runner.run(batch.entries)
-            return time.monotonic() - started
+            ended = time.monotonic()
+        return BatchRun(started, ended, len(batch.entries), batch.n_tokens, len(jobs))
 
     def _resolve(self, job: Job) -> None:
         future = self._futures.get(job)

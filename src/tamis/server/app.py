@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import structlog
 from starlette.applications import Starlette
@@ -31,14 +32,23 @@ from tamis.server.stats import stats
 from tamis.server.watching import make_watch
 from tamis.settings import ServerSettings, Settings
 
+if TYPE_CHECKING:  # an extra
+    from tamis.observability.tracing import Tracing
+
 _logger = structlog.stdlib.get_logger(__name__)
 
 
-CALLERS_HEADERS = ("authorization", "x-api-key", REQUEST_ID_HEADER, TIMEOUT_HEADER, CACHE_HEADER)
+RERANK_PATHS = ("/rerank", "/v1/rerank")
+CALLERS_HEADERS = (
+    *("authorization", "x-api-key", "traceparent", "tracestate"),
+    *(REQUEST_ID_HEADER, TIMEOUT_HEADER, CACHE_HEADER),
+)
 """Headers that pages of other origins may send, where any may call, beside HTTP's common ones."""
 
 
-def create_app(settings: Settings, metrics: Metrics, life: ModelLife) -> Starlette:
+def create_app(
+    settings: Settings, metrics: Metrics, life: ModelLife, tracing: "Tracing | None" = None
+) -> Starlette:
     """The ASGI application around a model's life.
 
     Raises:
@@ -57,8 +67,7 @@ def create_app(settings: Settings, metrics: Metrics, life: ModelLife) -> Starlet
     app = Starlette(
         routes=[
             Route("/", _home),
-            Route("/rerank", rerank, methods=["POST"]),
-            Route("/v1/rerank", rerank, methods=["POST"]),
+            *(Route(path, rerank, methods=["POST"]) for path in RERANK_PATHS),
             Route("/v1/limits", limits),
             Route("/v1/stats", stats),
             Route("/v1/feedback", feedback, methods=["POST"]),
@@ -71,6 +80,7 @@ def create_app(settings: Settings, metrics: Metrics, life: ModelLife) -> Starlet
         ],
         middleware=[
             Middleware(ClosingMiddleware, life=life),
+            *_traced(tracing),
             Middleware(RequestMiddleware, metrics=metrics),
             *_guards(settings.server),
         ],
@@ -80,6 +90,14 @@ def create_app(settings: Settings, metrics: Metrics, life: ModelLife) -> Starlet
     bodies = BodyRoom(settings.limits.max_total_body_bytes)
     app.state.context = ServerContext(settings, metrics, life, bodies, watch)
     return app
+
+
+def _traced(tracing: "Tracing | None") -> list[Middleware]:
+    if tracing is None:
+        return []
+    from tamis.server.tracing import TracingMiddleware
+
+    return [Middleware(TracingMiddleware, tracing=tracing, paths=RERANK_PATHS)]
 
 
 def _guards(settings: ServerSettings) -> list[Middleware]:

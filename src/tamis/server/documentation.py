@@ -57,7 +57,7 @@ _ERROR_STATUSES = {
     "429": "The queue is full; `Retry-After` says when to come back.",
     "431": "There are more headers, or more bytes of them, than the server reads.",
     "500": "The model failed, or the server did.",
-    "503": "The model is loading, or the server is shutting down.",
+    "503": "The model is loading or its device fails, or the server is shutting down.",
     "504": "It cannot be, or was not, answered in the time allowed.",
     "507": "A document is too large for every device's memory.",
 }

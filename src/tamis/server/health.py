@@ -38,7 +38,10 @@ async def readyz(request: Request) -> Response:
 
 async def metrics(request: Request) -> Response:
     """All metrics in Prometheus's text format."""
-    text = ServerContext.of(request).metrics.render()
+    context = ServerContext.of(request)
+    if context.life.cache is not None:
+        context.metrics.cache.observe_stores(await context.life.cache.statistics())
+    text = context.metrics.render()
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

@@ -14,6 +14,7 @@ from tamis.cache.scores import ScoreCache
 from tamis.cascade import Cascade
 from tamis.encoding import EncodingThread
 from tamis.engine.backend import Backend
+from tamis.engine.device import hardware_name
 from tamis.engine.loading import (
     WARM_UP_DOCUMENTS,
     WARM_UP_QUERY,
@@ -22,6 +23,7 @@ from tamis.engine.loading import (
     load_tokenizer,
 )
 from tamis.errors import NotReadyError, RuntimeUnavailableError, TamisError
+from tamis.observability.devices import Device
 from tamis.observability.metrics import Metrics
 from tamis.scheduler.execution import BatchRunner, MakeBackend, Spare
 from tamis.scheduler.scheduler import Scheduler
@@ -30,6 +32,7 @@ from tamis.server.vitals import Vitals
 from tamis.service import FirstStage, RerankService
 from tamis.settings import ModelSettings, Settings, first_stage_settings
 from tamis.stage import ModelStage
+from tamis.timing import StageObserver
 from tamis.workers.backend import Limits
 from tamis.workers.crew import TokenizerLoader, WorkerCrew
 from tamis.workers.patience import Patience, WatchedBackend
@@ -53,8 +56,10 @@ class ModelLife:
         load: Makes the model from its settings, in a thread.
         on_failure: Called once when loading fails, after `failure` is set.
         command: The program of workers, where the settings ask for some.
+        timing: Hears how long each stage of a request takes; the metrics do if None.
 
     Attributes:
+        timing: As given.
         vitals: Whether what runs the models can run them.
         cache: Of scores, once the model is ready.
     """
@@ -67,9 +72,11 @@ class ModelLife:
         load: ModelLoader = load_model,
         on_failure: Callable[[], None] | None = None,
         command: Sequence[str] = WORKER_COMMAND,
+        timing: StageObserver | None = None,
     ) -> None:
         self._settings = settings
         self._metrics = metrics
+        self.timing = timing or metrics.stages
         self._load = load
         self._on_failure = on_failure
         self._command = command
@@ -83,6 +90,9 @@ class ModelLife:
         self.first_stage: Model | None = None
         self.failure: TamisError | None = None
         self.is_draining = False
+        metrics.state.watch_life(
+            is_ready=lambda: self.state == "ready", is_stalled=lambda: self.vitals.is_stalled
+        )
 
     @property
     def state(self) -> State:
@@ -177,7 +187,7 @@ class ModelLife:
             return await asyncio.wrap_future(_in_thread(lambda: self._load(settings)))
         crew = self._hire(settings, n_workers)
         self.vitals.watch(crew.backends)
-        self._metrics.watch_workers(lambda: sum(crew.n_ready for crew in self._crews))
+        self._metrics.state.watch_workers(lambda: sum(crew.n_ready for crew in self._crews))
         await asyncio.wrap_future(_in_thread(crew.open))
         return crew
 
@@ -194,7 +204,7 @@ class ModelLife:
             n_workers,
             limits=Limits(stall=options.stall_seconds, start=options.worker_start_seconds),
             command=self._command,
-            on_restart=self._metrics.observe_worker_restart,
+            on_restart=self._metrics.state.observe_worker_restart,
             read_tokenizer=read_tokenizer,
         )
         self._crews.append(crew)
@@ -206,21 +216,22 @@ class ModelLife:
             self._on_failure()
 
     def _serve(self, model: Model) -> RerankService:
-        self._metrics.describe_model(
+        self._metrics.state.describe_model(
             name=model.name, runtime=model.runtime, device=model.device, dtype=model.dtype
         )
-        self.cache = make_cache(self._settings.cache)
+        self.cache = make_cache(self._settings.cache, self._metrics.cache)
         max_queued_tokens = self._settings.scheduler.max_queued_tokens
         encoding = EncodingThread(max_queued_tokens * CHARACTERS_PER_TOKEN)
-        read_through = ReadThrough(self.cache)
+        read_through = ReadThrough(self.cache, self.timing)
         service = RerankService(
             self._stage(model, self._settings.model, encoding, read_through),
             encoding,
             timeout_seconds=self._settings.server.timeout_seconds,
             shared_cache=self._settings.cache.shared,
             first_stage=self._serve_first_stage(encoding, read_through),
+            timing=self.timing,
         )
-        self._metrics.watch_queue(service.statistics)
+        self._metrics.state.watch_queue(service.statistics, max_tokens=max_queued_tokens)
         return service
 
     def _serve_first_stage(
@@ -250,6 +261,7 @@ class ModelLife:
             PairKeys(secret_of(self._settings.cache), (*identity, str(model.max_length))),
             max_length=model.max_length,
             max_request_tokens=self._settings.limits.max_request_tokens,
+            timing=self.timing,
         )
 
     def _schedule(self, model: Model, settings: ModelSettings) -> Scheduler:
@@ -274,7 +286,9 @@ class ModelLife:
             *runners,
             max_queued_tokens=options.max_queued_tokens,
             turn=self._turn if isinstance(model, LoadedModel) else None,
+            timing=self.timing,
         )
+        self._metrics.devices.watch(_device_of(model, runners))
         scheduler.start()
         return scheduler
 
@@ -314,9 +328,21 @@ class ModelLife:
             return self._load(settings.model_copy(update={"dtype": "auto"}))
 
     def _hire_spare(self, crew: WorkerCrew, settings: ModelSettings) -> Backend:
-        spare = self._hire(settings, 1, read_tokenizer=lambda *_: crew.tokenizer)
+        spare = self._hire(settings, 1, read_tokenizer=lambda _settings, _folder: crew.tokenizer)
         spare.open()
         return spare.backends[0]
+
+
+def _device_of(model: Model, runners: Sequence[BatchRunner]) -> Device:
+    """What the metrics look at."""
+    workers = model.backends if isinstance(model, WorkerCrew) else ()
+    return Device(
+        model.name,
+        model.device,
+        hardware_name(model.device),
+        runners,
+        workers,
+    )
 
 
 def _in_thread(make: Callable[[], Made]) -> Future[Made]:

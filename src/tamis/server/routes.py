@@ -31,36 +31,41 @@ CLIENT_GONE = 499
 async def rerank(request: Request) -> Response:
     """Decode, rerank, encode; errors in the dialect that was spoken."""
     context = ServerContext.of(request)
-    limits = context.settings.limits
+    limits, timing = context.settings.limits, context.life.timing
     request_id: str = request.state.request_id
     dialect: Dialect = Native()
     request.state.dialect = dialect.name
     try:
         with context.bodies.share() as share, ended_by_draining():
-            body = parse_object(await read_body(request, limits, share), limits)
-            dialect = choose_dialect(body)
-            request.state.dialect = dialect.name
-            call = dialect.decode(body)
-            model = context.life.model
-            require_within(call.request, limits, model.max_length if model else None)
-            asked = _within_header(call.request, request.headers.get(TIMEOUT_HEADER))
-            asked = _with_cache_control(asked, request.headers.get(CACHE_HEADER))
+            content = await read_body(request, limits, share)
+            with timing.stage("decode"):
+                body = parse_object(content, limits)
+                dialect = choose_dialect(body)
+                request.state.dialect = dialect.name
+                call = dialect.decode(body)
+                model = context.life.model
+                require_within(call.request, limits, model.max_length if model else None)
+                asked = _within_header(call.request, request.headers.get(TIMEOUT_HEADER))
+                asked = _with_cache_control(asked, request.headers.get(CACHE_HEADER))
             result = await _answer(context.life.service, asked, request)
     except ClientDisconnect:
         context.metrics.observe_cancelled()
         return Response(status_code=CLIENT_GONE)
     except TamisError as error:
         context.metrics.observe_error(error.code)
+        request.state.error_code = error.code
         failure = Failure(error, status_of(error), request_id)
         status, answer = dialect.encode_error(failure)
         return _json(answer, status, headers_of(error))
     context.metrics.observe_usage(result.usage)
     request.state.usage = result.usage
+    request.state.model = result.model
     caller: Caller = request.state.caller
     context.relevance.answered(
         asked, result, dialect=dialect.name, caller=caller.name, request_id=request_id
     )
-    return _json(call.encode(result, request_id))
+    with timing.stage("respond"):
+        return _json(call.encode(result, request_id))
 
 
 @contextmanager

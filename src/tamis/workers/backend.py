@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from tamis.engine.backend import Fault
+from tamis.engine.padding import Padding
 from tamis.engine.pairs import EncodedPair, Logits
 from tamis.errors import InferenceError, NotReadyError, ShuttingDownError, TamisError
 from tamis.workers.channel import (
@@ -24,6 +25,7 @@ from tamis.workers.channel import (
     Start,
     Work,
     pack,
+    refusal,
 )
 from tamis.workers.patience import Patience
 from tamis.workers.process import WORKER_COMMAND, WorkerProcess
@@ -165,6 +167,11 @@ class WorkerBackend:
             lasting = self._closed or self._state == "failing"
             return Fault(f"worker {self.number} {self._reason}", is_lasting=lasting)
 
+    @property
+    def padding(self) -> Padding:
+        """See `PaddingBackend.padding`."""
+        return "none" if self.ready is None else self.ready.padding
+
     def wait_until_fit(self, seconds: float) -> None:
         """See `SupervisedBackend.wait_until_fit`."""
         with self._changed:
@@ -241,10 +248,7 @@ class WorkerBackend:
 
     def _look_after(self) -> None:
         """Workers, one after the other, until it is closed."""
-        while True:
-            reason = self._live()
-            if not self._mourn(reason):
-                return
+        while self._mourn(self._live()):
             self._on_restart()
 
     def _live(self) -> str:
@@ -386,14 +390,3 @@ def _outcome(frame: Answer | Failed, number: int) -> Logits | Exception:
     if frame.out_of_memory:
         return MemoryError(f"worker {number} is out of memory")
     return InferenceError(f"the model failed on this request ({frame.kind})")
-
-
-def refusal(frame: Refused) -> TamisError:
-    """The error that a worker met, raised again as the class it was."""
-    waiting: list[type[TamisError]] = [TamisError]
-    while waiting:
-        cls = waiting.pop()
-        if cls.code == frame.code:
-            return cls(frame.message)
-        waiting += cls.__subclasses__()
-    return TamisError(frame.message)

@@ -11,7 +11,9 @@ from typing import Any, Generic, TypeVar
 import msgspec
 import numpy as np
 
+from tamis.engine.padding import Padding
 from tamis.engine.pairs import EncodedPair, TokenSequence, distinct_sequences
+from tamis.errors import TamisError
 
 _LENGTH = struct.Struct("<I")
 _CHUNK_BYTES = 2**18
@@ -63,6 +65,7 @@ class Ready(msgspec.Struct, tag="ready", frozen=True):
     Attributes:
         seconds_per_token: What the warm-up took.
         digest: Of the model's files.
+        padding: What its attention fills sequences up to.
     """
 
     name: str
@@ -73,6 +76,7 @@ class Ready(msgspec.Struct, tag="ready", frozen=True):
     max_batch_tokens: int
     seconds_per_token: float
     digest: str = ""
+    padding: Padding = "none"
 
 
 class Refused(msgspec.Struct, tag="refused", frozen=True):
@@ -192,6 +196,17 @@ class Channel(Generic[Received]):
         content = bytes(self._buffer[_LENGTH.size : end])
         del self._buffer[:end]
         return content
+
+
+def refusal(frame: Refused) -> TamisError:
+    """The error that a worker met, raised again as the class it was."""
+    waiting: list[type[TamisError]] = [TamisError]
+    while waiting:
+        cls = waiting.pop()
+        if cls.code == frame.code:
+            return cls(frame.message)
+        waiting += cls.__subclasses__()
+    return TamisError(frame.message)
 
 
 def pack(pairs: Sequence[EncodedPair]) -> Work:

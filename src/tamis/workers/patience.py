@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from tamis.engine.backend import Backend, Fault
+from tamis.engine.padding import Padding, padding_of
 from tamis.engine.pairs import EncodedPair, Logits
 
 TIMES_USUAL = 5
@@ -65,6 +66,11 @@ class WatchedBackend:
         if not self._patience.is_over(seconds, n_tokens):
             return None
         return Fault(f"the model has made no progress for {seconds:.0f} s", is_lasting=True)
+
+    @property
+    def padding(self) -> Padding:
+        """See `PaddingBackend.padding`."""
+        return padding_of(self._backend)
 
     def wait_until_fit(self, seconds: float) -> None:
         """See `SupervisedBackend.wait_until_fit`; there is nothing to wait for."""

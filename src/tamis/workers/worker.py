@@ -12,12 +12,14 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 
 from tamis.engine.backend import Backend
 from tamis.engine.loading import LoadedModel, load_model
 from tamis.engine.memory import is_out_of_memory, release_unused
+from tamis.engine.padding import padding_of
 from tamis.errors import TamisError
 from tamis.settings import ModelSettings
 from tamis.workers.channel import (
@@ -73,6 +75,7 @@ def _serve(start: Start, channel: Channel[Order], load: Loader) -> int:
             max_batch_tokens=model.max_batch_tokens,
             seconds_per_token=model.seconds_per_token,
             digest=model.digest,
+            padding=padding_of(model.backend),
         )
     )
     backend: Backend = model.backend
@@ -106,9 +109,13 @@ def _settle_in(start: Start, channel: Channel[Order]) -> None:
     _end_with(start.parent)
     # a supervisor tells every process of the server to end (systemd does); what was accepted is
     # answered first, and the server hangs up then. A handler is not inherited, as SIG_IGN is
-    signal.signal(signal.SIGTERM, lambda *_: None)
+    signal.signal(signal.SIGTERM, _go_on)
     sends = [_LogToServer(channel)]
     logging.basicConfig(handlers=sends, level=start.level, format="%(message)s", force=True)
+
+
+def _go_on(_number: int, _frame: FrameType | None) -> None:
+    """Handle a signal by nothing."""
 
 
 def _end_with(parent: int) -> None:

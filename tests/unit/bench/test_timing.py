@@ -3,6 +3,7 @@ from numpy.typing import NDArray
 
 from tamis.bench.timing import Spent, TimedRuntime
 from tamis.engine.collate import PackedBatch, collate
+from tamis.engine.padding import Padding
 from tamis.engine.pairs import EncodedPair, TokenSequence
 
 
@@ -12,6 +13,7 @@ class SquareRuntime:
     device = "cpu"
     dtype = "float32"
     max_batch_tokens = 64
+    padding: Padding = "none"
 
     def forward(self, batch: PackedBatch) -> NDArray[np.float32]:
         return batch.lengths.astype(np.float32)[:, None]

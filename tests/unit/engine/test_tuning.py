@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tamis.engine import tuning
 from tamis.engine.collate import PackedBatch
 from tamis.engine.loading import load_model
+from tamis.engine.padding import Padding
 from tamis.engine.tuning import (
     BUDGETS,
     TUNING_FILE,
@@ -27,6 +28,7 @@ class CountingRuntime:
     device = "cpu"
     dtype = "float32"
     max_batch_tokens = 1024
+    padding: Padding = "none"
 
     def __init__(self) -> None:
         self.sizes: list[int] = []

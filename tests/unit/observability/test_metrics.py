@@ -1,6 +1,5 @@
+from tamis.errors import QueueFullError
 from tamis.observability.metrics import Metrics
-from tamis.scheduler.execution import BatchReport
-from tamis.scheduler.scheduler import SchedulerStatistics
 from tamis.types import Usage
 
 
@@ -23,24 +22,19 @@ def test_usage_adds_up() -> None:
     assert "tamis_truncated_pairs_total 2.0" in lines(metrics)
 
 
-def test_a_batch_is_measured_in_pairs_tokens_requests_and_seconds() -> None:
+def test_every_error_begins_at_0_so_that_a_rate_sees_the_first() -> None:
     metrics = Metrics()
-    metrics.batches.batch_done(BatchReport(n_pairs=5, n_tokens=300, n_jobs=3, seconds=0.07))
-    assert {
-        "tamis_batch_pairs_sum 5.0",
-        "tamis_batch_tokens_sum 300.0",
-        "tamis_batch_requests_sum 3.0",
-        "tamis_batch_duration_seconds_sum 0.07",
-    } <= set(lines(metrics))
+    assert 'tamis_errors_total{code="queue_full"} 0.0' in lines(metrics)
+    metrics.observe_error(QueueFullError.code)
+    assert 'tamis_errors_total{code="queue_full"} 1.0' in lines(metrics)
 
 
-def test_the_queue_is_read_when_metrics_are_asked_for() -> None:
+def test_refusals_and_callers_who_left_are_counted() -> None:
     metrics = Metrics()
-    statistics = SchedulerStatistics(running=True, n_queued_jobs=1, n_tokens=10)
-    metrics.watch_queue(lambda: statistics)
-    assert "tamis_queue_tokens 10.0" in lines(metrics)
-    statistics = SchedulerStatistics(running=True, n_queued_jobs=2, n_tokens=20)
-    assert {"tamis_queue_tokens 20.0", "tamis_queue_requests 2.0"} <= set(lines(metrics))
+    metrics.observe_refusal("unauthorized")
+    metrics.observe_cancelled()
+    assert 'tamis_refusals_total{reason="unauthorized"} 1.0' in lines(metrics)
+    assert "tamis_cancelled_requests_total 1.0" in lines(metrics)
 
 
 def test_two_servers_in_one_process_count_apart() -> None:
@@ -49,7 +43,14 @@ def test_two_servers_in_one_process_count_apart() -> None:
     assert "tamis_pairs_total 0.0" in lines(other)
 
 
-def test_every_metric_is_tamis_own_and_has_a_help_text() -> None:
+def test_every_metric_is_tamis_own_or_the_processs_and_has_a_help_text() -> None:
     helps = [line.split(maxsplit=3) for line in lines(Metrics()) if line.startswith("# HELP")]
-    assert helps
-    assert all(name.startswith("tamis_") and text for _, _, name, text in helps)
+    assert len(helps) > 40
+    assert all(name.startswith(("tamis_", "process_")) and text for _, _, name, text in helps)
+
+
+def test_units_stand_in_the_names_and_are_base_units() -> None:
+    names = [line.split()[2] for line in lines(Metrics()) if line.startswith("# TYPE")]
+    assert not [
+        name for name in names if name.endswith(("_ms", "_millis", "_mb", "_kb", "_minutes"))
+    ]

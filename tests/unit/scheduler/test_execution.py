@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tamis.engine.backend import Fault
+from tamis.engine.padding import Padding
 from tamis.engine.pairs import EncodedPair, Logits
 from tamis.errors import (
     DeviceLostError,
@@ -16,7 +17,7 @@ from tamis.errors import (
     ShuttingDownError,
     UnscorableDocumentError,
 )
-from tamis.scheduler.execution import FAILURES_UNTIL_STAND_IN, BatchRunner, Observer
+from tamis.scheduler.execution import FAILURES_UNTIL_STAND_IN, BatchReport, BatchRunner, Observer
 from tamis.scheduler.jobs import Entry, Job
 from tamis.testing import FakeBackend, WordTokenizer, fake_logit
 
@@ -443,3 +444,22 @@ def test_pairs_nobody_waits_for_any_more_are_left_out() -> None:
     BatchRunner(backend, max_batch_tokens=BUDGET).run(entries_of(gone, stays))
 
     assert backend.batches == [list(stays.pairs)]
+
+
+@pytest.mark.parametrize(("fills_up_to", "n_padding"), [("none", 0), ("longest", 2)])
+def test_a_report_counts_what_is_computed_and_what_is_padded(
+    fills_up_to: Padding, n_padding: int
+) -> None:
+    class Padded(FakeBackend):
+        padding = fills_up_to
+
+    class Keeping(Observer):
+        def batch_done(self, report: BatchReport) -> None:
+            reports.append(report)
+
+    reports: list[BatchReport] = []
+    job = job_of("a bear", "a cat and a")
+    BatchRunner(Padded(), max_batch_tokens=BUDGET, observer=Keeping()).run(entries_of(job))
+    (report,) = reports
+    assert report.n_computed_tokens == report.n_tokens == job.n_tokens
+    assert report.n_padding_tokens == n_padding

@@ -148,6 +148,14 @@ def choose_attention(
     return attend_in_buckets(getattr(torch, dtype))
 
 
+def fills_up(
+    dtype: str, capability: tuple[int, int] | None, head_size: int, kernel: VarlenKernel | None
+) -> bool:
+    """Whether the strategy that `choose_attention` takes pads sequences, in buckets."""
+    together = kernel is not None and capability and _varlen_takes(dtype, capability, head_size)
+    return capability is not None and not together
+
+
 def varlen_kernel() -> VarlenKernel | None:
     """The variable-length attention of torch; None in a torch that has none.
 

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tamis.engine.collate import PackedBatch
+from tamis.engine.padding import Padding
 
 
 class Runtime(Protocol):
@@ -24,6 +25,11 @@ class Runtime(Protocol):
     @property
     def max_batch_tokens(self) -> int:
         """The token budget of one forward pass that suits it here."""
+        ...
+
+    @property
+    def padding(self) -> Padding:
+        """What its attention fills sequences of unlike lengths up to."""
         ...
 
     def forward(self, batch: PackedBatch) -> NDArray[np.float32]:

@@ -3,7 +3,7 @@
 A kernel that wants a rectangle runs once a bucket; what it computes on padding is bounded.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,13 +39,13 @@ def sort_into_buckets(
         most_padding: See `MOST_PADDING`; with 0 only equal lengths share a bucket.
     """
     starts, lengths = cu_seqlens[:-1].astype(np.intp), np.diff(cu_seqlens)
-    order = np.argsort(-lengths, kind="stable")
-    buckets: list[Bucket] = []
-    while len(order):
-        fit = _n_that_fit(lengths[order], most_padding)
-        buckets.append(_fill(order[:fit], starts, lengths))
-        order = order[fit:]
-    return buckets
+    return [_fill(group, starts, lengths) for group in _groups(lengths, most_padding)]
+
+
+def padding_in_buckets(lengths: NDArray[np.int32], *, most_padding: float = MOST_PADDING) -> int:
+    """Places that are padding when sequences of such lengths, (n_sequences,), are so sorted."""
+    groups = _groups(lengths, most_padding)
+    return sum(len(group) * int(lengths[group[0]]) for group in groups) - int(lengths.sum())
 
 
 def places_of_sequences(buckets: Sequence[Bucket]) -> NDArray[np.intp]:
@@ -58,6 +58,15 @@ def places_of_tokens(buckets: Sequence[Bucket]) -> NDArray[np.intp]:
     tokens = np.concatenate([bucket.tokens[bucket.filled] for bucket in buckets])
     filled = np.concatenate([bucket.filled.ravel() for bucket in buckets])
     return np.flatnonzero(filled)[np.argsort(tokens)]
+
+
+def _groups(lengths: NDArray[np.int32], most_padding: float) -> Iterator[NDArray[np.intp]]:
+    """Which sequences share a bucket, longest first."""
+    order = np.argsort(-lengths, kind="stable")
+    while len(order):
+        fit = _n_that_fit(lengths[order], most_padding)
+        yield order[:fit]
+        order = order[fit:]
 
 
 def _n_that_fit(lengths: NDArray[np.int32], most_padding: float) -> int:

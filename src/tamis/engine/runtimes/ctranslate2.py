@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tamis.engine.collate import PackedBatch
+from tamis.engine.padding import Padding
 from tamis.errors import InferenceError, RuntimeUnavailableError
 
 
@@ -46,6 +47,8 @@ class CTranslate2Runtime:
         self.device = device
         self.dtype = dtype
         self.max_batch_tokens = max_batch_tokens
+        # its linear layers drop padding, but for float16 on a GPU; its attention keeps it
+        self.padding: Padding = "longest"
         self._reads_tokens = reads_tokens
         try:
             self._encoder: ctranslate2.Encoder | None = ctranslate2.Encoder(

@@ -18,7 +18,14 @@ from torch import Tensor
 from tamis.engine.checkpoint import Activation, Checkpoint
 from tamis.engine.collate import PackedBatch
 from tamis.engine.device import HALF_PRECISION, cpu_computes
-from tamis.engine.runtimes.attention import Spans, Strategy, choose_attention, varlen_kernel
+from tamis.engine.padding import Padding
+from tamis.engine.runtimes.attention import (
+    Spans,
+    Strategy,
+    choose_attention,
+    fills_up,
+    varlen_kernel,
+)
 from tamis.engine.runtimes.transfer import fetch, put
 from tamis.engine.tuning import DEFAULT_BATCH_TOKENS
 from tamis.engine.weights import Weights
@@ -97,7 +104,8 @@ class TorchRuntime:
         self._layers = [read.layer(f"encoder.layer.{n}") for n in range(checkpoint.n_layers)]
         self._pooler = None if reads_tokens else read.pooler(checkpoint.family.pooler)
         head_size = self._tokens.shape[1] // self._n_heads
-        self._attention = _attention_of(device, dtype, head_size)
+        self.padding: Padding
+        self._attention, self.padding = _attention_of(device, dtype, head_size)
 
     @torch.inference_mode()
     def forward(self, batch: PackedBatch) -> NDArray[np.float32]:
@@ -181,7 +189,8 @@ class _Reader:
         )
 
 
-def _attention_of(device: str, dtype: str, head_size: int) -> Strategy:
+def _attention_of(device: str, dtype: str, head_size: int) -> tuple[Strategy, Padding]:
     capability = torch.cuda.get_device_capability() if device == "cuda" else None
     kernel = varlen_kernel() if torch.backends.cuda.is_flash_attention_available() else None
-    return choose_attention(dtype, capability, head_size, kernel)
+    told = (dtype, capability, head_size, kernel)
+    return choose_attention(*told), "buckets" if fills_up(*told) else "none"

@@ -16,6 +16,7 @@ from tamis.engine.runtimes.attention import (
     attend_in_buckets,
     attend_together,
     choose_attention,
+    fills_up,
     varlen_kernel,
 )
 from tamis.engine.runtimes.buckets import sort_into_buckets
@@ -136,11 +137,13 @@ def test_a_mask_lies_in_memory_as_the_memory_efficient_kernel_wants_it(
 
 def test_on_a_cpu_it_goes_sequence_by_sequence() -> None:
     assert choose_attention("float16", None, 64, documented_kernel) is attend_each
+    assert not fills_up("float16", None, 64, documented_kernel)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("size", [8, 64, 256])
 def test_one_kernel_in_half_precision_from_ampere_on(calls: Calls, dtype: str, size: int) -> None:
+    assert not fills_up(dtype, (8, 0), size, documented_kernel)
     attend = choose_attention(dtype, (8, 0), size, documented_kernel)(SPANS)
     attend(random_qkv(getattr(torch, dtype)))
     assert not calls.rows
@@ -160,6 +163,7 @@ def test_one_kernel_in_half_precision_from_ampere_on(calls: Calls, dtype: str, s
 def test_buckets_on_a_gpu_where_the_kernel_cannot_run(
     calls: Calls, dtype: str, capability: tuple[int, int], size: int, kernel: VarlenKernel | None
 ) -> None:
+    assert fills_up(dtype, capability, size, kernel)
     attend = choose_attention(dtype, capability, size, kernel)(SPANS)
     attend(random_qkv(getattr(torch, dtype)))
     assert len(calls.rows) == len(sort_into_buckets(EDGES))

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from tamis.engine.runtimes.buckets import (
     MOST_PADDING,
+    padding_in_buckets,
     places_of_sequences,
     places_of_tokens,
     sort_into_buckets,
@@ -62,3 +63,10 @@ def test_without_padding_equal_lengths_alone_share_a_bucket() -> None:
 
     assert [bucket.sequences.tolist() for bucket in buckets] == [[1, 4], [3], [0, 2]]
     assert all(bucket.filled.all() for bucket in buckets)
+
+
+@given(LENGTHS)
+def test_padding_is_counted_as_buckets_have_it(lengths: list[int]) -> None:
+    buckets = sort_into_buckets(edges(lengths))
+    n_padding = sum(int((~bucket.filled).sum()) for bucket in buckets)
+    assert padding_in_buckets(np.array(lengths, dtype=np.int32)) == n_padding

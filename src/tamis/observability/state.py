@@ -1,0 +1,66 @@
+"""How the server is: its model, its workers, its queue. Read whenever metrics are asked for."""
+
+import platform
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Info
+
+import tamis
+from tamis.scheduler.scheduler import SchedulerStatistics
+
+
+class StateMetrics:
+    """What is so at the moment, and which version says it."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._ready = Gauge("tamis_ready", "1 while /readyz answers 200", registry=registry)
+        self._stalled = Gauge(
+            "tamis_stalled", "1 while a model hangs in the server's own process", registry=registry
+        )
+        self._degraded = Gauge(
+            "tamis_degraded", "1 while the model does less than it could", registry=registry
+        )
+        self._worker_restarts = Counter(
+            "tamis_worker_restarts", "Workers started in place of one lost", registry=registry
+        )
+        self._workers_ready = Gauge(
+            "tamis_workers_ready", "Worker processes that answer", registry=registry
+        )
+        self._queue_tokens = Gauge(
+            "tamis_queue_tokens", "Tokens waiting or running", registry=registry
+        )
+        self._queue_limit = Gauge(
+            "tamis_queue_limit_tokens", "Tokens that may wait or run", registry=registry
+        )
+        self._queue_jobs = Gauge(
+            "tamis_queue_requests", "Requests with pairs still waiting", registry=registry
+        )
+        self._model = Info("tamis_model", "The model that is served", registry=registry)
+        build = Info("tamis_build", "The version that runs", registry=registry)
+        build.info({"version": tamis.__version__, "python": platform.python_version()})
+
+    def describe_model(self, *, name: str, runtime: str, device: str, dtype: str) -> None:
+        """Say which model is served, and where it runs."""
+        self._model.info({"name": name, "runtime": runtime, "device": device, "dtype": dtype})
+
+    def observe_worker_restart(self) -> None:
+        """Record a worker that is started in place of a lost one; from its thread."""
+        self._worker_restarts.inc()
+
+    def watch_life(self, *, is_ready: Callable[[], bool], is_stalled: Callable[[], bool]) -> None:
+        """Ask whether the server can answer."""
+        self._ready.set_function(is_ready)
+        self._stalled.set_function(is_stalled)
+
+    def watch_workers(self, n_ready: Callable[[], int]) -> None:
+        """Count the workers."""
+        self._workers_ready.set_function(n_ready)
+
+    def watch_queue(
+        self, statistics: Callable[[], SchedulerStatistics], *, max_tokens: int
+    ) -> None:
+        """Read the queue, which holds so many tokens at most."""
+        self._queue_limit.set(max_tokens)
+        self._queue_tokens.set_function(lambda: statistics().n_tokens)
+        self._queue_jobs.set_function(lambda: statistics().n_queued_jobs)
+        self._degraded.set_function(lambda: statistics().degraded is not None)
