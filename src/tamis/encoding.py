@@ -24,9 +24,13 @@ class EncodingThread:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="tamis-tokenizer")
 
     async def encode(
-        self, tokenizer: PairEncoder, request: RerankRequest, texts: Sequence[str]
+        self,
+        tokenizer: PairEncoder,
+        request: RerankRequest,
+        texts: Sequence[str],
+        indices: Sequence[int] | None = None,
     ) -> list[EncodedPair]:
-        """One pair for each of a request's texts, in order.
+        """One pair for each of a request's texts, in order; `indices` are their documents'.
 
         Raises:
             QueueFullError: too much text waits already.
@@ -40,6 +44,7 @@ class EncodingThread:
                     texts,
                     truncate=request.truncate,
                     truncation_side=request.truncation_side,
+                    indices=indices,
                 ),
             )
 

@@ -102,7 +102,9 @@ class ModelStage:
 
         async def compute(positions: list[int]) -> list[Outcome]:
             try:
-                pairs = await self._encode(request, [texts[p] for p in positions], terms)
+                pairs = await self._encode(
+                    request, [texts[p] for p in positions], terms, [chosen[p] for p in positions]
+                )
             except DeadlineExceededError as late:
                 if not terms.partial:
                     raise
@@ -135,13 +137,13 @@ class ModelStage:
         return "off" if self.scheduler.statistics().degraded == "stand_in" else asked
 
     async def _encode(
-        self, request: RerankRequest, texts: list[str], terms: Terms
+        self, request: RerankRequest, texts: list[str], terms: Terms, indices: list[int]
     ) -> list[EncodedPair]:
         self.scheduler.require_room(least_tokens(map(len, texts), self.max_length), terms)
         try:
             async with asyncio.timeout(_seconds_until(terms.deadline)):
                 with self.timing.stage("encode"):
-                    pairs = await self.encoding.encode(self.tokenizer, request, texts)
+                    pairs = await self.encoding.encode(self.tokenizer, request, texts, indices)
         except TimeoutError:
             raise DeadlineExceededError("the time for this request was over") from None
         n_tokens, at_most = sum(pair.n_tokens for pair in pairs), self.max_request_tokens

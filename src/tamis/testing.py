@@ -67,6 +67,7 @@ class WordTokenizer:
         *,
         truncate: bool = True,
         truncation_side: TruncationSide = "right",
+        indices: Sequence[int] | None = None,
     ) -> list[EncodedPair]:
         """See `PairTokenizer.encode`.
 
@@ -77,7 +78,7 @@ class WordTokenizer:
         kept = query_ids[: self._max_length // 2]
         room = self._max_length - len(kept) - 4
         pairs: list[EncodedPair] = []
-        for index, document in enumerate(documents):
+        for index, document in zip(indices or range(len(documents)), documents, strict=True):
             ids = _word_ids(document)
             cut = len(ids) > room or len(query_ids) > len(kept)
             if cut and not truncate:

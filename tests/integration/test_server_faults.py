@@ -140,6 +140,15 @@ def test_a_document_the_model_fails_on_is_named_without_its_text_and_others_work
     assert_it_still_answers(fragile)
 
 
+def test_a_document_that_is_too_long_is_named_by_its_own_index(fragile: Served) -> None:
+    """Equal documents are computed once, and known ones not at all."""
+    assert fragile.rerank("q", ["known"]).status_code == 200
+    documents = ["known", "same", "same", "long " * 600]
+    answer = fragile.rerank("q", documents, truncate=False)
+    assert answer.status_code == 422
+    assert "document 3 " in answer.json()["error"]
+
+
 def test_an_error_that_nobody_foresaw_has_a_request_id_and_no_text() -> None:
     class BrokenTokenizer(WordTokenizer):
         def encode(self, query: str, *documents: Any, **options: Any) -> list[EncodedPair]:

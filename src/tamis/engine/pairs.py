@@ -69,8 +69,9 @@ class PairEncoder(Protocol):
         *,
         truncate: bool = True,
         truncation_side: TruncationSide = "right",
+        indices: Sequence[int] | None = None,
     ) -> list[EncodedPair]:
-        """One pair for each document, in order.
+        """One pair for each document, in order; `indices` is what the caller calls each.
 
         Raises:
             InvalidTextError: a text is not valid Unicode.

@@ -135,8 +135,9 @@ class PairTokenizer:
         *,
         truncate: bool = True,
         truncation_side: TruncationSide = "right",
+        indices: Sequence[int] | None = None,
     ) -> list[EncodedPair]:
-        """One pair for each document, in order.
+        """One pair for each document, in order; `indices` is what the caller calls each.
 
         The document is cut first; the query is kept whole up to half of `max_length`.
 
@@ -144,7 +145,8 @@ class PairTokenizer:
             InvalidTextError: a text is not valid Unicode.
             TextTooLongError: `truncate` is False and a text does not fit.
         """
-        _require_unicode(query, documents)
+        named = range(len(documents)) if indices is None else indices
+        _require_unicode(query, documents, named)
         room = self._template.query_room(self._max_length)
         ((query_ids, query_cut),) = self._ids([query], room, "right")
         start = self._template.start(query_ids)
@@ -154,7 +156,7 @@ class PairTokenizer:
             for ids, cut in self._ids(documents, room, truncation_side)
         ]
         if not truncate:
-            _refuse_truncated(pairs, self._max_length)
+            _refuse_truncated(pairs, self._max_length, named)
         return pairs
 
     def spans(self, text: str, n_tokens: int) -> list[tuple[int, int]]:
@@ -377,8 +379,10 @@ def _join(*parts: TokenSequence) -> TokenSequence:
     )
 
 
-def _refuse_truncated(pairs: Sequence[EncodedPair], max_length: int) -> None:
-    for index, pair in enumerate(pairs):
+def _refuse_truncated(
+    pairs: Sequence[EncodedPair], max_length: int, indices: Sequence[int]
+) -> None:
+    for index, pair in zip(indices, pairs, strict=True):
         if pair.truncated:
             raise TextTooLongError(
                 f"query and document {index} have more than {max_length} tokens together, "
@@ -386,9 +390,9 @@ def _refuse_truncated(pairs: Sequence[EncodedPair], max_length: int) -> None:
             )
 
 
-def _require_unicode(query: str, documents: Sequence[str]) -> None:
+def _require_unicode(query: str, documents: Sequence[str], indices: Sequence[int]) -> None:
     """All of each text counts, what will be cut of it too: it may go back to the caller."""
-    names = ["query", *(f"document {index}" for index in range(len(documents)))]
+    names = ["query", *(f"document {index}" for index in indices)]
     for name, text in zip(names, [query, *documents], strict=True):
         try:
             text.encode("utf-8")
