@@ -146,7 +146,7 @@ class PairTokenizer:
             TextTooLongError: `truncate` is False and a text does not fit.
         """
         named = range(len(documents)) if indices is None else indices
-        _require_unicode(query, documents, named)
+        _require_unicode([query, *documents], ["query", *(f"document {n}" for n in named)])
         room = self._template.query_room(self._max_length)
         ((query_ids, query_cut),) = self._ids([query], room, "right")
         start = self._template.start(query_ids)
@@ -379,9 +379,7 @@ def _join(*parts: TokenSequence) -> TokenSequence:
     )
 
 
-def _refuse_truncated(
-    pairs: Sequence[EncodedPair], max_length: int, indices: Sequence[int]
-) -> None:
+def _refuse_truncated(pairs: list[EncodedPair], max_length: int, indices: Sequence[int]) -> None:
     for index, pair in zip(indices, pairs, strict=True):
         if pair.truncated:
             raise TextTooLongError(
@@ -390,10 +388,9 @@ def _refuse_truncated(
             )
 
 
-def _require_unicode(query: str, documents: Sequence[str], indices: Sequence[int]) -> None:
+def _require_unicode(texts: Sequence[str], names: Sequence[str]) -> None:
     """All of each text counts, what will be cut of it too: it may go back to the caller."""
-    names = ["query", *(f"document {index}" for index in indices)]
-    for name, text in zip(names, [query, *documents], strict=True):
+    for name, text in zip(names, texts, strict=True):
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
