@@ -31,9 +31,9 @@ Defaults below are those of a Linux user without variables; `~` is the home fold
 """
 CLI_HEAD = """# Command line
 
-What `--help` says, for every verb. Exit codes: 0 done, 2 wrong usage, 65 input that cannot be used,
-69 the model hub does not answer, 70 a failure of tamis's own, 78 a model or a setting that cannot
-be used.
+What `--help` says, for every verb. Exit codes: 0 done, 1 a line was crossed (`baseline compare`),
+2 wrong usage, 65 input that cannot be used, 69 the model hub or the cache does not answer, 70 a
+failure of tamis's own, 78 a model or a setting that cannot be used.
 """
 NUMERICS_HEAD = """# Numerics
 
@@ -80,6 +80,13 @@ VERBS = [
     ["models", "convert"],
     ["models", "tune"],
     ["models", "calibrate"],
+    ["keys"],
+    ["cache"],
+    ["cache", "stats"],
+    ["cache", "clear"],
+    ["baseline"],
+    ["baseline", "record"],
+    ["baseline", "compare"],
 ]
 
 
