@@ -68,7 +68,7 @@ def growth(url: str, pid: int) -> float:
     return float(slope) * 10_000
 
 
-QUIET = ("--server.port", "0", "--log.level", "info")
+QUIET = ("--server.port", "0", "--log.level", "info", "--cache.memory-bytes", "0")
 
 
 def test_row_35_the_server_does_not_grow(shell: Shell, tiny_model: Path) -> None:
