@@ -87,6 +87,26 @@ layers that are not: its operations count as the others' do in the columns of op
 longer.
 """
 
+OVERHEAD = """
+## What the server adds
+
+`benchmarks.server_overhead`: tamis-mini asked in Python, behind a server, and behind a server that has
+it in a worker process, in turn, medians. Aims: at most 3% and, for one pair, 3 ms.
+
+"""
+CACHE = """
+## The cache of scores
+
+`benchmarks.cache`: requests of {n_warm} documents of the RAG mix to tamis-mini, all of whose pairs are
+kept, beside a server that computes them; {callers} callers for requests a second, one for the time of
+one. Aims: 100 times the throughput, 5 ms in process, 10 ms through Redis.
+
+"""
+CACHE_NOTE = """
+New requests ({n_cold} of {cold_documents} documents) took {memory:+.1f}% (memory) and {redis:+.1f}% (Redis)
+of the time that they take without a cache, in sum: nothing that this machine can measure. Aim: 2%.
+"""
+
 
 def performance_page() -> str:
     """The page."""
@@ -106,6 +126,9 @@ def performance_page() -> str:
         _stages(),
         HTTP.format(infinity=http["infinity_versions"]["infinity-emb"]),
         _http(http),
+        OVERHEAD,
+        _overhead(_saved("server_overhead")["measured"]["requests"]),
+        *_cache(_saved("cache")["measured"]),
         MEMORY,
         _memory(_saved("memory_and_start")["measured"]),
         MEMORY_NOTE,
@@ -175,6 +198,37 @@ def _http(measured: dict[str, Any]) -> str:
         for name, found in measured[f"concurrency {callers}"].items()
     ]
     return _table(["callers", "", "pairs/s", "times", "median answer", "of the peer's"], rows)
+
+
+def _overhead(measured: dict[str, Any]) -> str:
+    rows: list[list[str]] = []
+    for n_documents, found in measured.items():
+        engine = found["p50_seconds"]["engine"]
+        added = [
+            f"{found['added'][way]['p50_added_ms']:+.1f} ms, "
+            f"{found['added'][way]['p50_added_percent']:+.1f}%"
+            for way in ("server beside engine", "server with a worker beside server")
+        ]
+        rows.append([n_documents, f"{engine:.3f} s", *added])
+    return _table(["documents", "engine", "the server adds", "a worker adds to that"], rows)
+
+
+def _cache(measured: dict[str, Any]) -> tuple[str, str, str]:
+    cold, warm = measured["cold"], measured["warm"]
+    rows = [
+        (
+            name,
+            f"{1000 * warm['p50_seconds'][name]:,.1f} ms",
+            f"{warm['requests_per_second'][name]:,.2f}",
+            f"{warm['times_the_throughput'].get(name, 1):,.0f}",
+        )
+        for name in ("no cache", "memory", "redis")
+    ]
+    note = CACHE_NOTE.format(
+        n_cold=cold["requests"], cold_documents=cold["documents"], **cold["total_added_percent"]
+    )
+    head = CACHE.format(n_warm=warm["documents"], callers=warm["callers"])
+    return head, _table(["", "median answer", "requests/s", "times"], rows), note
 
 
 def _memory(measured: dict[str, Any]) -> str:
