@@ -90,21 +90,22 @@ longer.
 OVERHEAD = """
 ## What the server adds
 
-`benchmarks.server_overhead`: tamis-mini asked in Python, behind a server, and behind a server that has
-it in a worker process, in turn, medians. Aims: at most 3% and, for one pair, 3 ms.
+`benchmarks.server_overhead`: tamis-mini asked in Python, behind a server, and behind a server that
+has it in a worker process, in turn, medians. Aims: at most 3% and, for one pair, 3 ms.
 
 """
 CACHE = """
 ## The cache of scores
 
-`benchmarks.cache`: requests of {n_warm} documents of the RAG mix to tamis-mini, all of whose pairs are
-kept, beside a server that computes them; {callers} callers for requests a second, one for the time of
-one. Aims: 100 times the throughput, 5 ms in process, 10 ms through Redis.
+`benchmarks.cache`: requests of {n_warm} documents of the RAG mix to tamis-mini, all of whose pairs
+are kept, beside a server that computes them; {callers} callers for requests a second, one for the
+time of one. Aims: 100 times the throughput, 5 ms in process, 10 ms through Redis.
 
 """
 CACHE_NOTE = """
-New requests ({n_cold} of {cold_documents} documents) took {memory:+.1f}% (memory) and {redis:+.1f}% (Redis)
-of the time that they take without a cache, in sum: nothing that this machine can measure. Aim: 2%.
+New requests ({n_cold} of {cold_documents} documents) took {memory:+.1f}% (memory) and
+{redis:+.1f}% (Redis) more time than without a cache, in sum: nothing that this machine can tell
+from noise. Aim: 2%.
 """
 
 
