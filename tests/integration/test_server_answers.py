@@ -209,7 +209,7 @@ def test_the_two_models_of_a_cascade_never_compute_at_once() -> None:
     }
     options = Settings.model_validate({"cascade": {"keep": 1}, "model": {"name": "dear"}})
     with (
-        serving(options, load=lambda held: models[held.name]) as server,
+        serving(options, load=lambda held: replace(models[held.name], name=held.name)) as server,
         ThreadPoolExecutor(2) as callers,
     ):
         one = callers.submit(server.rerank, "one", ["a", "b"])
