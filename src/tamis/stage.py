@@ -18,7 +18,7 @@ from tamis.errors import DeadlineExceededError, RequestTooLargeError, TamisError
 from tamis.scheduler.jobs import Terms
 from tamis.scheduler.scheduler import Scheduler, SchedulerStatistics
 from tamis.timing import StageObserver
-from tamis.types import CacheUse, RerankRequest
+from tamis.types import RerankRequest
 
 MOST_CHARACTERS_PER_TOKEN = 16
 """On the average of a text: XLM-R's longest piece. An estimate must not refuse what would fit."""
@@ -123,7 +123,9 @@ class ModelStage:
             keys,
             compute,
             deadline=terms.deadline,
-            use=self._use(request.cache),
+            priority=terms.priority,
+            use="off" if self._is_stood_in_for() else request.cache,
+            keeps=lambda: not self._is_stood_in_for(),  # it may have been lost meanwhile
             usable=lambda score: request.truncate or not score.truncated,
         )
         return _collected(answered, partial=terms.partial)
@@ -132,9 +134,9 @@ class ModelStage:
         """Where the scheduler stands now."""
         return self.scheduler.statistics()
 
-    def _use(self, asked: CacheUse) -> CacheUse:
+    def _is_stood_in_for(self) -> bool:
         """What another device than the model's own computes is not kept for later."""
-        return "off" if self.scheduler.statistics().degraded == "stand_in" else asked
+        return self.scheduler.statistics().degraded == "stand_in"
 
     async def _encode(
         self, request: RerankRequest, texts: list[str], terms: Terms, indices: list[int]

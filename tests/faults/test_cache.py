@@ -123,6 +123,25 @@ def test_all_that_is_kept_is_answered_when_the_queue_is_full_and_the_model_busy(
         assert running.result().status_code == 200
 
 
+def test_an_urgent_request_does_not_wait_for_a_later_one_that_has_the_same_pair() -> None:
+    gate = Gate()
+    backend = FaultyBackend(gate)
+    with serving_cached(backend) as server, ThreadPoolExecutor(3) as pool:
+        running = pool.submit(server.rerank, "q", ["first"])
+        assert gate.reached.wait(60)
+        n_tokens = server.metric("tamis_queue_tokens")
+        later = pool.submit(server.rerank, "q", ["a bear", "another"], priority=900)
+        until(lambda: server.metric("tamis_queue_tokens") > n_tokens)
+        n_tokens = server.metric("tamis_queue_tokens")
+        urgent = pool.submit(server.rerank, "q", ["a bear"])
+        until(lambda: server.metric("tamis_queue_tokens") > n_tokens)
+        gate.opened.set()
+        for answer, texts in ((running, ["first"]), (later, ["a bear", "another"])):
+            assert logits_of(answer.result().json()) == alone("q", texts)
+        assert logits_of(urgent.result().json()) == alone("q", ["a bear"])
+        assert server.rerank("q", ["a bear"]).json()["usage"]["cached_pairs"] == 1
+
+
 @pytest.mark.parametrize(
     ("fields", "headers", "n_computed"),
     [

@@ -209,7 +209,7 @@ def lost(_: object) -> None:
 
 def test_row_37_a_gpu_that_is_lost_is_stood_in_for_by_the_cpu() -> None:
     gpu, cpu = FaultyBackend(place=Place("cuda", "float16")), FaultyBackend()
-    with serving_on(gpu, on_cpu=cpu) as server:
+    with serving_on(gpu, on_cpu=cpu, cache={}) as server:
         assert server.rerank("q", ["before"]).status_code == 200
         gpu._before_forward = lost
         answers = [server.rerank("q", ["a", "b"]) for _ in range(6)]
@@ -225,6 +225,7 @@ def test_row_37_a_gpu_that_is_lost_is_stood_in_for_by_the_cpu() -> None:
         assert (ready.status_code, ready.json()["degraded"]) == (200, "stand_in")
         assert server.metric("tamis_degraded") == 1
         assert server.metric("tamis_stand_ins_total") == 1
+        assert server.metric("tamis_cache_entries", store="memory") == 1  # "before"
 
 
 def test_row_38_a_model_that_scores_as_it_did_starts_again(shell: Shell, converted: Path) -> None:

@@ -153,8 +153,9 @@ async def test_a_pair_that_cannot_be_scored_is_not_kept_and_fails_each_by_itself
     assert set(store.entries) == {A}
 
 
-async def test_waiting_for_another_ends_at_the_deadline(through: ReadThrough) -> None:
-    model = Model()
+async def test_waiting_for_another_ends_at_the_deadline_and_counts_for_nothing() -> None:
+    model, tally = Model(), Tally()
+    through = ReadThrough(ScoreCache([], secret=b"s", observer=tally))
     model.gate.clear()
     owner = asyncio.create_task(through.scores([A], model.compute, deadline=NEVER))
     await until(lambda: len(model.asked) == 1)
@@ -162,8 +163,53 @@ async def test_waiting_for_another_ends_at_the_deadline(through: ReadThrough) ->
     (answer,) = await through.scores([A], model.compute, deadline=time.monotonic() + 0.02)
 
     assert isinstance(answer.outcome, DeadlineExceededError)
+    assert tally.n_waited == 0
     model.gate.set()
     assert logits(await owner) == [0.0]
+
+
+async def test_nobody_waits_for_one_that_goes_later_and_whoever_comes_then_waits_for_the_first(
+    through: ReadThrough,
+) -> None:
+    slow, fast = Model(), Model()
+    slow.gate.clear()
+    fast.gate.clear()
+
+    def start(model: Model, priority: int) -> asyncio.Task[list[Answered]]:
+        return asyncio.create_task(
+            through.scores([A], model.compute, deadline=NEVER, priority=priority)
+        )
+
+    late = start(slow, 900)
+    await until(lambda: bool(slow.asked))
+    early = start(fast, 0)
+    await until(lambda: bool(fast.asked))
+    slow.gate.set()
+    await late  # which leaves to the other what is the other's
+    third = start(slow, 0)
+    await asyncio.sleep(0)
+    fast.gate.set()
+
+    assert [logits(await one) for one in (early, third)] == [[0.0]] * 2
+    assert (slow.asked, fast.asked) == ([[0]], [[0]])
+    assert through._flights == {}
+
+
+async def test_what_must_not_be_kept_by_the_time_it_is_computed_is_not(
+    through: ReadThrough, store: DictStore
+) -> None:
+    model = Model()
+    model.gate.clear()
+    may_keep = True
+    asked = asyncio.create_task(
+        through.scores([A], model.compute, deadline=NEVER, keeps=lambda: may_keep)
+    )
+    await until(lambda: bool(model.asked))
+    may_keep = False
+    model.gate.set()
+
+    assert logits(await asked) == [0.0]
+    assert store.entries == {}
 
 
 @pytest.mark.parametrize(("use", "is_kept"), [("refresh", True), ("off", False)])
