@@ -151,13 +151,14 @@ def test_an_urgent_request_does_not_wait_for_a_later_one_that_has_the_same_pair(
         ({}, {"cache-control": "no-store"}, 3),
         ({}, {"Cache-Control": "Private, No-Cache"}, 3),
         ({}, {"cache-control": "max-age=0"}, 3),
+        ({}, [("cache-control", "max-age=60"), ("cache-control", "no-cache")], 3),
     ],
 )
 def test_a_caller_may_want_no_kept_score(
     server: Served,
     backend: FaultyBackend,
     fields: dict[str, Any],
-    headers: dict[str, str],
+    headers: dict[str, str] | list[tuple[str, str]],
     n_computed: int,
 ) -> None:
     server.rerank("q", DOCUMENTS)

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -46,7 +46,7 @@ async def rerank(request: Request) -> Response:
                 model = context.life.model
                 require_within(call.request, limits, model.max_length if model else None)
                 asked = _within_header(call.request, request.headers.get(TIMEOUT_HEADER))
-                asked = _with_cache_control(asked, request.headers.get(CACHE_HEADER))
+                asked = _with_cache_control(asked, request.headers.getlist(CACHE_HEADER))
             result = await _answer(context.life.service, asked, request)
     except ClientDisconnect:
         context.metrics.observe_cancelled()
@@ -117,9 +117,9 @@ def _within_header(request: RerankRequest, header: str | None) -> RerankRequest:
     return replace(request, timeout_seconds=seconds)
 
 
-def _with_cache_control(request: RerankRequest, header: str | None) -> RerankRequest:
-    """The request, with what a Cache-Control header (RFC 9111) leaves the cache."""
-    directives = {part.strip().lower() for part in (header or "").split(",")}
+def _with_cache_control(request: RerankRequest, headers: Sequence[str]) -> RerankRequest:
+    """The request, with what its Cache-Control headers (RFC 9111) leave the cache."""
+    directives = {part.strip().lower() for part in ",".join(headers).split(",")}
     if "no-store" in directives or request.cache == "off":
         return replace(request, cache="off")
     if directives & {"no-cache", "max-age=0"}:
