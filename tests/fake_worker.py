@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn, cast
 
@@ -59,7 +60,8 @@ def load(_: ModelSettings, folder: Path) -> LoadedModel:
         wait_for_ever()
     while behaviour == "waits" and not (folder / GO).exists():
         time.sleep(0.01)  # another process makes the file
-    return model_on(Misbehaving(behaviour))
+    model = model_on(Misbehaving(behaviour))
+    return replace(model, digest="other") if behaviour == "has other files" else model
 
 
 class Misbehaving(FakeBackend):

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -62,6 +62,8 @@ class ModelStage:
 
     Attributes:
         keys: Of this model's pairs.
+        is_as_keyed: Whether what computes is what the keys were made for: a worker may come back
+            with other files, or on another device.
         max_length: Tokens it reads of a pair.
         max_request_tokens: Tokens of one request's pairs; None for no bound but the queue's.
         timing: Hears how long tokenizing takes.
@@ -75,6 +77,7 @@ class ModelStage:
     keys: PairKeys
     max_length: int
     max_request_tokens: int | None = None
+    is_as_keyed: Callable[[], bool] = lambda: True
     timing: StageObserver = field(default_factory=StageObserver)
 
     async def score(
@@ -124,8 +127,8 @@ class ModelStage:
             compute,
             deadline=terms.deadline,
             priority=terms.priority,
-            use="off" if self._is_stood_in_for() else request.cache,
-            keeps=lambda: not self._is_stood_in_for(),  # it may have been lost meanwhile
+            use=request.cache if self._is_itself() else "off",
+            keeps=self._is_itself,  # it may have been lost meanwhile
             usable=lambda score: request.truncate or not score.truncated,
         )
         return _collected(answered, partial=terms.partial)
@@ -134,9 +137,9 @@ class ModelStage:
         """Where the scheduler stands now."""
         return self.scheduler.statistics()
 
-    def _is_stood_in_for(self) -> bool:
-        """What another device than the model's own computes is not kept for later."""
-        return self.scheduler.statistics().degraded == "stand_in"
+    def _is_itself(self) -> bool:
+        """What another device than the model's own computes, or another model, is not kept."""
+        return self.scheduler.statistics().degraded != "stand_in" and self.is_as_keyed()
 
     async def _encode(
         self, request: RerankRequest, texts: list[str], terms: Terms, indices: list[int]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -44,12 +45,13 @@ def serve(folder: Path) -> Iterator[Serve]:
     """A server whose workers behave as a plan says."""
     with ExitStack() as stack:
 
-        def start(*plan: str, n_workers: int = 1, ready: bool = True) -> Served:
+        def start(*plan: str, n_workers: int = 1, ready: bool = True, **more: Any) -> Served:
             write_plan(folder, *plan)
             sections = NO_CACHE | {
                 "model": {"name": str(folder)},
                 "scheduler": {"workers": n_workers, "stall_seconds": 0.5},
             }
+            sections |= more
             server: AbstractContextManager[Served] = serving(
                 Settings.model_validate(sections), command=COMMAND, ready=ready
             )
@@ -99,6 +101,23 @@ def test_row_12_a_worker_that_is_killed_makes_the_server_unready_until_the_next_
         assert waiting.result(30) == before
     until(lambda: is_ready(server))
     assert server.metric("tamis_workers_ready") == 1
+
+
+def test_what_a_worker_that_found_other_files_computes_is_not_kept_for_the_old_ones(
+    serve: Serve, folder: Path
+) -> None:
+    server = serve("answers", "has other files", cache={})
+    cached = [cached_pairs(server) for _ in range(2)]
+    os.kill(lives(folder)[0], signal.SIGKILL)
+    until(lambda: server.metric("tamis_worker_restarts_total") == 1 and is_ready(server))
+    cached += [cached_pairs(server, [*DOCUMENTS, "new"]) for _ in range(2)]
+    assert cached == [0, len(DOCUMENTS), 0, 0]
+    assert server.metric("tamis_cache_entries", store="memory") == len(DOCUMENTS)
+
+
+def cached_pairs(server: Served, documents: Sequence[str] = DOCUMENTS) -> int:
+    usage: dict[str, int] = server.rerank("what is a panda", documents).json()["usage"]
+    return usage["cached_pairs"]
 
 
 def test_row_12_of_two_workers_one_is_killed_and_the_other_answers(

@@ -34,6 +34,7 @@ from tamis.settings import ModelSettings, Settings, first_stage_settings
 from tamis.stage import ModelStage
 from tamis.timing import StageObserver
 from tamis.workers.backend import Limits
+from tamis.workers.channel import Ready
 from tamis.workers.crew import TokenizerLoader, WorkerCrew
 from tamis.workers.patience import Patience, WatchedBackend
 from tamis.workers.process import WORKER_COMMAND
@@ -251,14 +252,15 @@ class ModelLife:
         encoding: EncodingThread,
         read_through: ReadThrough,
     ) -> ModelStage:
-        identity = (model.name, model.digest, model.runtime, model.device, model.dtype)
+        identity = _identity(model)
         return ModelStage(
             model.name,
             model.tokenizer,
             self._schedule(model, settings),
             encoding,
             read_through,
-            PairKeys(secret_of(self._settings.cache), (*identity, str(model.max_length))),
+            PairKeys(secret_of(self._settings.cache), identity),
+            is_as_keyed=lambda: all(_identity(one) == identity for one in _computing(model)),
             max_length=model.max_length,
             max_request_tokens=self._settings.limits.max_request_tokens,
             timing=self.timing,
@@ -331,6 +333,18 @@ class ModelLife:
         spare = self._hire(settings, 1, read_tokenizer=lambda _settings, _folder: crew.tokenizer)
         spare.open()
         return spare.backends[0]
+
+
+def _identity(one: Model | Ready) -> tuple[str, ...]:
+    """What decides a logit beside the texts."""
+    return (one.name, one.digest, one.runtime, one.device, one.dtype, str(one.max_length))
+
+
+def _computing(model: Model) -> list[LoadedModel | Ready]:
+    """The model, or what each of its workers that has been up has said of it last."""
+    if isinstance(model, LoadedModel):
+        return [model]
+    return [worker.ready for worker in model.backends if worker.ready is not None]
 
 
 def _device_of(model: Model, runners: Sequence[BatchRunner]) -> Device:
