@@ -45,7 +45,7 @@ class StageScores:
         logits: NaN where there is none.
         n_tokens: Of each pair, as the model read it; 0 without a logit.
         truncated: Whether text of a pair was left out.
-        cached: Whether nothing was computed for it.
+        cached: Whether it has a logit for which nothing was computed.
         failures: Why a document has no logit, by position.
     """
 
@@ -180,6 +180,8 @@ def _collected(answered: Sequence[Answered], *, partial: bool) -> StageScores:
         logits=np.array([score.logit for score in scores], dtype=np.float32),
         n_tokens=np.array([score.n_tokens for score in scores], dtype=np.int64),
         truncated=np.array([score.truncated for score in scores], dtype=np.bool_),
-        cached=np.array([one.is_cached for one in answered], dtype=np.bool_),
+        cached=np.array(
+            [one.is_cached and isinstance(one.outcome, PairScore) for one in answered], np.bool_
+        ),
         failures=failures,
     )

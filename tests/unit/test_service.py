@@ -318,6 +318,17 @@ def refuse(*texts: str) -> Callable[[Sequence[EncodedPair]], None]:
     return check
 
 
+async def test_what_could_not_be_scored_does_not_count_as_kept() -> None:
+    service = serving(FakeBackend(refuse("bad")))
+    await service.rerank(RerankRequest(QUERY, ("good",)))
+
+    result = await service.rerank(RerankRequest(QUERY, ("bad", "bad", "fine"), partial=True))
+    await service.close()
+
+    assert [one.index for one in result.unscored] == [0, 1]
+    assert (result.usage.n_pairs, result.usage.n_cached) == (3, 0)
+
+
 async def test_without_partial_one_bad_document_fails_its_request_by_its_index() -> None:
     service = serving(FakeBackend(refuse("a bear")))
     await service.rerank(RerankRequest(QUERY, ("good",)))

@@ -42,7 +42,7 @@ def _redis_store(url: str, settings: CacheSettings, observer: CacheObserver | No
     from tamis.cache.redis import RedisStore
     from tamis.cache.redis_url import parse_redis_url
 
-    if settings.secret is None:
+    if not settings.secret:  # an empty one, as of a variable that nobody has filled, is none
         logger.warning("cache.secret is not set: who can write to the Redis can make up scores")
     return RedisStore(
         parse_redis_url(url),
@@ -55,4 +55,4 @@ def _redis_store(url: str, settings: CacheSettings, observer: CacheObserver | No
 def secret_of(settings: CacheSettings) -> bytes:
     """What keys are made under."""
     secret = settings.secret
-    return secret.get_secret_value().encode() if secret is not None else NO_SECRET
+    return secret.get_secret_value().encode() if secret else NO_SECRET
