@@ -96,12 +96,12 @@ class RotatingFile:
             return False
         if self._file.closed:  # it could not be opened again when it was last to be
             self._file = self._open()
-        start = self._file.tell()
+        start = self._end()
         if start and start + len(line) > self._max_bytes:
             self._file.close()
             self._path.replace(self._path.with_name(self._path.name + ".1"))
             self._file = self._open()
-            start = self._file.tell()
+            start = self._end()
         if self._file.write(line) != len(line):
             self._file.truncate(start)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -116,6 +116,10 @@ class RotatingFile:
         opened = FileIO(descriptor, "ab")
         opened.seek(0, os.SEEK_END)
         return opened
+
+    def _end(self) -> int:
+        """Where the next line begins: after a torn one was cut off, not where that one ended."""
+        return self._file.seek(0, os.SEEK_END)
 
 
 class RequestLog:

@@ -1,4 +1,5 @@
 import json
+import resource
 import stat
 import threading
 from collections.abc import Iterator
@@ -107,6 +108,22 @@ def test_a_file_that_is_there_is_gone_on_with(tmp_path: Path) -> None:
         file.write(content)
         file.close()
     assert (tmp_path / "l").read_bytes() == b"a\nb\n"
+
+
+def test_a_disk_that_fills_up_leaves_no_torn_line(tmp_path: Path) -> None:
+    file = RotatingFile(tmp_path / "l", 1000)
+    file.write(b"0123456789\n")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (15, before[1]))  # room for a part of a line
+    try:
+        for _ in range(2):
+            with pytest.raises(OSError, match="No space"):
+                file.write(b"abcdefghij\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    file.write(b"ABCDEFGHIJ\n")
+    file.close()
+    assert (tmp_path / "l").read_bytes() == b"0123456789\nABCDEFGHIJ\n"
 
 
 def test_a_disk_that_is_full_fails_nobody(caplog: pytest.LogCaptureFixture) -> None:
