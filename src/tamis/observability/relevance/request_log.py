@@ -7,6 +7,7 @@ import os
 import queue
 import random
 import secrets
+import stat
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -115,6 +116,8 @@ class RotatingFile:
         descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, OWN_EYES_ONLY)
         opened = FileIO(descriptor, "ab")
         opened.seek(0, os.SEEK_END)
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):  # one that was there may be open to others
+            os.fchmod(descriptor, OWN_EYES_ONLY)
         return opened
 
     def _end(self) -> int:

@@ -82,6 +82,13 @@ def test_only_its_owner_reads_it(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "l").stat().st_mode) == 0o600
 
 
+def test_a_file_that_others_could_read_is_its_owners_too(tmp_path: Path) -> None:
+    (tmp_path / "l").touch(0o644)
+    with log_to(tmp_path / "l", log_texts=True) as log:
+        log.offer(ranking(), RerankRequest("q", ()))
+    assert stat.S_IMODE((tmp_path / "l").stat().st_mode) == 0o600
+
+
 def test_files_are_bounded_and_every_line_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "l"
     file = RotatingFile(path, 1000)
