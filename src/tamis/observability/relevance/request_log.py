@@ -158,7 +158,7 @@ class RequestLog:
         self._has_texts = settings.log_texts
         self._key = (
             settings.log_key.get_secret_value().encode()
-            if settings.log_key is not None
+            if settings.log_key  # an empty one keeps nothing secret
             else secrets.token_bytes(32)
         )
         self._draw = draw

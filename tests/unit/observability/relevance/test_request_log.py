@@ -57,6 +57,15 @@ def test_digests_of_another_key_or_of_none_are_other_digests(tmp_path: Path) -> 
     assert len({line["query"] for line in lines(path)}) == 4
 
 
+def test_an_empty_key_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    for _ in range(2):
+        with log_to(path, log_key="") as log:
+            log.offer(ranking(), RerankRequest("q", ()))
+    first, second = lines(path)
+    assert first["query"] != second["query"]
+
+
 def test_texts_that_are_asked_for_are_there(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     with log_to(path, log_texts=True) as log:
