@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 MOST_WAITING_CHARACTERS = 16 * 2**20
 """Of texts that wait for the disk; a request beyond them is left out."""
+CHARACTERS_A_DOCUMENT = 100
+"""What a document counts for beside its text: its logit, and the objects around both."""
 CLOSE_SECONDS = 5.0
 """What a disk gets at the server's end."""
 OWN_EYES_ONLY = 0o600
@@ -182,7 +184,7 @@ class RequestLog:
         if self._draw() >= self._share:
             return
         texts = request.texts()
-        n_characters = len(request.query) + sum(map(len, texts))
+        n_characters = len(request.query) + sum(len(text) + CHARACTERS_A_DOCUMENT for text in texts)
         with self._turn:
             if self._n_waiting + n_characters > MOST_WAITING_CHARACTERS:
                 self._drop()

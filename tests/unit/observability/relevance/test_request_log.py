@@ -173,6 +173,24 @@ def test_what_a_slow_disk_cannot_take_is_left_out(
     assert len(lines(tmp_path / "l")) == 2
 
 
+def test_many_short_documents_take_no_more_room_than_long_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(request_log, "MOST_WAITING_CHARACTERS", 1000)
+    gate = threading.Event()
+    write = RotatingFile.write
+
+    def slow(self: RotatingFile, line: bytes) -> bool:
+        gate.wait(10)
+        return write(self, line)
+
+    monkeypatch.setattr(RotatingFile, "write", slow)
+    with log_to(tmp_path / "l") as log:
+        log.offer(ranking([0.0] * 900), RerankRequest("q", ("a",) * 900))
+        gate.set()
+    assert log.n_dropped == 1
+
+
 def test_a_file_that_cannot_be_opened_stops_the_start(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="cannot write"), log_to(tmp_path / "none" / "l"):
         pass
