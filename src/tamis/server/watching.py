@@ -39,6 +39,7 @@ class RelevanceWatch:
             n_tokens=result.usage.n_tokens,
             n_shown=len(result.results),
             request_id=request_id,
+            is_part=result.degraded,
         )
         self.monitor.observe(ranking)
         if self._log is not None:

@@ -55,8 +55,9 @@ class FeedbackCounts:
 
 
 COUNTS = {
-    "requests": "Answers in which every document has a score",
-    "partial_requests": "Answers in which some document has none; in no other signal of the order",
+    "requests": "Answers in which every document has its score",
+    "partial_requests": "Answers in which some has none, or a cascade's first stage's alone; "
+    "in no other signal of the order",
     "empty_requests": "Answers that `top_n` and threshold left no document in",
     "nothing_relevant_requests": "Answers whose best score is below `relevance.threshold`",
     "compared_requests": "Answers with two documents or more",

@@ -22,11 +22,12 @@ class Ranking:
     Attributes:
         caller: Name of the key's owner; empty where there are no keys.
         logits: One for each document in the order given; NaN where there is none. In a cascade
-            all are on the served model's scale.
+            all are on the served model's scale, unless it is a part.
         n_truncated: Documents that were cut to fit.
         n_tokens: Tokens of all pairs.
         n_shown: Documents that came back, after top_n and threshold.
         request_id: What feedback names it by; empty where it gets none.
+        is_part: Whether a document has no logit, or a cascade's stage left some out.
     """
 
     model: str
@@ -37,6 +38,7 @@ class Ranking:
     n_tokens: int
     n_shown: int
     request_id: str = ""
+    is_part: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +87,13 @@ class Reading:
 
 
 def read(ranking: Ranking) -> Reading | None:
-    """The signals of an answer; None where a document, or every one, has no logit.
+    """The signals of an answer; None where it is a part, or a document has no logit.
 
     The best of a part is not the best of the whole: such an answer says nothing of the ranking.
     """
     logits = np.asarray(ranking.logits, dtype=np.float32)
     n_documents = len(logits)
-    if not n_documents or not np.isfinite(logits).all():
+    if ranking.is_part or not n_documents or not np.isfinite(logits).all():
         return None
     order = np.argsort(-logits, kind="stable")
     scores = sigmoid(logits)
