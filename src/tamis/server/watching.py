@@ -39,6 +39,7 @@ class RelevanceWatch:
             n_tokens=result.usage.n_tokens,
             n_shown=len(result.results),
             request_id=request_id,
+            shown=[document.index for document in result.results],
             is_part=result.degraded,
         )
         self.monitor.observe(ranking)

@@ -30,3 +30,19 @@ def test_an_answer_that_a_cascades_second_stage_had_no_time_for_is_a_part() -> N
     assert series.histograms["score"].n == 0
     assert list(monitor.snapshots()) == []
     assert monitor.feedback.record("", "r", [1], "used") == 1
+
+
+def test_where_logits_are_equal_the_answers_order_counts() -> None:
+    # as in a cascade, whose second stage's last stands before the first stage's best
+    monitor = watch_of(order=(1, 0, 2), logits=(2.0, 2.0, 1.0))
+    monitor.feedback.record("", "r", [1], "clicked")
+    (series,) = monitor.series
+    assert series.feedback["clicked"].ranks.total == 1
+    assert series.counts["retained_requests"] == 0
+
+
+def test_what_is_not_shown_follows_in_its_own_order() -> None:
+    monitor = watch_of(order=(1,), logits=(2.0, 2.0, 2.0))
+    monitor.feedback.record("", "r", [2], "clicked")
+    (series,) = monitor.series
+    assert series.feedback["clicked"].ranks.total == 3

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
 from prometheus_client import CollectorRegistry
 
 from tamis.observability.relevance.baseline import Baseline, Snapshot, read_baseline
@@ -12,7 +11,13 @@ from tamis.observability.relevance.collector import RelevanceCollector
 from tamis.observability.relevance.drift import State, Verdict, compare, state_of
 from tamis.observability.relevance.feedback import FeedbackMemory
 from tamis.observability.relevance.series import Labels, Series, SeriesTable
-from tamis.observability.relevance.signals import Ranking, Reading, ranks_by_index, read
+from tamis.observability.relevance.signals import (
+    Ranking,
+    Reading,
+    order_of,
+    ranks_by_index,
+    read,
+)
 from tamis.observability.relevance.window import Window
 from tamis.settings import RelevanceSettings
 
@@ -105,12 +110,7 @@ class RelevanceMonitor:
     def _remember(self, ranking: Ranking, reading: Reading | None, series: Series) -> None:
         if not (ranking.request_id and self._settings.feedback_requests):
             return
-        if reading is not None:
-            order = reading.order
-        else:
-            logits = np.asarray(ranking.logits, dtype=np.float32)
-            scored = np.flatnonzero(np.isfinite(logits))
-            order = scored[np.argsort(-logits[scored], kind="stable")]
+        order = order_of(ranking) if reading is None else reading.order
         ranks = ranks_by_index(order, len(ranking.logits))
         self.feedback.remember(ranking.caller, ranking.request_id, ranks, series)
 

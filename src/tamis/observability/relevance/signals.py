@@ -27,6 +27,7 @@ class Ranking:
         n_tokens: Tokens of all pairs.
         n_shown: Documents that came back, after top_n and threshold.
         request_id: What feedback names it by; empty where it gets none.
+        shown: Those documents, best first; empty where the order is that of their logits.
         is_part: Whether a document has no logit, or a cascade's stage left some out.
     """
 
@@ -38,6 +39,7 @@ class Ranking:
     n_tokens: int
     n_shown: int
     request_id: str = ""
+    shown: Sequence[int] = ()
     is_part: bool = False
 
 
@@ -95,7 +97,7 @@ def read(ranking: Ranking) -> Reading | None:
     n_documents = len(logits)
     if ranking.is_part or not n_documents or not np.isfinite(logits).all():
         return None
-    order = np.argsort(-logits, kind="stable")
+    order = order_of(ranking)
     scores = sigmoid(logits)
     best = int(order[0])
     margin = float(logits[best] - logits[order[1]]) if n_documents > 1 else None
@@ -110,6 +112,19 @@ def read(ranking: Ranking) -> Reading | None:
         truncation=ranking.n_truncated / n_documents,
         tokens=ranking.n_tokens / n_documents,
     )
+
+
+def order_of(ranking: Ranking) -> Order:
+    """Documents that have a logit, best first; of equal ones those that were shown before others.
+
+    In a cascade the second stage's last may have the logit of the first stage's best, and stands
+    before it wherever it was given.
+    """
+    logits = np.asarray(ranking.logits, dtype=np.float32)
+    places = np.full(len(logits), len(logits))
+    places[np.asarray(ranking.shown, dtype=np.intp)] = np.arange(len(ranking.shown))
+    scored = np.flatnonzero(np.isfinite(logits))
+    return scored[np.lexsort((places[scored], -logits[scored]))]
 
 
 def against_given(order: Order) -> OrderSignals:
