@@ -3,14 +3,16 @@
 from pathlib import Path
 from typing import get_args
 
-from prometheus_client import Metric
+import pytest
+from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.metrics import MetricWrapperBase
 
 from tamis.observability.metrics import Metrics
+from tamis.server.watching import make_watch
+from tamis.settings import Settings
 from tamis.timing import Stage
 
 PAGE = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text(encoding="utf-8")
-ELSEWHERE = "tamis_relevance_"
 
 
 def rows_below(heading: str) -> list[list[str]]:
@@ -20,26 +22,23 @@ def rows_below(heading: str) -> list[list[str]]:
     return cells[2:]
 
 
-def documented() -> dict[str, tuple[str, set[str]]]:
+def documented(heading: str) -> dict[str, tuple[str, set[str]]]:
     """Type and labels of each metric on the page."""
     return {
         row[0].strip("`"): (row[1], {label.strip(" `") for label in row[2].split(",") if label})
-        for row in rows_below("## Metrics")
+        for row in rows_below(heading)
     }
 
 
-def registered() -> dict[str, tuple[str, set[str]]]:
+def registered(registry: CollectorRegistry) -> dict[str, tuple[str, set[str]]]:
     """Type and labels of each metric of a server."""
-    metrics = Metrics()
-    metrics.state.describe_model(name="m", runtime="r", device="d", dtype="t")
     found: dict[str, tuple[str, set[str]]] = {}
-    for collector in list(metrics.registry._collector_to_names):
+    for collector in list(registry._collector_to_names):
         for family in collector.collect():
             labels = _labels(collector, family)
             name = family.name + {"counter": "_total", "info": "_info"}.get(family.type, "")
             kind = "gauge" if family.type == "info" else family.type
-            if not name.startswith(ELSEWHERE):
-                found[name] = (kind, labels)
+            found[name] = (kind, labels)
     return found
 
 
@@ -52,17 +51,37 @@ def _labels(collector: object, family: Metric) -> set[str]:
 
 
 def test_the_table_has_every_metric_with_its_type_and_labels() -> None:
-    assert len(documented()) > 40
-    assert documented() == registered()
+    metrics = Metrics()
+    metrics.state.describe_model(name="m", runtime="r", device="d", dtype="t")
+    assert len(documented("## Metrics")) > 40
+    assert documented("## Metrics") == registered(metrics.registry)
 
 
-def test_every_row_says_what_it_means() -> None:
-    assert all(len(row) == 5 and row[4] for row in rows_below("## Metrics"))
+def test_so_has_the_table_of_relevance(tmp_path: Path) -> None:
+    registry = CollectorRegistry()
+    options = Settings.model_validate({"relevance": {"log_file": tmp_path / "log.jsonl"}})
+    make_watch(options, registry).close()
+    assert documented("### Relevance") == registered(registry)
 
 
-def test_the_unit_is_the_one_in_the_name() -> None:
-    for name, _, _, unit, _ in rows_below("## Metrics"):
-        for known in ("seconds", "bytes", "tokens", "pairs", "requests"):
+@pytest.mark.parametrize("heading", ["## Metrics", "### Relevance"])
+def test_every_row_says_what_it_means(heading: str) -> None:
+    assert all(len(row) == 5 and row[4] for row in rows_below(heading))
+
+
+@pytest.mark.parametrize("heading", ["## Metrics", "### Relevance"])
+def test_the_unit_is_the_one_in_the_name(heading: str) -> None:
+    for name, _, _, unit, _ in rows_below(heading):
+        for known in (
+            "seconds",
+            "bytes",
+            "tokens",
+            "pairs",
+            "requests",
+            "documents",
+            "logits",
+            "ranks",
+        ):
             if name.strip("`").removesuffix("_total").endswith(f"_{known}"):
                 assert unit == known, name
 
