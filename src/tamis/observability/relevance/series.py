@@ -107,11 +107,11 @@ class Series:
         counts["documents"] += len(ranking.logits)
         counts["truncated_documents"] += ranking.n_truncated
         counts["tokens"] += ranking.n_tokens
-        counts["empty_requests"] += ranking.n_shown == 0
         if reading is None:
             counts["partial_requests"] += 1
             return
         counts["requests"] += 1
+        counts["empty_requests"] += ranking.n_shown == 0
         counts["nothing_relevant_requests"] += reading.best_score < threshold
         self.histograms["top_score"].add(reading.best_score)
         self.histograms["score"].add_all(reading.scores)

@@ -54,6 +54,11 @@ def test_an_answer_that_shows_nothing_is_counted() -> None:
     assert counted([1.0], n_shown=0).counts["empty_requests"] == 1
 
 
+def test_an_answer_without_any_score_is_no_empty_one() -> None:
+    counts = counted([float("nan")], n_shown=0).counts
+    assert (counts["empty_requests"], counts["partial_requests"]) == (0, 1)
+
+
 def test_beyond_the_bound_callers_share_one_series() -> None:
     table = SeriesTable(2)
     first, second = table.of(labels("a")), table.of(labels("b"))
