@@ -32,6 +32,7 @@ def test_a_servers_requests_are_recorded_and_like_themselves(shell: Shell, tmp_p
         compared = shell.run("baseline", "compare", file, "--url", url_of(server))
     assert recorded.code == 0, recorded.err
     assert recorded.out == f"{file}\t120 requests\tfake\n"
+    assert "too little" not in recorded.err
     assert read_baseline(file).rankings.n_requests == 120
     assert compared.code == 0, compared.err
     rows = [line.split("\t") for line in compared.out.splitlines()]
@@ -73,6 +74,7 @@ def test_queries_of_ones_own_are_scored_here(shell: Shell, tmp_path: Path) -> No
     found = read_baseline(tmp_path / "b.json").rankings
     assert (found.model, found.n_requests) == ("tamis-mini", 5)
     assert sum(found.all.counts) == 10
+    assert "5 requests say too little; 100 are needed" in done.err
     assert found.signals["tokens"].mean > 5
 
 

@@ -77,6 +77,7 @@ def record(
     """
     given = model_options(locals())
     from tamis.observability.relevance.baseline import baseline_of, write_baseline
+    from tamis.observability.relevance.drift import LEAST_REQUESTS
 
     if (url is None) == (data is None):
         raise SettingsError("either --url or --data says where the rankings come from")
@@ -86,6 +87,9 @@ def record(
         found = _scored(given, list(read_judged_queries(data or "")))
     write_baseline(file, baseline_of(found))
     typer.echo(f"{file}\t{found.n_requests} requests\t{found.model}")
+    if found.n_requests < LEAST_REQUESTS:
+        few = f"{found.n_requests} requests say too little; {LEAST_REQUESTS} are needed to compare"
+        typer.echo(few, err=True)
 
 
 @baseline.command()
