@@ -92,6 +92,23 @@ async def test_a_cluster_is_read_and_written_over_all_its_servers(
     await opened.store.close()
 
 
+async def test_a_user_of_a_cluster_may_also_ask_where_keys_are(
+    cluster: list[RedisServer],
+) -> None:
+    rights = ("reset", "on", ">secret", "~tamis:*", "-@all", "+mget", "+get", "+set", "+unlink")
+    for node in cluster:
+        node.client.flushall()
+        node.client.execute_command(
+            *("ACL", "SETUSER", "tamis", *rights, "+scan", "+cluster|slots", "+command")
+        )
+    opened = Opened(f"redis+cluster://tamis:secret@127.0.0.1:{cluster[0].port}")
+    await opened.recover()
+    assert opened.failures.reasons == []
+    assert (await opened.store.survey()).n_entries == len(ITEMS)
+    assert await opened.store.clear() == len(ITEMS)
+    await opened.store.close()
+
+
 async def test_slots_that_have_moved_are_found(cluster: list[RedisServer]) -> None:
     opened = Opened(f"redis+cluster://127.0.0.1:{cluster[0].port}")
     await opened.recover()
