@@ -103,14 +103,16 @@ def ordered(asks: dict[str, Ask], number: int) -> Sequence[str]:
 
 
 def summary(seconds: dict[str, list[float]], rates: dict[str, list[float]]) -> dict[str, Any]:
-    """Medians of all ways, and what each adds to the one before it."""
+    """Medians of all ways, and of what each adds, request by request, to the one before it."""
     p50 = {name: latency(found).p50_seconds for name, found in seconds.items()}
     added = {
         f"{way} beside {base}": {
-            "p50_added_ms": (p50[way] - p50[base]) * 1e3,
-            "p50_added_percent": (p50[way] / p50[base] - 1) * 100,
+            "p50_added_ms": statistics.median(more - less for less, more in paired) * 1e3,
+            "p50_added_percent": (statistics.median(more / less for less, more in paired) - 1)
+            * 100,
         }
         for base, way in ((ENGINE, SERVER), (SERVER, WORKER))
+        for paired in [list(zip(seconds[base], seconds[way], strict=True))]
     }
     pairs = {name: statistics.median(found) for name, found in rates.items()}
     return {
