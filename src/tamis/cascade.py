@@ -124,4 +124,7 @@ def _equated(
     slope = y.std() / x.std() if min(x.std(), y.std()) > _LEAST_DEVIATION else 1.0
     below_mean = slope * (rest.astype(np.float64) - x.mean())
     line: NDArray[np.float64] = y.mean() + below_mean
-    return line - max(0.0, float(line[0] - y.min()))
+    lowest = float(y.min())
+    # the bound once more: what is tiny beside the line is lost in the difference
+    moved: NDArray[np.float64] = np.minimum(line - max(0.0, float(line[0]) - lowest), lowest)
+    return moved

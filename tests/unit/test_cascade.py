@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -48,6 +48,7 @@ def test_stages_that_disagree_never_let_the_rest_pass_a_kept_one() -> None:
 
 
 @given(st.lists(st.tuples(LOGITS, LOGITS), min_size=1, max_size=30), st.integers(1, 30))
+@example([(0.0, 0.0)] * 3 + [(0.0, 1.0), (0.0, -1.1754943508222875e-38), (0.0, 0.0)], 5)
 def test_scores_fall_along_the_order_and_the_second_stage_stands_before_the_first(
     pairs: list[tuple[float, float]], keep: int
 ) -> None:
