@@ -2,7 +2,8 @@
 
 Of equal pairs one is computed: of those in one request, and of those that several requests bring
 at once (single flight). Whoever waits for another's computes itself when the other fails or leaves,
-and does not wait for one that comes after it in the queue.
+and does not wait for one that comes after it in the queue, nor for one that has more to compute
+than it has itself: its turn comes earlier.
 """
 
 import asyncio
@@ -29,10 +30,12 @@ class _Flight:
     Attributes:
         landing: Its score; None says that it came to nothing.
         priority: Of who is at it; lower numbers go first.
+        n_pairs: That are computed with it: their scores land together.
     """
 
     landing: "asyncio.Future[PairScore | None]"
     priority: int
+    n_pairs: int
 
 
 Flights = dict[bytes, _Flight]
@@ -103,7 +106,7 @@ class ReadThrough:
         found: dict[bytes, Outcome] = {}
         computed: set[int] = set()
         while missing := {key: place for key, place in first.items() if key not in found}:
-            others = self._ahead(missing, priority) if use == "normal" else {}
+            others = self._ahead(missing, priority, len(first)) if use == "normal" else {}
             if own := {key: place for key, place in missing.items() if key not in others}:
                 outcomes, places = await self._own(own, compute, asked)
                 found |= outcomes
@@ -112,10 +115,14 @@ class ReadThrough:
                 found |= await self._others(others, asked)
         return [Answered(found[key], position not in computed) for position, key in enumerate(keys)]
 
-    def _ahead(self, keys: Iterable[bytes], priority: int) -> Flights:
-        """Pairs that somebody is at who goes no later than this priority."""
+    def _ahead(self, keys: Iterable[bytes], priority: int, n_pairs: int) -> Flights:
+        """Pairs that somebody is at who goes no later than this priority, and has no more pairs."""
         flights = {key: self._flights[key] for key in keys if key in self._flights}
-        return {key: one for key, one in flights.items() if one.priority <= priority}
+        return {
+            key: one
+            for key, one in flights.items()
+            if one.priority <= priority and one.n_pairs <= n_pairs
+        }
 
     async def _own(
         self, wanted: dict[bytes, int], compute: Compute, asked: _Asked
@@ -130,7 +137,9 @@ class ReadThrough:
         flights: Flights = {}
         if asked.use == "normal":
             loop = asyncio.get_running_loop()
-            flights = {key: _Flight(loop.create_future(), asked.priority) for key in wanted}
+            flights = {
+                key: _Flight(loop.create_future(), asked.priority, len(wanted)) for key in wanted
+            }
             self._flights |= flights
         try:
             kept = await self._kept(list(wanted)) if asked.use == "normal" else {}

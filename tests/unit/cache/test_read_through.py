@@ -153,6 +153,20 @@ async def test_a_pair_that_cannot_be_scored_is_not_kept_and_fails_each_by_itself
     assert set(store.entries) == {A}
 
 
+async def test_a_small_request_does_not_wait_for_all_of_a_larger_one(through: ReadThrough) -> None:
+    large, small = Model(), Model()
+    large.gate.clear()
+    waiting = asyncio.create_task(through.scores(KEYS, large.compute, deadline=NEVER))
+    await until(lambda: len(large.asked) == 1)
+
+    answers = await asyncio.wait_for(through.scores([A], small.compute, deadline=NEVER), 5)
+
+    assert logits(answers) == [0.0]
+    assert small.asked == [[0]]
+    large.gate.set()
+    assert logits(await waiting) == [0.0, 1.0, 2.0]
+
+
 async def test_waiting_for_another_ends_at_the_deadline_and_counts_for_nothing() -> None:
     model, tally = Model(), Tally()
     through = ReadThrough(ScoreCache([], secret=b"s", observer=tally))
