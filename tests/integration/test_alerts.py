@@ -30,11 +30,11 @@ def test_rules_are_valid() -> None:
 
 
 def test_the_example_of_a_configuration_is_valid() -> None:
-    promtool("check", "config", "prometheus.yml")
+    assert "SUCCESS" in promtool("check", "config", "prometheus.yml")
 
 
 def test_each_alert_fires_when_it_must_and_only_then() -> None:
-    promtool("test", "rules", "alerts.test.yml")
+    assert "SUCCESS" in promtool("test", "rules", "alerts.test.yml")
 
 
 @pytest.mark.parametrize("fires", [True, False])

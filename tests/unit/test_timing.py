@@ -28,9 +28,13 @@ class Noting(StageObserver):
 
 def test_who_does_not_care_is_told_and_does_nothing() -> None:
     nobody = StageObserver()
+    entered: list[object] = []
     for name in STAGES:
-        with nobody.stage(name):
+        with nobody.stage(name) as stage:
+            entered.append(stage)
             nobody.passed(name, 0.0, 1.0)
+    assert entered == [None] * len(STAGES)
+    assert not vars(nobody)
 
 
 def test_several_observers_are_all_told() -> None:
