@@ -34,7 +34,12 @@ class CacheMetrics(CacheObserver):
         self._bytes = Gauge(
             "tamis_cache_bytes", "Memory they take, as it says", ["store"], registry=registry
         )
-        self._up = Gauge("tamis_cache_up", "1 while a store answers", ["store"], registry=registry)
+        self._up = Gauge(
+            "tamis_cache_up",
+            "1 unless a store failed when it was last asked",
+            ["store"],
+            registry=registry,
+        )
 
     def observe_stores(self, stores: Sequence[StoreStatistics]) -> None:
         """Where each store stands now; one that is new has all its counters from here on."""
