@@ -4,7 +4,6 @@ import math
 import random
 from collections.abc import Mapping
 
-import msgspec
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
@@ -28,6 +27,7 @@ from tamis.errors import (
     UnknownRequestError,
     UnsupportedMediaTypeError,
 )
+from tamis.server.answers import json_answer
 from tamis.wire.dialect import Failure
 from tamis.wire.native import Native
 
@@ -78,14 +78,13 @@ def refusal(error: TamisError, scope: Scope) -> Response:
     """The answer to a request that no route sees; its code stays in the request's state."""
     state = scope["state"]
     state["refusal"] = error.code
-    failure = Failure(error, status_of(error), state["request_id"])
-    status, body = Native.encode_error(failure)
-    return Response(
-        msgspec.json.encode(body),
-        status_code=status,
-        headers=headers_of(error),
-        media_type="application/json",
-    )
+    return native_error(error, state["request_id"])
+
+
+def native_error(error: TamisError, request_id: str) -> Response:
+    """The answer to a request that speaks no dialect."""
+    status, body = Native.encode_error(Failure(error, status_of(error), request_id))
+    return json_answer(body, status, headers_of(error))
 
 
 def http_error(

@@ -7,14 +7,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from tamis.errors import TamisError
+from tamis.server.answers import json_answer
 from tamis.server.body import read_body
 from tamis.server.context import ServerContext
-from tamis.server.errors import headers_of, status_of
+from tamis.server.errors import native_error
 from tamis.server.keys import Caller
 from tamis.server.routes import CLIENT_GONE, ended_by_draining
 from tamis.wire.choice import parse_object
-from tamis.wire.dialect import Failure, convert, require
-from tamis.wire.native import Native
+from tamis.wire.dialect import convert, require
 
 Index = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -62,16 +62,5 @@ async def feedback(request: Request) -> Response:
     except ClientDisconnect:
         return Response(status_code=CLIENT_GONE)
     except TamisError as error:
-        failure = Failure(error, status_of(error), request.state.request_id)
-        status, answer = Native.encode_error(failure)
-        return _json(answer, status, headers_of(error))
-    return _json(FeedbackAnswer(said.request_id, n_counted, len(indices) - n_counted))
-
-
-def _json(answer: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(
-        msgspec.json.encode(answer),
-        status_code=status,
-        headers=headers,
-        media_type="application/json",
-    )
+        return native_error(error, request.state.request_id)
+    return json_answer(FeedbackAnswer(said.request_id, n_counted, len(indices) - n_counted))

@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tamis.errors import RequestTooLargeError, TooManyCharactersError, TooManyDocumentsError
+from tamis.server.answers import json_answer
 from tamis.server.body import ENCODINGS
 from tamis.server.context import ServerContext
 from tamis.server.keys import Caller
@@ -51,7 +52,7 @@ class Limits(msgspec.Struct):
 async def limits(request: Request) -> Response:
     """`GET /v1/limits`."""
     shown = _limits_of(ServerContext.of(request), request.state.caller)
-    return Response(msgspec.json.encode(shown), media_type="application/json")
+    return json_answer(shown)
 
 
 def require_within(request: RerankRequest, options: LimitsSettings, max_length: int | None) -> None:

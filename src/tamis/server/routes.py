@@ -2,15 +2,15 @@
 
 import asyncio
 import math
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from tamis.errors import InvalidFieldError, ShuttingDownError, TamisError
+from tamis.server.answers import json_answer
 from tamis.server.body import read_body
 from tamis.server.context import ServerContext
 from tamis.server.errors import headers_of, status_of
@@ -56,7 +56,7 @@ async def rerank(request: Request) -> Response:
         request.state.error_code = error.code
         failure = Failure(error, status_of(error), request_id)
         status, answer = dialect.encode_error(failure)
-        return _json(answer, status, headers_of(error))
+        return json_answer(answer, status, headers_of(error))
     context.metrics.observe_usage(result.usage)
     request.state.usage = result.usage
     request.state.model = result.model
@@ -65,7 +65,7 @@ async def rerank(request: Request) -> Response:
         asked, result, dialect=dialect.name, caller=caller.name, request_id=request_id
     )
     with timing.stage("respond"):
-        return _json(call.encode(result, request_id))
+        return json_answer(call.encode(result, request_id))
 
 
 @contextmanager
@@ -125,12 +125,3 @@ def _with_cache_control(request: RerankRequest, headers: Sequence[str]) -> Reran
     if directives & {"no-cache", "max-age=0"}:
         return replace(request, cache="refresh")
     return request
-
-
-def _json(answer: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(
-        msgspec.json.encode(answer),
-        status_code=status,
-        headers=headers,
-        media_type="application/json",
-    )

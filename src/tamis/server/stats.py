@@ -11,6 +11,7 @@ import tamis
 from tamis.errors import NotReadyError
 from tamis.observability.relevance.report import RelevanceReport, report
 from tamis.observability.samples import Samples
+from tamis.server.answers import json_answer
 from tamis.server.context import ServerContext
 from tamis.server.keys import Caller
 from tamis.server.lifespan import Model, ModelLife
@@ -133,7 +134,7 @@ async def stats(request: Request) -> Response:
             caller=caller.name if has_keys else None,
         ),
     )
-    return Response(msgspec.json.encode(shown), media_type="application/json")
+    return json_answer(shown)
 
 
 def _model(model: Model | None) -> ModelReport | None:
