@@ -45,7 +45,9 @@ class LateInteraction:
         self.head = json.loads((folder / "tamis.json").read_text())["head"]
         config = BertConfig(**json.loads((folder / "config.json").read_text()))
         self.model = BertModel(config, add_pooling_layer=False).eval()
-        self.model.load_state_dict(_dequantized(folder / "model.safetensors"))
+        tensors = _dequantized(folder / "model.safetensors")
+        self.importance = tensors.pop("maxsim.importance", torch.zeros(config.hidden_size))
+        self.model.load_state_dict(tensors)
         self.weights = _token_weights(folder)
 
     @torch.inference_mode()
@@ -55,8 +57,9 @@ class LateInteraction:
         _, document_states, document_text = self._read(self.head["document_prefix"], document)
         maxsim = torch.tensor(0.0)
         if query_text.any() and document_text.any():
-            similarities = _unit(query_states[query_text]) @ _unit(document_states[document_text]).T
-            weights = self.weights[query_ids[query_text]]
+            asked = _unit(query_states[query_text])
+            similarities = asked @ _unit(document_states[document_text]).T
+            weights = self.weights[query_ids[query_text]] * (asked @ self.importance).exp()
             maxsim = (similarities.max(dim=1).values * weights).sum() / weights.sum()
         cosine = torch.cosine_similarity(query_states.mean(0), document_states.mean(0), dim=0)
         share = self.head["pooled_weight"]

@@ -160,11 +160,12 @@ def save_classifier(folder: Path, family: str, *, shards: str = "1GB", **changes
 
 
 def save_late_interaction(folder: Path) -> Path:
-    """Write a float32 `BertModel` over XLM-R's vocabulary with a maxsim head."""
+    """Write a float32 `BertModel` over XLM-R's vocabulary with a maxsim head that has learned."""
     n_pieces = xlm_roberta_tokenizer().get_vocab_size()
     model = BertModel(config_of("bert", vocab_size=n_pieces), add_pooling_layer=False).eval()
     randomize(model, seed=11, std=0.2)
-    model.save_pretrained(folder)
+    importance = torch.linspace(-2, 3, model.config.hidden_size)
+    model.save_pretrained(folder, state_dict=model.state_dict() | {"maxsim.importance": importance})
     xlm_roberta_tokenizer().save(str(folder / "tokenizer.json"))
     head = {
         "type": "maxsim",
@@ -173,6 +174,7 @@ def save_late_interaction(folder: Path) -> Path:
         "pooled_weight": 0.5,
         "scale": 20.0,
         "offset": 0.6,
+        "has_importance": True,
     }
     write_json(folder / "tamis.json", {"name": "tiny-maxsim", "head": head})
     return folder

@@ -18,6 +18,8 @@ TAMIS_FILE = "tamis.json"
 RUNTIME_FOLDER = "ctranslate2"
 UNIGRAM_SCORES = "unigram_scores"
 """The tensor of a converted model that holds its vocabulary's log-probabilities, (vocabulary,)."""
+IMPORTANCE = "maxsim.importance"
+"""The tensor of a model whose maxsim head has learned which query tokens count, (hidden,)."""
 PICKLED_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5", ".msgpack")
 FORMAT_VERSION = 3
 """Of converted folders; raised when they change in a way that old ones must not be used."""
@@ -40,6 +42,7 @@ class MaxSimOptions(msgspec.Struct, frozen=True, tag_field="type", tag="maxsim")
     pooled_weight: Annotated[float, msgspec.Meta(ge=0)]
     scale: float
     offset: float
+    has_importance: bool = False
 
 
 class _CpuDtype(msgspec.Struct, frozen=True):

@@ -16,6 +16,7 @@ from safetensors.numpy import save
 from tamis.engine.checkpoint import (
     CONFIG_FILE,
     FORMAT_VERSION,
+    IMPORTANCE,
     RUNTIME_FOLDER,
     TAMIS_FILE,
     TOKENIZER_FILE,
@@ -109,6 +110,8 @@ def _write(checkpoint: Checkpoint, folder: Path, dtype: str) -> None:
         tensors = {name: weights.array(name) for name in names}
     else:
         tensors = {UNIGRAM_SCORES: read_unigram_scores(definition)}
+        if checkpoint.maxsim.has_importance:
+            tensors[IMPORTANCE] = weights.array(IMPORTANCE)
     (folder / WEIGHTS_FILE).write_bytes(save(tensors))  # `save_file` keeps others from reading it
     _write_description(checkpoint, folder, computed=dtype, stored=stored)
     write_manifest(folder)

@@ -82,11 +82,14 @@ class MaxSimHead:
     """Query and document read apart: late interaction (ColBERT, arXiv:2004.12832).
 
     Each query token takes its best cosine among the document's tokens; their mean, weighted
-    by how rare the vocabulary says the tokens are, is blended with the cosine of the two
-    mean-pooled sequences: logit = scale * ((maxsim + w * cosine) / (1 + w) - offset).
+    by how rare the vocabulary says the tokens are and by what was learned of their states, is
+    blended with the cosine of the two mean-pooled sequences:
+    logit = scale * ((maxsim + w * cosine) / (1 + w) - offset).
 
     Attributes:
         token_weights: Minus each piece's unigram log-probability, (vocabulary,).
+        importance: A query token's weight is multiplied by exp(importance . state), its state
+            taken to length 1, (hidden,).
         query_skip: Tokens before the query's text (start token and prefix).
         document_skip: Tokens before the document's text.
         suffix: Tokens after the text, of either.
@@ -94,6 +97,7 @@ class MaxSimHead:
     """
 
     token_weights: Matrix
+    importance: Matrix
     query_skip: int
     document_skip: int
     suffix: int
@@ -104,11 +108,16 @@ class MaxSimHead:
 
     @classmethod
     def read(
-        cls, options: MaxSimOptions, template: SeparateTemplate, unigram_scores: Matrix
+        cls,
+        options: MaxSimOptions,
+        template: SeparateTemplate,
+        unigram_scores: Matrix,
+        importance: Matrix,
     ) -> Self:
-        """A head from its options, its tokenizer's template and each piece's log-probability."""
+        """A head from its options, its template, each piece's log-probability and importance."""
         return cls(
             token_weights=-unigram_scores,
+            importance=importance,
             query_skip=len(template.query_prefix.token_ids),
             document_skip=len(template.document_prefix.token_ids),
             suffix=len(template.suffix.token_ids),
@@ -143,7 +152,7 @@ class MaxSimHead:
         return Matches(
             nearest=similarities.argmax(axis=1),
             similarities=similarities.max(axis=1),
-            shares=self._shares(batch, query),
+            shares=self._shares(states, batch, query),
         )
 
     def _maxsim(
@@ -153,7 +162,7 @@ class MaxSimHead:
         texts = [self._document_text(batch, document) for document in documents]
         filled = [row for row, text in enumerate(texts) if text.stop > text.start]
         result = np.zeros(len(documents), dtype=np.float32)
-        shares = self._shares(batch, query)
+        shares = self._shares(states, batch, query)
         if not filled or not len(shares):
             return result
         tokens = np.concatenate([states[texts[row]] for row in filled])  # (n_text_tokens, hidden)
@@ -163,8 +172,10 @@ class MaxSimHead:
         result[filled] = shares @ best
         return result
 
-    def _shares(self, batch: PackedBatch, query: int) -> Matrix:
-        weights: Matrix = self.token_weights[batch.token_ids[self._query_text(batch, query)]]
+    def _shares(self, states: Matrix, batch: PackedBatch, query: int) -> Matrix:
+        text = self._query_text(batch, query)
+        weights: Matrix = self.token_weights[batch.token_ids[text]]
+        weights = weights * np.exp(states[text] @ self.importance)
         return weights / weights.sum() if len(weights) else weights
 
     def _query_text(self, batch: PackedBatch, sequence: int) -> slice:

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from tamis.engine.backend import LocalBackend
 from tamis.engine.checkpoint import (
     CONFIG_FILE,
+    IMPORTANCE,
     TAMIS_FILE,
     TOKENIZER_FILE,
     UNIGRAM_SCORES,
@@ -282,7 +283,8 @@ def _read_tokenizer_and_head(checkpoint: Checkpoint, max_length: int) -> tuple[P
         text, query_prefix=options.query_prefix, document_prefix=options.document_prefix
     )
     tokenizer = PairTokenizer(text, separate, max_length=max_length)
-    return tokenizer, MaxSimHead.read(options, separate, _read_unigram_scores(checkpoint))
+    scores, importance = _read_unigram_scores(checkpoint), _read_importance(checkpoint)
+    return tokenizer, MaxSimHead.read(options, separate, scores, importance)
 
 
 def _read_text_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
@@ -297,6 +299,19 @@ def _read_unigram_scores(checkpoint: Checkpoint) -> NDArray[np.float32]:
     if checkpoint.converted_dtype is None:
         return read_unigram_scores(read_definition(checkpoint.folder))
     return Weights(weight_files(checkpoint.folder)).array(UNIGRAM_SCORES)
+
+
+def _read_importance(checkpoint: Checkpoint) -> NDArray[np.float32]:
+    """What a maxsim head has learned of query tokens (hidden,); zeros where it has not."""
+    if checkpoint.maxsim is None or not checkpoint.maxsim.has_importance:
+        return np.zeros(checkpoint.hidden_size, dtype=np.float32)
+    importance = Weights(weight_files(checkpoint.folder)).array(IMPORTANCE)
+    if importance.shape != (checkpoint.hidden_size,):
+        raise UnsupportedModelError(
+            f"{checkpoint.folder}: {IMPORTANCE} has shape {importance.shape}, and the hidden size "
+            f"is {checkpoint.hidden_size}; they do not belong together"
+        )
+    return importance
 
 
 def _require_no_padding(checkpoint: Checkpoint, template: JointTemplate) -> None:

@@ -56,7 +56,9 @@ def test_tamis_json_names_the_model_its_head_and_its_dtype(maxsim_folder: Path) 
     checkpoint = read_checkpoint(maxsim_folder)
 
     assert (checkpoint.name, checkpoint.cpu_dtype) == ("tiny-maxsim", "int8")
-    assert checkpoint.maxsim == MaxSimOptions("query:", "passage:", 0.5, 20.0, 0.6)
+    assert checkpoint.maxsim == MaxSimOptions(
+        "query:", "passage:", 0.5, 20.0, 0.6, has_importance=True
+    )
 
 
 @pytest.mark.parametrize("missing", ["config.json", "tokenizer.json", "model.safetensors"])

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -10,6 +12,7 @@ HIDDEN = 8
 N_PIECES = 50
 HEAD = MaxSimHead(
     token_weights=np.linspace(1, 9, N_PIECES, dtype=np.float32),
+    importance=np.linspace(-1, 2, HIDDEN, dtype=np.float32),
     query_skip=2,
     document_skip=3,
     suffix=1,
@@ -48,8 +51,9 @@ def formula(states: NDArray[np.float32], batch: PackedBatch, pair: int) -> float
     total = best = 0.0
     for token, weight in list(zip(query, weights, strict=True))[HEAD.query_skip : -HEAD.suffix]:
         cosines = [_cosine(token, other) for other in document[HEAD.document_skip : -HEAD.suffix]]
-        total += float(weight)
-        best += float(weight) * max(cosines, default=0.0)
+        share = float(weight * np.exp(HEAD.importance @ token / np.linalg.norm(token)))
+        total += share
+        best += share * max(cosines, default=0.0)
     maxsim = best / total if total else 0.0
     cosine = _cosine(query.mean(axis=0), document.mean(axis=0))
     return 12.0 * ((maxsim + 0.4 * cosine) / 1.4 - 0.3)
@@ -122,14 +126,15 @@ def test_matches_name_the_nearest_token_its_cosine_and_its_share() -> None:
     assert matches.nearest[0] == 2
     assert matches.similarities[0] == pytest.approx(1.0, abs=1e-6)
     assert matches.shares.sum() == pytest.approx(1.0, abs=1e-6)
-    weights = HEAD.token_weights[query.token_ids[2:4]]
+    units = states[2:4] / np.linalg.norm(states[2:4], axis=1, keepdims=True)
+    weights = HEAD.token_weights[query.token_ids[2:4]] * np.exp(units @ HEAD.importance)
     np.testing.assert_allclose(matches.shares, weights / weights.sum(), rtol=1e-6)
 
 
 def test_matches_add_up_to_the_late_interaction_part_of_the_logit() -> None:
     batch = batch_of([sequence(9, 1)], [sequence(15, 2)])
     states = states_of(batch)
-    without_cosine = MaxSimHead(HEAD.token_weights, 2, 3, 1, 0.0, 1.0, 0.0)
+    without_cosine = replace(HEAD, pooled_weight=0.0, scale=1.0, offset=0.0)
 
     matches = without_cosine.matches(states, batch, 0)
 
