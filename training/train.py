@@ -1,0 +1,238 @@
+"""Trains the upper layers and the head; resumable, seeded, with curves.
+
+    python -m training.train MODEL OUTPUT --data DATA
+
+MODEL is a folder of the untrained model. A second run goes on from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from training.base import Floats
+from training.batches import Batches
+from training.folder import read_scores, read_tensors, read_tokenizer
+from training.layers import read_layer
+from training.lookalikes import Lookalikes, write_lookalikes
+from training.matching import DOCUMENT_PREFIX, QUERY_PREFIX, id_sequences, token_weights
+from training.negatives import RankingList, ranking_lists
+from training.objective import Material, Outcome, compute
+from training.states import Encoder
+from training.student import Student
+from training.teacher import teacher_vectors
+from training.texts import Texts, read_texts
+
+QUERY_TOKENS = 96
+LOG_EVERY = 10
+CHECK_EVERY = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How it is trained.
+
+    Attributes:
+        first_layer: Layers below it stay as they are.
+        pooled_weight: Of the pooled cosine beside MaxSim, in training and as shipped.
+        head_rate: Learning rate of what is not a layer.
+        with_teacher: Whether English texts have the teacher's ranking as a second aim.
+    """
+
+    n_steps: int = 1000
+    rate: float = 5e-5
+    head_rate: float = 2e-3
+    n_warm_up: int = 40
+    weight_decay: float = 0.01
+    largest_gradient: float = 1.0
+    first_layer: int = 6
+    pooled_weight: float = 0.5
+    scale: float = 30.0
+    offset: float = 0.85
+    seed: int = 17
+    with_teacher: bool = True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """What the steps are drawn from and computed with."""
+
+    texts: Texts
+    lists: list[RankingList]
+    short: Lookalikes
+    material: Material
+
+
+def new_student(folder: Path, plan: Plan) -> Student:
+    """The student before its first step: the model folder's own layers."""
+    torch.manual_seed(plan.seed)
+    config = json.loads((folder / "config.json").read_text())
+    tokenizer = read_tokenizer(folder)
+    lengths = [len(id_sequences(tokenizer, [""], p, 9)[0][0]) for p in _PREFIXES]
+    return Student(
+        read_tensors(folder),
+        n_heads=config["num_attention_heads"],
+        n_layers=config["num_hidden_layers"],
+        first=plan.first_layer,
+        pooled_weight=plan.pooled_weight,
+        scale=plan.scale,
+        offset=plan.offset,
+        skips=(lengths[0] - 1, lengths[1] - 1),
+    )
+
+
+_PREFIXES = (QUERY_PREFIX, DOCUMENT_PREFIX)
+
+
+def read_encoder(folder: Path, first: int) -> Encoder:
+    """All layers of a model folder."""
+    config = json.loads((folder / "config.json").read_text())
+    tensors = read_tensors(folder)
+    layers = [
+        read_layer(tensors, f"encoder.layer.{number}.", config["num_attention_heads"])
+        for number in range(config["num_hidden_layers"])
+    ]
+    return Encoder(tensors, layers, first)
+
+
+def prepare(folder: Path, data: Path, work: Path, plan: Plan, most_rows: int | None) -> Prepared:
+    """Reads the texts, finds negatives, and computes all states that stay as they are."""
+    tokenizer, encoder = read_tokenizer(folder), read_encoder(folder, plan.first_layer)
+    texts = read_texts(data, tokenizer, most_rows=most_rows)
+    asked, n_prefix = id_sequences(
+        tokenizer, [query.text for query in texts.queries], QUERY_PREFIX, QUERY_TOKENS
+    )
+    read, _ = id_sequences(tokenizer, [p.text for p in texts.passages], DOCUMENT_PREFIX, 512)
+    read = [
+        [*ids[:-1][: passage.max_tokens - 1], ids[-1]]
+        for ids, passage in zip(read, texts.passages, strict=True)
+    ]
+    queries = encoder.states(asked, work=work, label="queries")
+    passages = encoder.states(read, work=work, label="passages")
+    lists = ranking_lists(texts, queries.pooled, passages.pooled)
+    weights = token_weights(read_scores(folder))
+    short = write_lookalikes(texts, lists, tokenizer, weights)
+    start = read[0][: 1 + len(tokenizer.encode(DOCUMENT_PREFIX, add_special_tokens=False).ids)]
+    documents = [[*start, *ids, read[0][-1]] for ids in short.documents]
+    material = Material(
+        texts=texts,
+        queries=queries,
+        documents={
+            "passage": passages,
+            "short": encoder.states(documents, work=work, label="short documents"),
+        },
+        information=[_information(weights, ids[1 + n_prefix : -1]) for ids in asked],
+        teacher=teacher_vectors(texts, work) if plan.with_teacher else None,
+    )
+    return Prepared(texts, lists, short, material)
+
+
+def _information(weights: Floats, ids: list[int]) -> Tensor:
+    """How rare a text's tokens are, (n_text_tokens,)."""
+    return torch.from_numpy(np.maximum(weights[ids], 1e-6))
+
+
+class Trainer:
+    """Steps, checkpoints and curves of one training."""
+
+    def __init__(self, student: Student, prepared: Prepared, plan: Plan, work: Path) -> None:
+        self.student = student
+        self.curves: list[dict[str, float]] = []
+        self._plan = plan
+        self._material = prepared.material
+        parts = (prepared.texts, prepared.lists)
+        self._batches = Batches(*parts, prepared.short, seed=plan.seed)
+        self._held_out = Batches(*parts, Lookalikes(), seed=plan.seed, held_out=True)
+        self._checkpoint = work / "checkpoint.pt"
+        head = [student.importance, student.log_scale, student.offset]
+        groups = [
+            {"params": list(student.layers.parameters()), "lr": plan.rate},
+            {"params": head, "lr": plan.head_rate},
+        ]
+        self._optimizer = torch.optim.AdamW(
+            groups, betas=(0.9, 0.98), weight_decay=plan.weight_decay
+        )
+
+    def run(self) -> None:
+        """Trains to the end of the plan, from the last checkpoint on."""
+        first = self._resume()
+        recent: list[Outcome] = []
+        steps = range(first, self._plan.n_steps)
+        with tqdm(steps, initial=first, total=self._plan.n_steps, desc="train") as progress:
+            for step in progress:
+                recent.append(self._step(step))
+                if (step + 1) % LOG_EVERY == 0 or step + 1 == self._plan.n_steps:
+                    progress.set_postfix(self._log(step + 1, recent))
+                    recent = []
+                if (step + 1) % CHECK_EVERY == 0 or step + 1 == self._plan.n_steps:
+                    self._save(step + 1)
+
+    def _step(self, step: int) -> Outcome:
+        self._set_rates(step)
+        outcome = compute(self.student, self._batches.step(step), self._material)
+        self._optimizer.zero_grad()
+        outcome.loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
+        nn.utils.clip_grad_norm_(self.student.parameters(), self._plan.largest_gradient)
+        self._optimizer.step()
+        return replace(outcome, loss=outcome.loss.detach())
+
+    def _set_rates(self, step: int) -> None:
+        """Up in a line over the warm-up, then down in a line to 0."""
+        share = min(1.0, (step + 1) / self._plan.n_warm_up) * (1 - step / self._plan.n_steps)
+        rates = (self._plan.rate, self._plan.head_rate)
+        for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * share
+
+    def _log(self, step: int, recent: list[Outcome]) -> dict[str, float]:
+        row = {"step": step, **_means(recent)}
+        if step % CHECK_EVERY == 0 or step == self._plan.n_steps:
+            with torch.no_grad():
+                found = [
+                    compute(self.student, self._held_out.step(n), self._material) for n in range(3)
+                ]
+            row |= {f"held_out_{name}": value for name, value in _means(found).items()}
+        self.curves.append(row)
+        return row
+
+    def _save(self, step: int) -> None:
+        self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        content = {
+            "step": step,
+            "student": self.student.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "curves": self.curves,
+        }
+        partial = self._checkpoint.with_suffix(".partial")
+        torch.save(content, partial)
+        partial.rename(self._checkpoint)
+
+    def _resume(self) -> int:
+        if not self._checkpoint.exists():
+            return 0
+        content = torch.load(self._checkpoint, weights_only=True)
+        self.student.load_state_dict(content["student"])
+        self._optimizer.load_state_dict(content["optimizer"])
+        self.curves = content["curves"]
+        return int(content["step"])
+
+
+def _means(outcomes: list[Outcome]) -> dict[str, float]:
+    names = ("loss", "first", "first_by_cosine", "first_of_short")
+    return {n: round(float(np.mean([float(getattr(o, n)) for o in outcomes])), 4) for n in names}
+
+
+def train(
+    folder: Path, data: Path, work: Path, plan: Plan, *, most_rows: int | None = None
+) -> Trainer:
+    """Trains a model folder's layers, and returns what there is at the end."""
+    prepared = prepare(folder, data, work, plan, most_rows)
+    trainer = Trainer(new_student(folder, plan), prepared, plan, work / "train")
+    trainer.run()
+    return trainer
