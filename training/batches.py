@@ -82,7 +82,7 @@ class Batches:
     def step(self, number: int) -> list[Task]:
         """The tasks of one step."""
         chance = random.Random(f"{self._seed} {number}")
-        tasks = [self._long(chance) for _ in range(N_LONG)]
+        tasks = [self._long(chance) for _ in range(N_LONG if self._kinds else 0)]
         tasks += [self._across(chance) for _ in range(N_TRANSLATED)]
         if self._short.examples:
             tasks += [self._with_lookalikes(chance) for _ in range(N_SHORT)]

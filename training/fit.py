@@ -1,8 +1,7 @@
-"""Chooses the head: the pooled cosine's weight, and the logit's scale and offset."""
+"""Fits the head: the logit's scale and offset; and what the pooled cosine's weight matters."""
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from itertools import product
 
@@ -14,12 +13,9 @@ from training.folder import Head
 from training.matching import blend, logits, sigmoid
 from training.measurement import Candidates, ndcg_of_each_query
 from training.practice import PracticeList, source_shares
+from training.texts import is_one_in
 
 POOLED_WEIGHTS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 8.0)
-
-# Two weights whose mean nDCG@10 on the practice lists differs by less rank alike; among them
-# the larger one is taken, because the pooled cosine falls for fewer keyword traps.
-TOLERANCE = 0.003
 
 # What the sigmoid means: the chance that a passage answers, among candidates of which one in
 # five does; of the others most look alike (found by BM25, or of the same article), as after a
@@ -50,15 +46,10 @@ def ranking_by_weight(
     return table
 
 
-def choose_weight(table: dict[str, dict[str, float]]) -> float:
-    """The largest pooled weight that ranks within `TOLERANCE` of the best."""
-    best = max(row["mean"] for row in table.values())
-    return max(float(w) for w, row in table.items() if row["mean"] >= best - TOLERANCE)
-
-
 def is_held_out(practice: PracticeList) -> bool:
-    """One article in three is kept from the fit, in all languages alike."""
-    return zlib.crc32(practice.group.encode()) % 3 == 0
+    """Half of the articles are kept from the fit, too, in all languages alike."""
+    unit = practice.query if practice.source == "pubmedqa" else practice.group
+    return is_one_in(2, f"{unit}, fit")
 
 
 def pair_table(lists: Sequence[PracticeList]) -> tuple[Numbers, Numbers, NDArray[np.bool_]]:

@@ -16,6 +16,8 @@ from training.tokenizer import build_tokenizer
 
 Arrays = dict[str, NDArray[np.generic]]
 
+IMPORTANCE = "maxsim.importance"
+
 _SCALE = "_scale"
 _WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"
 
@@ -50,19 +52,25 @@ def write_folder(
     is float32, as `transformers` would save it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    arrays = quantize(base.tensors) if quantized else dict(base.tensors)
-    save_file(
-        {key: np.ascontiguousarray(arrays[key]) for key in sorted(arrays)},
-        folder / "model.safetensors",
-        metadata={"format": "pt"},
-    )
+    write_weights(folder, base.tensors, quantized=quantized)
     build_tokenizer(base.pieces, base.scores).save(str(folder / "tokenizer.json"), pretty=False)
     _write_json(folder / "config.json", encoder_config(base))
     write_head(folder, head, name=name, version=version, dtype=dtype)
 
 
+def write_weights(folder: Path, tensors: dict[str, Floats], *, quantized: bool) -> None:
+    """Writes model.safetensors alone."""
+    arrays = quantize(tensors) if quantized else tensors
+    save_file(
+        {key: np.ascontiguousarray(arrays[key]) for key in sorted(arrays)},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+
+
 def write_head(folder: Path, head: Head, *, name: str, version: str, dtype: str) -> None:
-    """Writes tamis.json alone."""
+    """Writes tamis.json alone, of a folder that has its weights."""
+    has_importance = bool(read_importance(folder).any())
     content = {
         "name": name,
         "version": version,
@@ -74,6 +82,7 @@ def write_head(folder: Path, head: Head, *, name: str, version: str, dtype: str)
             "pooled_weight": head.pooled_weight,
             "scale": head.scale,
             "offset": head.offset,
+            "has_importance": has_importance,
         },
     }
     _write_json(folder / "tamis.json", content)
@@ -139,6 +148,13 @@ def read_tensors(folder: Path) -> dict[str, Floats]:
         if name + _SCALE in stored:
             tensors[name] *= stored[name + _SCALE][:, None]
     return tensors
+
+
+def read_importance(folder: Path) -> Floats:
+    """What the head has learned of query tokens, (hidden,); zeros where it has learned nothing."""
+    tensors = read_tensors(folder)
+    hidden = tensors[_WORD_EMBEDDINGS].shape[1]
+    return tensors.get(IMPORTANCE, np.zeros(hidden, dtype=np.float32))
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:

@@ -1,7 +1,8 @@
 """Late interaction: the two numbers of a pair (MaxSim, pooled cosine) and their blend.
 
 MaxSim as in ColBERT (Khattab and Zaharia, 2020): for each query token the best cosine among the
-document's tokens, here averaged with the query tokens' information as weights.
+document's tokens, here averaged with weights: the query tokens' information, times what the model
+has learned of their states.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from training.base import Floats
-from training.folder import Head, read_scores, read_tokenizer
+from training.folder import Head, read_importance, read_scores, read_tokenizer
 from training.runtime import TokenEncoder
 
 QUERY_PREFIX = "query:"
@@ -42,12 +43,13 @@ class PairScorer:
         self._encoder = TokenEncoder(folder, compute_type, work)
         self._tokenizer = read_tokenizer(folder)
         self._weights = token_weights(read_scores(folder))
+        self._importance = read_importance(folder)
 
     def features(
         self, queries: list[str], documents: list[str], pairs: Pairs, label: str
     ) -> Floats:
         """Returns (n_pairs, 2): MaxSim and pooled cosine of each pair of indices."""
-        sides = self.encode(queries, QUERY_PREFIX, MAX_LENGTH_TOKENS // 2, f"{label} queries")
+        sides = self.encode_queries(queries, f"{label} queries")
         of_document: dict[int, list[int]] = {}
         for number, (_, document) in enumerate(pairs):
             of_document.setdefault(document, []).append(number)
@@ -60,8 +62,20 @@ class PairScorer:
             answer = side_states(states, sequences[place], n_prefix)
             numbers = of_document[used[place]]
             asked = [sides[pairs[number][0]] for number in numbers]
-            found[numbers] = match(asked, answer, self._weights)
+            found[numbers] = self.match(asked, answer)
         return found
+
+    def encode_queries(self, texts: list[str], label: str) -> list[SideStates]:
+        """Encodes queries, in the order given."""
+        return self.encode(texts, QUERY_PREFIX, MAX_LENGTH_TOKENS // 2, label)
+
+    def encode_documents(self, texts: list[str], label: str) -> list[SideStates]:
+        """Encodes documents, in the order given."""
+        return self.encode(texts, DOCUMENT_PREFIX, MAX_LENGTH_TOKENS, label)
+
+    def match(self, queries: list[SideStates], document: SideStates) -> Floats:
+        """MaxSim and cosine of several queries with one document: (n_queries, 2)."""
+        return match(queries, document, self._weights, self._importance)
 
     def encode(
         self, texts: list[str], prefix: str, max_tokens: int, label: str
@@ -113,14 +127,17 @@ def unit(vectors: Floats) -> Floats:
     return divided
 
 
-def match(queries: list[SideStates], document: SideStates, weights: Floats) -> Floats:
+def match(
+    queries: list[SideStates], document: SideStates, weights: Floats, importance: Floats
+) -> Floats:
     """MaxSim and cosine of several queries with one document: (n_queries, 2)."""
     pooled = np.stack([query.pooled for query in queries]) @ document.pooled
     maxsim = np.zeros(len(queries), dtype=np.float32)
     for place, query in enumerate(queries):
         if query.ids and document.ids:
             best = (query.tokens @ document.tokens.T).max(axis=1)  # (n_query_tokens,)
-            maxsim[place] = np.average(best, weights=np.maximum(weights[query.ids], 1e-6))
+            shares = np.maximum(weights[query.ids], 1e-6) * np.exp(query.tokens @ importance)
+            maxsim[place] = np.average(best, weights=shares)
     return np.stack([maxsim, pooled], axis=1)
 
 

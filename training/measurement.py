@@ -100,22 +100,17 @@ def ndcg_of_each_query(candidates_: Candidates, scores: Floats | None = None) ->
     return np.array([values.get(query, 0.0) for query in candidates_.run], dtype=np.float32)
 
 
-def p_value(
-    candidates_: Candidates, features: Floats, pooled_weight: float, other: int | None
-) -> float:
-    """Paired t-test of the blend's nDCG@10 against a feature column's, or the first stage's."""
-    rival = None if other is None else features[:, other]
-    ours = ndcg_of_each_query(candidates_, blend(features, pooled_weight))
-    return round(float(ttest_rel(ours, ndcg_of_each_query(candidates_, rival)).pvalue), 5)
-
-
-def variant_figures(
-    candidates_: Candidates, features: Floats, pooled_weight: float
-) -> dict[str, dict[str, float]]:
-    """The figures of BM25, the pooled cosine, MaxSim alone, and the blend."""
+def variants(untrained: Floats, trained: Floats, pooled_weight: float) -> dict[str, Floats | None]:
+    """Scores of everything that is compared, by name; None: the first stage's own."""
     return {
-        "bm25": figures(candidates_),
-        "pooled_cosine": figures(candidates_, features[:, 1]),
-        "maxsim": figures(candidates_, features[:, 0]),
-        "blend": figures(candidates_, blend(features, pooled_weight)),
+        "bm25": None,
+        "pooled_cosine": untrained[:, 1],
+        "untrained_maxsim": untrained[:, 0],
+        "maxsim": trained[:, 0],
+        "shipped": blend(trained, pooled_weight),
     }
+
+
+def p_value(ours: Floats, theirs: Floats) -> float:
+    """Paired t-test over queries."""
+    return round(float(ttest_rel(ours, theirs).pvalue), 7)

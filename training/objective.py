@@ -138,7 +138,7 @@ def _teacher_logits(
 
 
 def _divergence(logits: Tensor, wanted: Tensor, hidden: Tensor) -> Tensor:
-    """Kullback-Leibler divergence from the teacher, over what it knows, of what queries it knows."""
+    """Kullback-Leibler divergence from the teacher, over the texts that it knows."""
     unknown = (wanted == _NEVER) | hidden
     known = (~unknown).sum(1) > 1
     if not bool(known.any()):

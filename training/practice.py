@@ -1,4 +1,4 @@
-"""Ranking lists made from training rows, to choose the blend and fit the logit on.
+"""Ranking lists made from rows that were kept from the training, to fit the logit on.
 
 A list is one question, its passage, and negatives from the same pool: the best of BM25, passages
 of the same article, and random ones. Cross-lingual lists ask in one language and rank passages
@@ -15,6 +15,7 @@ from pathlib import Path
 from training.corpora import XQUAD_LANGUAGES, EvaluationSet, Row, read_training_rows
 from training.first_stage import Bm25, Run
 from training.measurement import Candidates
+from training.texts import MONOLINGUAL_FILES, is_held_out
 
 SEED = 7
 N_LEXICAL = 8
@@ -25,7 +26,6 @@ XQUAD_PASSAGES = 60
 LISTS_PER_FILE = 80
 LISTS_PER_XQUAD_LANGUAGE = 30
 LISTS_PER_LANGUAGE_PAIR = 20
-MONOLINGUAL_FILES = ("cmrc2018", "drcd", "jsquad", "medquad", "pubmedqa")
 HAN_LANGUAGES = ("zh", "zh-Hant", "ja", "th")
 
 
@@ -72,13 +72,13 @@ def practice_lists(data: Path) -> list[PracticeList]:
     chance = random.Random(SEED)
     lists: list[PracticeList] = []
     for name in MONOLINGUAL_FILES:
-        rows = _pool(read_training_rows(data, name), POOL_PASSAGES, chance)
+        rows = _pool(_held_out_rows(data, name), POOL_PASSAGES, chance)
         lists += _lists(name, rows, rows, LISTS_PER_FILE, chance)
     return lists + _xquad_lists(data, chance)
 
 
 def _xquad_lists(data: Path, chance: random.Random) -> list[PracticeList]:
-    rows = {name: read_training_rows(data, f"xquad-{name}") for name in XQUAD_LANGUAGES}
+    rows = {name: _held_out_rows(data, f"xquad-{name}") for name in XQUAD_LANGUAGES}
     kept = {row.id for row in _pool(rows["en"], XQUAD_PASSAGES, chance)}
     rows = {name: [row for row in found if row.id in kept] for name, found in rows.items()}
     lists: list[PracticeList] = []
@@ -90,11 +90,15 @@ def _xquad_lists(data: Path, chance: random.Random) -> list[PracticeList]:
     return lists
 
 
+def _held_out_rows(data: Path, name: str) -> list[Row]:
+    return [row for row in read_training_rows(data, name) if is_held_out(name, row)]
+
+
 def _pool(rows: list[Row], n_passages: int, chance: random.Random) -> list[Row]:
     """Rows of whole articles, drawn until there are enough passages (single ones without)."""
     groups = list(dict.fromkeys(row.group for row in rows))
     if len(groups) == 1:
-        return chance.sample(rows, n_passages)
+        return chance.sample(rows, min(n_passages, len(rows)))
     chance.shuffle(groups)
     by_group: dict[str, list[Row]] = {}
     for row in rows:
@@ -141,7 +145,7 @@ def _one_list(
     for kind, found in (
         ("lexical", lexical),
         ("article", same if len({row.group for row in rows}) > 1 else []),
-        ("random", chance.sample(passages, N_RANDOM)),
+        ("random", chance.sample(passages, min(N_RANDOM, len(passages)))),
     ):
         for passage in found:
             kinds.setdefault(passage, kind)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.stats import kendalltau
@@ -35,28 +36,36 @@ def comparison_set(candidates: Candidates) -> Candidates:
 
 
 def compare(
-    full: Path, shipped: Path, candidates: Candidates, head: Head, work: Path
+    exact: Path, shipped: Path, candidates: Candidates, head: Head, work: Path
 ) -> dict[str, object]:
-    """Three variants on the same pairs: base float32, shipped float32, shipped int8.
+    """What the file's int8 rows cost on all queries, and int8 arithmetic on the first ones.
 
-    The base is untrimmed and computes with the dequantized 4-bit weights.
+    `exact` is the folder of the same weights in float32.
     """
-    part = comparison_set(candidates)
-    n_pairs = len(part.pairs())
-    scores = {
-        "base_float32": logits(cached_features(full, "float32", part, work), head),
-        "shipped_float32": logits(
-            cached_features(shipped, "float32", candidates, work)[:n_pairs], head
-        ),
-        "shipped_int8": logits(cached_features(shipped, "int8", part, work), head),
+    features = {
+        name: cached_features(folder, "float32", candidates, work)
+        for name, folder in (("weights_float32", exact), ("file_int8", shipped))
     }
-    ndcg = {name: figures(part, values)["nDCG@10"] for name, values in scores.items()}
+    scores = {name: logits(values, head) for name, values in features.items()}
+    ndcg = {name: figures(candidates, values)["nDCG@10"] for name, values in scores.items()}
+    part = comparison_set(candidates)
+    first = scores["file_int8"][: len(part.pairs())]
+    computed = logits(cached_features(shipped, "int8", part, work), head)
+    alike = [figures(part, values)["nDCG@10"] for values in (first, computed)]
     return {
-        "queries": len(part.run),
+        "queries": len(candidates.run),
         "nDCG@10": ndcg,
-        "int8_loss": round(ndcg["shipped_float32"] - ndcg["shipped_int8"], 4),
-        "int8_against_float32": agreement(part, scores["shipped_float32"], scores["shipped_int8"]),
-        "shipped_against_base": agreement(part, scores["base_float32"], scores["shipped_float32"]),
+        "file_loss": round(ndcg["weights_float32"] - ndcg["file_int8"], 4),
+        "file_against_weights": agreement(
+            candidates, scores["weights_float32"], scores["file_int8"]
+        ),
+        "arithmetic": {
+            "queries": len(part.run),
+            "float32": alike[0],
+            "int8": alike[1],
+            "int8_loss": round(alike[0] - alike[1], 4),
+            "int8_against_float32": agreement(part, first, computed),
+        },
     }
 
 
@@ -108,8 +117,8 @@ def tokens_per_second(folder: Path, compute_type: str, candidates: Candidates, w
     return round(n_tokens / (time.perf_counter() - began), 1)
 
 
-def choose_dtype(comparisons: dict[str, dict[str, object]], noise: float) -> str:
+def choose_dtype(comparisons: dict[str, dict[str, Any]], noise: float) -> str:
     """`int8` if it costs at most 0.005 nDCG@10 on every set and its noise is small."""
-    losses = [float(str(row["int8_loss"])) for row in comparisons.values()]
+    losses = [float(row["arithmetic"]["int8_loss"]) for row in comparisons.values()]
     cheap = max(losses) <= LARGEST_LOSS and noise <= LARGEST_NOISE
     return "int8" if cheap else "float32"

@@ -6,7 +6,7 @@ learned factor of its state: `exp(importance . state)`, which begins as 1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from training.base import Floats
+from training.folder import IMPORTANCE
 from training.layers import Layer, filled, layer_tensors, padded_batches, read_layer
 
 BATCH_TOKENS = 6144
@@ -72,6 +73,7 @@ class Student(nn.Module):
         found: dict[str, Floats] = {}
         for number, layer in enumerate(self.layers, self.first):
             found |= layer_tensors(_as_layer(layer), f"encoder.layer.{number}.")
+        found[IMPORTANCE] = IMPORTANCE_SCALE * self.importance.detach().numpy()
         return found
 
     def encode(self, lower: list[Tensor], *, is_query: bool) -> list[Side]:

@@ -27,7 +27,7 @@ MONOLINGUAL_FILES = ("cmrc2018", "drcd", "jsquad", "medquad", "pubmedqa")
 HELD_OUT_OF_XQUAD = 4
 HELD_OUT_ELSEWHERE = 12
 
-# Health answers are three quarters of all text: so many passages of articles with several questions.
+# Health answers are three quarters of all text: so many passages, of articles with more questions.
 MEDQUAD_PASSAGES = 5500
 
 PASSAGE_TOKENS = {"cmrc2018": 352, "drcd": 352, "jsquad": 352, "medquad": 260, "pubmedqa": 352}
@@ -122,6 +122,14 @@ def sentences(text: str) -> Iterator[tuple[int, int]]:
             yield start, at
 
 
+def is_held_out(source: str, row: Row) -> bool:
+    """Whether a row is kept from the training: with its article, in all languages alike."""
+    if source.startswith("xquad"):
+        return is_one_in(HELD_OUT_OF_XQUAD, row.group.removeprefix("xquad-"))
+    unit = row.id if source == "pubmedqa" else row.group  # whose rows are one group
+    return is_one_in(HELD_OUT_ELSEWHERE, unit)
+
+
 def is_one_in(n: int, name: str) -> bool:
     """Whether a name belongs to the one part in n that is chosen; the same on every run."""
     return zlib.crc32(name.encode()) % n == 0
@@ -156,18 +164,17 @@ def _add_rows(
     for row in rows:
         by_passage.setdefault((row.positive, row.group), []).append(row)
     for (text, group), asked in by_passage.items():
-        unit = asked[0].id if source == "pubmedqa" else group  # whose rows are one group
-        is_held_out = is_one_in(HELD_OUT_ELSEWHERE, unit)
+        kept_out = is_held_out(source, asked[0])
         parts = _parts(text, source, tokenizer)
         limit = _limit(text, source)
         places = tuple(texts.place(Passage(p, source, group, text, limit)) for p in parts)
         for row in asked:
-            texts.queries.append(Query(row.query, source, group, "question", places, is_held_out))
+            texts.queries.append(Query(row.query, source, group, "question", places, kept_out))
         title = _ARTICLE.sub("", group)
         if source != "pubmedqa" and is_one_in(4, text + "title"):
-            texts.queries.append(Query(title, source, group, "title", places[:1], is_held_out))
+            texts.queries.append(Query(title, source, group, "title", places[:1], kept_out))
         if is_one_in(5 if source == "medquad" else 2, text + "cloze"):
-            _add_cloze(texts, Passage(text, source, group, text, CLOZE_TOKENS), is_held_out, chance)
+            _add_cloze(texts, Passage(text, source, group, text, CLOZE_TOKENS), kept_out, chance)
 
 
 def _limit(text: str, source: str) -> int:
@@ -194,7 +201,7 @@ def _parts(text: str, source: str, tokenizer: Tokenizer) -> list[str]:
     return [part for part in parts if part] or [text]
 
 
-def _add_cloze(texts: Texts, whole: Passage, is_held_out: bool, chance: random.Random) -> None:  # noqa: FBT001 - as the row has it
+def _add_cloze(texts: Texts, whole: Passage, kept_out: bool, chance: random.Random) -> None:  # noqa: FBT001 - as the row has it
     """A sentence of a passage as the query; nine times in ten it is taken out of the passage."""
     found = [whole.text[start:end].strip() for start, end in sentences(whole.text)]
     found = [sentence for sentence in found if 20 <= len(sentence) <= 300]
@@ -203,7 +210,7 @@ def _add_cloze(texts: Texts, whole: Passage, is_held_out: bool, chance: random.R
     query = chance.choice(found[1:])
     rest = whole.text.replace(query, "", 1) if chance.random() < 0.9 else whole.text
     place = texts.place(Passage(rest, whole.source, whole.group, whole.work, whole.max_tokens))
-    texts.queries.append(Query(query, whole.source, whole.group, "cloze", (place,), is_held_out))
+    texts.queries.append(Query(query, whole.source, whole.group, "cloze", (place,), kept_out))
 
 
 def _add_xquad(texts: Texts, data: Path, most_rows: int | None) -> None:
@@ -216,7 +223,7 @@ def _add_xquad(texts: Texts, data: Path, most_rows: int | None) -> None:
             continue
         one = rows.get("en") or next(iter(rows.values()))
         group, work = one.group, f"{one.group}|{one.positive}"
-        is_held_out = is_one_in(HELD_OUT_OF_XQUAD, group.removeprefix("xquad-"))
+        kept_out = is_held_out("xquad", one)
         passages = {
             language: texts.place(
                 Passage(row.positive, f"xquad-{language}", group, work, XQUAD_TOKENS)
@@ -228,5 +235,5 @@ def _add_xquad(texts: Texts, data: Path, most_rows: int | None) -> None:
             queries[language] = len(texts.queries)
             place = (passages[language],)
             source = f"xquad-{language}"
-            texts.queries.append(Query(row.query, source, group, "question", place, is_held_out))
-        texts.translated.append(Translated(queries, passages, group, work, is_held_out))
+            texts.queries.append(Query(row.query, source, group, "question", place, kept_out))
+        texts.translated.append(Translated(queries, passages, group, work, kept_out))

@@ -1,13 +1,10 @@
-"""Trains the upper layers and the head; resumable, seeded, with curves.
+"""Trains the upper layers and the head of a model folder: seeded, with curves.
 
-    python -m training.train MODEL OUTPUT --data DATA
-
-MODEL is a folder of the untrained model. A second run goes on from the last checkpoint.
+A second run goes on from the last checkpoint.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -121,12 +118,13 @@ def prepare(folder: Path, data: Path, work: Path, plan: Plan, most_rows: int | N
     short = write_lookalikes(texts, lists, tokenizer, weights)
     start = read[0][: 1 + len(tokenizer.encode(DOCUMENT_PREFIX, add_special_tokens=False).ids)]
     documents = [[*start, *ids, read[0][-1]] for ids in short.documents]
+    lower = replace(encoder, layers=encoder.layers[: plan.first_layer])  # no negatives are sought
     material = Material(
         texts=texts,
         queries=queries,
         documents={
             "passage": passages,
-            "short": encoder.states(documents, work=work, label="short documents"),
+            "short": lower.states(documents, work=work, label="short documents"),
         },
         information=[_information(weights, ids[1 + n_prefix : -1]) for ids in asked],
         teacher=teacher_vectors(texts, work) if plan.with_teacher else None,
@@ -159,6 +157,10 @@ class Trainer:
         self._optimizer = torch.optim.AdamW(
             groups, betas=(0.9, 0.98), weight_decay=plan.weight_decay
         )
+
+    def tensors(self) -> dict[str, Floats]:
+        """What has been trained, under the names of a model folder."""
+        return self.student.tensors()
 
     def run(self) -> None:
         """Trains to the end of the plan, from the last checkpoint on."""

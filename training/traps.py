@@ -1,16 +1,25 @@
 """Keyword traps: questions whose answer must stand above a document that shares more words.
 
 They are checks of a finished model, not data to fit: the tutorial's own examples, the demo's
-Apple question with several honest answers, and a question asked across languages.
+Apple question with several honest answers, a question asked across languages; and the traps and the
+obvious pairs of `tests/quality`, which were frozen before the first training.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
 
 from training.base import Floats
 from training.folder import Head
 from training.matching import PairScorer, blend, logits, sigmoid
+
+QUALITY_TESTS = Path(__file__).parent.parent / "tests" / "quality"
+KEYWORD_TRAPS = QUALITY_TESTS / "keyword_traps.jsonl"
+OBVIOUS_PAIRS = QUALITY_TESTS / "obvious_pairs.jsonl"
 
 APPLE_QUESTION = "苹果公司最新发布的AI功能"
 APPLE_TRAP = "苹果发布会介绍新款iPhone和健康功能"
@@ -31,7 +40,7 @@ QUANTUM_ANSWER = (
 class Trap:
     """A query, documents that answer it, and documents that only look as if they did.
 
-    `is_known_limit` marks what an untrained model gets wrong, told rather than left out.
+    `is_known_limit` marks what a model gets wrong, told rather than left out.
     """
 
     name: str
@@ -124,6 +133,37 @@ TRAPS = (
 def trap_figures(scorer: PairScorer, head: Head) -> list[dict[str, object]]:
     """Scores every trap; `passed` says that each answer stands above every distractor."""
     return [_one(scorer, head, trap) for trap in TRAPS]
+
+
+def keyword_trap_figures(scorer: PairScorer, head: Head) -> dict[str, object]:
+    """How many of the traps in each language have the answer first, and which do not."""
+    rows = _read(KEYWORD_TRAPS)
+    passed: dict[str, int] = {}
+    failed: list[str] = []
+    for row in rows:
+        answer, trap = _logits(scorer, head, row["query"], [row["answer"], row["trap"]])
+        passed[row["language"]] = passed.get(row["language"], 0) + int(answer > trap)
+        failed += [] if answer > trap else [row["query"]]
+    return {"traps": len(rows), "passed": passed, "failed": failed}
+
+
+def obvious_figures(scorer: PairScorer, head: Head) -> list[dict[str, object]]:
+    """The scores of obvious answers and of obvious non-answers."""
+    found: list[dict[str, object]] = []
+    for row in _read(OBVIOUS_PAIRS):
+        values = _logits(scorer, head, row["query"], [row["answer"], row["other"]])
+        answer, other = sigmoid(np.array(values, dtype=np.float32)).round(4).tolist()
+        found.append({"query": row["query"], "answer": answer, "other": other})
+    return found
+
+
+def _logits(scorer: PairScorer, head: Head, query: str, documents: list[str]) -> list[float]:
+    pairs = [(0, number) for number in range(len(documents))]
+    return logits(scorer.features([query], documents, pairs, ""), head).tolist()
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _one(scorer: PairScorer, head: Head, trap: Trap) -> dict[str, object]:

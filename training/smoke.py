@@ -1,0 +1,47 @@
+"""Trains and exports a toy: the whole way from rows to a folder that tamis loads.
+
+    python -m training.smoke OUTPUT
+
+It goes on from the embedded model for a few steps, with a few rows of XQuAD (`tests/data/xquad`).
+Its weights are good for nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from tamis.engine.location import EMBEDDED_FOLDER
+from training.curves import plot_curves
+from training.folder import read_head, read_tensors, write_head, write_weights
+from training.train import Plan, train
+
+DATA = Path(__file__).parent.parent / "tests" / "data" / "xquad"
+PLAN = replace(Plan(), n_steps=4, n_warm_up=1, first_layer=10, with_teacher=False)
+
+
+def smoke(output: Path) -> None:
+    """Trains, and writes the model folder, the curves and what it worked with to `output`."""
+    trainer = train(EMBEDDED_FOLDER, DATA, output / "work", PLAN)
+    plot_curves(trainer.curves, output / "training.png")
+    folder = output / "model"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("config.json", "tokenizer.json"):
+        shutil.copyfile(EMBEDDED_FOLDER / name, folder / name)
+    tensors = {**read_tensors(EMBEDDED_FOLDER), **trainer.tensors()}
+    write_weights(folder, tensors, quantized=True)
+    head = read_head(EMBEDDED_FOLDER)
+    write_head(folder, head, name="tamis-toy", version="0", dtype="float32")
+
+
+def main() -> None:
+    """Parses the command line and trains."""
+    parser = argparse.ArgumentParser(prog="training.smoke", description=__doc__)
+    parser.add_argument("output", type=Path)
+    smoke(parser.parse_args().output)
+
+
+if __name__ == "__main__":
+    main()
