@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8000
+DATA ?= data
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
@@ -10,7 +11,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 PROGRAMS := redis-server prometheus chromium faketime
 PACKAGES := redis-server prometheus chromium faketime
 
-.PHONY: run test check system bench docs clean
+.PHONY: run test check system bench train train-smoke docs clean
 
 run: $(VENV)/.run  ## start the server on the embedded model and rerank a real example
 	@TAMIS_SERVER__PORT=$(PORT) $(BIN)/python examples/serve_and_rerank.py
@@ -44,6 +45,12 @@ bench: $(VENV)/.dev  ## how fast the embedded model is here, alone and behind a 
 		--output build/bench-server.json --plot build/bench-server.png
 	@echo "build/bench-engine.png and build/bench-server.png show it; benchmarks/README.md has the rest"
 
+train: $(VENV)/.training  ## make the embedded model anew, from DATA: hours; goes on where it stopped
+	$(BIN)/python -m training.build --data $(DATA)
+
+train-smoke: $(VENV)/.dev  ## train and export a toy, in a minute or two
+	$(BIN)/python -m training.smoke build/toy
+
 docs: $(VENV)/.dev  ## write the parts of docs/ that are printed by the program itself
 	$(BIN)/python -m docs.generate
 
@@ -61,3 +68,7 @@ $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) --editable ".[dev]"
 	@touch $@ $(VENV)/.run
+
+$(VENV)/.training: training/requirements.txt $(VENV)/.dev
+	$(PIP) --requirement training/requirements.txt
+	@touch $@

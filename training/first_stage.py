@@ -13,6 +13,9 @@ from training.corpora import JUDGED_CANDIDATES, EvaluationSet
 
 N_CANDIDATES = 50
 
+# Languages whose texts are taken by character.
+HAN_LANGUAGES = ("zh", "zh-Hant", "ja", "th")
+
 _HAN_RUN = re.compile(r"[㐀-鿿豈-﫿ぁ-ヿ]+|[a-z0-9]+")
 
 Run = dict[str, dict[str, float]]

@@ -12,7 +12,6 @@ from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
 from training.base import Base, Floats
-from training.tokenizer import build_tokenizer
 
 Arrays = dict[str, NDArray[np.generic]]
 
@@ -51,6 +50,8 @@ def write_folder(
     Quantized means int8 rows with a float32 scale each, and float16 for what is small; else all
     is float32, as `transformers` would save it.
     """
+    from training.tokenizer import build_tokenizer  # here: a toy needs no sentencepiece
+
     folder.mkdir(parents=True, exist_ok=True)
     write_weights(folder, base.tensors, quantized=quantized)
     build_tokenizer(base.pieces, base.scores).save(str(folder / "tokenizer.json"), pretty=False)

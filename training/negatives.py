@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from training.base import Floats
-from training.first_stage import Bm25
-from training.practice import HAN_LANGUAGES
+from training.first_stage import HAN_LANGUAGES, Bm25
 from training.texts import Query, Texts
 
 SEED = 5

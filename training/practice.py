@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.corpora import XQUAD_LANGUAGES, EvaluationSet, Row, read_training_rows
-from training.first_stage import Bm25, Run
+from training.first_stage import HAN_LANGUAGES, Bm25, Run
 from training.measurement import Candidates
 from training.texts import MONOLINGUAL_FILES, is_held_out
 
@@ -26,7 +26,6 @@ XQUAD_PASSAGES = 60
 LISTS_PER_FILE = 80
 LISTS_PER_XQUAD_LANGUAGE = 30
 LISTS_PER_LANGUAGE_PAIR = 20
-HAN_LANGUAGES = ("zh", "zh-Hant", "ja", "th")
 
 
 # What share of all use is taken to be of a kind: questions over one language's texts, XQuAD in

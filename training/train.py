@@ -146,7 +146,7 @@ class Trainer:
         self._plan = plan
         self._material = prepared.material
         parts = (prepared.texts, prepared.lists)
-        self._batches = Batches(*parts, prepared.short, seed=plan.seed)
+        self.batches = Batches(*parts, prepared.short, seed=plan.seed)
         self._held_out = Batches(*parts, Lookalikes(), seed=plan.seed, held_out=True)
         self._checkpoint = work / "checkpoint.pt"
         head = [student.importance, student.log_scale, student.offset]
@@ -162,23 +162,24 @@ class Trainer:
         """What has been trained, under the names of a model folder."""
         return self.student.tensors()
 
-    def run(self) -> None:
-        """Trains to the end of the plan, from the last checkpoint on."""
+    def run(self, *, until: int | None = None) -> None:
+        """Trains to the end of the plan (or `until` a step), from the last checkpoint on."""
         first = self._resume()
+        last = self._plan.n_steps if until is None else until
         recent: list[Outcome] = []
-        steps = range(first, self._plan.n_steps)
+        steps = range(first, last)
         with tqdm(steps, initial=first, total=self._plan.n_steps, desc="train") as progress:
             for step in progress:
                 recent.append(self._step(step))
-                if (step + 1) % LOG_EVERY == 0 or step + 1 == self._plan.n_steps:
+                if (step + 1) % LOG_EVERY == 0 or step + 1 == last:
                     progress.set_postfix(self._log(step + 1, recent))
                     recent = []
-                if (step + 1) % CHECK_EVERY == 0 or step + 1 == self._plan.n_steps:
+                if (step + 1) % CHECK_EVERY == 0 or step + 1 == last:
                     self._save(step + 1)
 
     def _step(self, step: int) -> Outcome:
         self._set_rates(step)
-        outcome = compute(self.student, self._batches.step(step), self._material)
+        outcome = compute(self.student, self.batches.step(step), self._material)
         self._optimizer.zero_grad()
         outcome.loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
         nn.utils.clip_grad_norm_(self.student.parameters(), self._plan.largest_gradient)

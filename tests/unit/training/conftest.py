@@ -1,0 +1,21 @@
+from pathlib import Path
+
+import pytest
+from training.folder import read_tokenizer
+from training.smoke import DATA, PLAN
+from training.texts import Texts, read_texts
+from training.train import Prepared, prepare
+
+from tamis.engine.location import EMBEDDED_FOLDER
+
+
+@pytest.fixture(scope="session")
+def texts() -> Texts:
+    """The slice of XQuAD."""
+    return read_texts(DATA, read_tokenizer(EMBEDDED_FOLDER))
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """All that the toy is trained from."""
+    return prepare(EMBEDDED_FOLDER, DATA, Path(tmp_path_factory.mktemp("work")), PLAN, None)

@@ -1,0 +1,75 @@
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn.functional import normalize
+from training.matching import SideStates, match
+from training.objective import compute
+from training.smoke import PLAN
+from training.student import Side
+from training.train import Prepared, Trainer, new_student
+
+from tamis.engine.location import EMBEDDED_FOLDER
+
+HIDDEN = 384
+
+
+def side(n_tokens: int) -> Side:
+    """A text of random states."""
+    tokens = normalize(torch.randn(n_tokens, HIDDEN), dim=-1)
+    return Side(tokens, normalize(torch.randn(HIDDEN), dim=0))
+
+
+def test_the_student_matches_as_the_measured_head_does() -> None:
+    torch.manual_seed(5)
+    student = new_student(EMBEDDED_FOLDER, PLAN)
+    student.importance.data = torch.randn(HIDDEN) / 10
+    queries, documents = [side(3), side(5)], [side(9), side(4), side(1)]
+    information = [torch.rand(3), torch.rand(5)]
+    weights = torch.cat(information).numpy()
+    ids = [list(range(3)), list(range(3, 8))]
+    measured = [
+        SideStates(query.tokens.numpy(), query.pooled.numpy(), numbers)
+        for query, numbers in zip(queries, ids, strict=True)
+    ]
+    importance = student.tensors()["maxsim.importance"]
+
+    with torch.no_grad():
+        maxsim, cosine = student.match(queries, information, documents)
+
+    for column, document in enumerate(documents):
+        read = SideStates(document.tokens.numpy(), document.pooled.numpy(), [1])
+        wanted = match(measured, read, weights, importance)
+        np.testing.assert_allclose(maxsim[:, column].numpy(), wanted[:, 0], atol=1e-5)
+        np.testing.assert_allclose(cosine[:, column].numpy(), wanted[:, 1], atol=1e-5)
+
+
+def test_a_training_that_was_stopped_ends_where_one_in_one_go_does(
+    prepared: Prepared, tmp_path: Path
+) -> None:
+    def trainer(folder: str) -> Trainer:
+        return Trainer(new_student(EMBEDDED_FOLDER, PLAN), prepared, PLAN, tmp_path / folder)
+
+    whole = trainer("whole")
+    whole.run()
+    stopped = trainer("stopped")
+    stopped.run(until=2)
+    resumed = trainer("stopped")
+    resumed.run()
+
+    assert resumed.curves[-1]["step"] == whole.curves[-1]["step"] == PLAN.n_steps
+    for name, tensor in whole.tensors().items():
+        np.testing.assert_array_equal(resumed.tensors()[name], tensor, err_msg=name)
+
+
+def test_steps_bring_the_loss_of_what_they_see_down(prepared: Prepared, tmp_path: Path) -> None:
+    trainer = Trainer(new_student(EMBEDDED_FOLDER, PLAN), prepared, PLAN, tmp_path)
+    tasks = trainer.batches.step(0)
+
+    with torch.no_grad():
+        before = float(compute(trainer.student, tasks, prepared.material).loss)
+    trainer.run()
+    with torch.no_grad():
+        after = float(compute(trainer.student, tasks, prepared.material).loss)
+
+    assert after < before
