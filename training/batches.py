@@ -30,9 +30,9 @@ SHARES = {
 }
 # English and Chinese are drawn three times as often as each other language of XQuAD.
 LANGUAGE_SHARES = {"en": 3.0, "zh": 3.0}
-N_LONG = 14  # queries with passages of their own language's files
-N_TRANSLATED = 8  # queries of XQuAD, mostly with a passage in another language
-N_SHORT = 14  # queries with short documents
+N_LONG = 12  # queries with passages of their own language's files
+N_TRANSLATED = 6  # queries of XQuAD, mostly with a passage in another language
+N_SHORT = 8  # queries with short documents
 N_NEGATIVES = 2
 N_SHORT_NEGATIVES = 3
 # A negative that the base ranks higher is drawn more often: exp(40 times the cosine's lead).

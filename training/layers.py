@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, layer_norm, linear, scaled_dot_product_attention
+from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention
 
 from training.base import Floats
 
@@ -25,7 +25,7 @@ _JOINED = tuple(f"attention.self.{name}" for name in ("query", "key", "value"))
 
 
 class Layer(nn.Module):
-    """One encoder layer; with a context its tokens look at those of another text, too."""
+    """One encoder layer."""
 
     def __init__(self, hidden: int, n_heads: int, intermediate: int) -> None:
         super().__init__()
@@ -37,30 +37,21 @@ class Layer(nn.Module):
         self.narrowed = nn.Linear(intermediate, hidden)
         self.output_norm = nn.LayerNorm(hidden, eps=LAYER_NORM_EPS)
 
-    def forward(self, states: Tensor, mask: Tensor | None, context: Tensor | None = None) -> Tensor:
-        """States (n, longest, hidden) after the layer.
+    def forward(self, states: Tensor, mask: Tensor | None) -> Tensor:
+        """States after the layer.
 
         Args:
             states: (n, longest, hidden).
-            mask: True where a key counts, (n, 1, 1, longest + longest context); None: everywhere.
-            context: States of other tokens, read and not changed, (n, longest context, hidden).
+            mask: True where a key counts, (n, 1, 1, longest); None: everywhere.
         """
-        query, key, value = self._heads(states, first=0)
-        if context is not None:
-            more_keys, more_values = self._heads(context, first=1)
-            key, value = torch.cat([key, more_keys], 2), torch.cat([value, more_values], 2)
+        n, longest, hidden = states.shape
+        joined = self.joined(states).view(n, longest, 3, self.n_heads, hidden // self.n_heads)
+        # float32: on a CPU its backward pass takes half of bfloat16's time
+        query, key, value = joined.permute(2, 0, 3, 1, 4).float()
         mixed = scaled_dot_product_attention(query, key, value, attn_mask=mask)
         mixed = self.attended(mixed.transpose(1, 2).reshape(states.shape))
         states = self.attention_norm(states + mixed)
         return self.output_norm(states + self.narrowed(gelu(self.widened(states))))
-
-    def _heads(self, states: Tensor, *, first: int) -> Tensor:
-        """Query, key and value (3 - first, n, n_heads, longest, head size), from `first` on."""
-        n, longest, hidden = states.shape
-        start = first * hidden
-        joined = linear(states, self.joined.weight[start:], self.joined.bias[start:])
-        shape = (n, longest, 3 - first, self.n_heads, hidden // self.n_heads)
-        return joined.view(shape).permute(2, 0, 3, 1, 4)
 
 
 def read_layer(tensors: Mapping[str, Floats], prefix: str, n_heads: int) -> Layer:

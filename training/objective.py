@@ -105,9 +105,10 @@ def _own_and_best(tasks: list[Task], place: Mapping[Document, int], logits: Tens
     """Each query's logits of its answer, its negatives, and the best of the others' documents."""
     rows: list[Tensor] = []
     for task, row in zip(tasks, logits, strict=True):
+        values = row.detach()
         own = [place[document] for document in (task.answer, *task.negatives)]
-        order = row.topk(min(len(row), len(own) + N_FROM_OTHERS)).indices.tolist()
-        others = [n for n in order if n not in own and float(row[n]) > _NEVER]
+        order = values.topk(min(len(row), len(own) + N_FROM_OTHERS)).indices.tolist()
+        others = [n for n in order if n not in own and float(values[n]) > _NEVER]
         rows.append(row[own + others[:N_FROM_OTHERS]])
     return rows
 

@@ -43,7 +43,7 @@ class Plan:
         with_teacher: Whether English texts have the teacher's ranking as a second aim.
     """
 
-    n_steps: int = 1000
+    n_steps: int = 400
     rate: float = 5e-5
     head_rate: float = 2e-3
     n_warm_up: int = 40
