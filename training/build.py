@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import shutil
 import zipfile
 from collections.abc import Mapping
@@ -28,7 +27,6 @@ from training.corpora import EVALUATION_SETS
 from training.curves import plot_curves
 from training.fit import calibration, fit_head, ranking_by_weight
 from training.folder import UNFITTED, Head, read_tensors, write_folder, write_head
-from training.machine import describe_machine
 from training.matching import PairScorer
 from training.measurement import (
     Candidates,
@@ -39,8 +37,10 @@ from training.measurement import (
     p_value,
     variants,
 )
+from training.mixing import mixed
 from training.parity import DEFAULT_WORK
 from training.precision import batch_noise, choose_dtype, compare, tokens_per_second
+from training.saving import RESULTS_FOLDER, save_result
 from training.train import Plan, train
 from training.traps import keyword_trap_figures, obvious_figures, trap_figures
 
@@ -48,7 +48,6 @@ NAME = "tamis-mini"
 VERSION = "2"
 MODEL_FILES = ("config.json", "tokenizer.json", "model.safetensors", "tamis.json")
 PACKAGE_FOLDER = Path(__file__).parent.parent / "src" / "tamis" / "models" / "mini"
-RESULTS_FOLDER = Path(__file__).parent / "results"
 
 # The sets that the aims are set for; limit-small is hard by construction and stands beside them.
 AIMED_SETS = ("scifact", "cranfield", "noveleval", "rgb-zh-int")
@@ -118,7 +117,8 @@ def trim_vocabulary(base: Base, places: Places) -> Base:
 def train_weights(trimmed: Base, places: Places, plan: Plan) -> None:
     """Trains, and writes the trained weights in float32 and as they are shipped."""
     trainer = train(places.untrained, places.data, places.work, plan)
-    tensors = {**read_tensors(places.untrained), **trainer.tensors()}
+    before = read_tensors(places.untrained)
+    tensors = {**before, **mixed(before, trainer.tensors(), plan.mixing)}
     trained = replace(trimmed, tensors=tensors)
     write(places.exact, trained, quantized=False)
     write(places.trained, trained, quantized=True)
@@ -278,10 +278,8 @@ def file_sizes(folder: Path) -> dict[str, object]:
 
 
 def save(places: Places, name: str, content: Mapping[str, object]) -> None:
-    """Writes one result file, with the machine it comes from."""
-    places.results.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"machine": describe_machine(), **content}, indent=2, ensure_ascii=False)
-    (places.results / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    """Writes one result file."""
+    save_result(places.results, name, content)
 
 
 def main() -> None:

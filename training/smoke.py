@@ -16,6 +16,7 @@ from pathlib import Path
 from tamis.engine.location import EMBEDDED_FOLDER
 from training.curves import plot_curves
 from training.folder import read_head, read_tensors, write_head, write_weights
+from training.mixing import mixed
 from training.train import Plan, train
 
 DATA = Path(__file__).parent.parent / "tests" / "data" / "xquad"
@@ -30,7 +31,8 @@ def smoke(output: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("config.json", "tokenizer.json"):
         shutil.copyfile(EMBEDDED_FOLDER / name, folder / name)
-    tensors = {**read_tensors(EMBEDDED_FOLDER), **trainer.tensors()}
+    before = read_tensors(EMBEDDED_FOLDER)
+    tensors = {**before, **mixed(before, trainer.tensors(), PLAN.mixing)}
     write_weights(folder, tensors, quantized=True)
     head = read_head(EMBEDDED_FOLDER)
     write_head(folder, head, name="tamis-toy", version="0", dtype="float32")

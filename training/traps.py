@@ -137,7 +137,7 @@ def trap_figures(scorer: PairScorer, head: Head) -> list[dict[str, object]]:
 
 def keyword_trap_figures(scorer: PairScorer, head: Head) -> dict[str, object]:
     """How many of the traps in each language have the answer first, and which do not."""
-    rows = _read(KEYWORD_TRAPS)
+    rows = read_rows(KEYWORD_TRAPS)
     passed: dict[str, int] = {}
     failed: list[str] = []
     for row in rows:
@@ -150,7 +150,7 @@ def keyword_trap_figures(scorer: PairScorer, head: Head) -> dict[str, object]:
 def obvious_figures(scorer: PairScorer, head: Head) -> list[dict[str, object]]:
     """The scores of obvious answers and of obvious non-answers."""
     found: list[dict[str, object]] = []
-    for row in _read(OBVIOUS_PAIRS):
+    for row in read_rows(OBVIOUS_PAIRS):
         values = _logits(scorer, head, row["query"], [row["answer"], row["other"]])
         answer, other = sigmoid(np.array(values, dtype=np.float32)).round(4).tolist()
         found.append({"query": row["query"], "answer": answer, "other": other})
@@ -162,7 +162,8 @@ def _logits(scorer: PairScorer, head: Head, query: str, documents: list[str]) ->
     return logits(scorer.features([query], documents, pairs, ""), head).tolist()
 
 
-def _read(path: Path) -> list[dict[str, str]]:
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """JSON lines of strings."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
