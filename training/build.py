@@ -41,6 +41,7 @@ from training.mixing import mixed
 from training.parity import DEFAULT_WORK
 from training.precision import batch_noise, choose_dtype, compare, tokens_per_second
 from training.saving import RESULTS_FOLDER, save_result
+from training.sharing import Family
 from training.train import Plan, train
 from training.traps import keyword_trap_figures, obvious_figures, trap_figures
 
@@ -86,6 +87,9 @@ def build(places: Places) -> None:
     train_weights(trimmed, places, plan)
     head = fit(places, plan)
     sets = {name: load_candidates(places.data, name) for name in EVALUATION_SETS}
+    family = Family([places.untrained, places.exact, places.trained], plan.first_layer)
+    for candidates in sets.values():
+        family.fill_cache(candidates, places.work)
     measure_ranking(places, sets, head)
     save(places, "vocabulary", vocabulary_figures(base, trimmed, places, sets))
     dtype = measure_precision(places, sets, head)
@@ -165,6 +169,7 @@ def fit(places: Places, plan: Plan) -> Head:
     """Fits scale and offset on lists of held-out rows; the cosine's weight is that of training."""
     lists = practice.practice_lists(places.data)
     candidates = practice.as_candidates(lists)
+    Family([places.trained], plan.first_layer).fill_cache(candidates, places.work)
     features = cached_features(places.trained, "float32", candidates, places.work)
     head = fit_head(lists, features, plan.pooled_weight)
     content = {

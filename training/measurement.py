@@ -55,13 +55,18 @@ def load_candidates(data: Path, name: str) -> Candidates:
     return Candidates(evaluation, candidates(evaluation))
 
 
-def cached_features(folder: Path, compute_type: str, candidates_: Candidates, work: Path) -> Floats:
-    """(n_pairs, 2) MaxSim and cosine of all pairs; computed once for a model and its pairs."""
+def features_path(folder: Path, compute_type: str, candidates_: Candidates, work: Path) -> Path:
+    """Where the features of a model and its pairs are kept."""
     digest = hashlib.sha256((folder / "model.safetensors").read_bytes())
     digest.update((folder / "tokenizer.json").read_bytes())
     digest.update(repr(candidates_.pairs()).encode())
-    name = candidates_.evaluation.name
-    path = work / "features" / f"{name}-{compute_type}-{digest.hexdigest()[:16]}.npy"
+    name = f"{candidates_.evaluation.name}-{compute_type}-{digest.hexdigest()[:16]}.npy"
+    return work / "features" / name
+
+
+def cached_features(folder: Path, compute_type: str, candidates_: Candidates, work: Path) -> Floats:
+    """(n_pairs, 2) MaxSim and cosine of all pairs; computed once for a model and its pairs."""
+    path = features_path(folder, compute_type, candidates_, work)
     if path.exists():
         cached: Floats = np.load(path)
         return cached
