@@ -3,12 +3,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from tamis.engine.location import EMBEDDED_FOLDER
 from training.corpora import EvaluationSet
 from training.folder import read_tensors, write_weights
 from training.measurement import Candidates, cached_features
 from training.sharing import Family
+
+from tamis.engine.location import EMBEDDED_FOLDER
 
 N_SHARED = 11
 DOCUMENTS = {"a": "Paris is the capital of France.", "b": "熊猫吃竹子。", "c": "x " * 40}
