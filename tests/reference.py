@@ -62,9 +62,12 @@ class LateInteraction:
             weights = self.weights[query_ids[query_text]] * (asked @ self.importance).exp()
             maxsim = (similarities.max(dim=1).values * weights).sum() / weights.sum()
         cosine = torch.cosine_similarity(query_states.mean(0), document_states.mean(0), dim=0)
-        share = self.head["pooled_weight"]
-        blend = (maxsim + share * cosine) / (1 + share)
-        return float(self.head["scale"] * (blend - self.head["offset"]))
+        head = {"short_weight": 0.0, "short_tokens": 40.0, "pooled_offset": None} | self.head
+        short = torch.exp(-document_text.sum() / head["short_tokens"])
+        share = head["pooled_weight"] + head["short_weight"] * short
+        pooled_offset = head["offset"] if head["pooled_offset"] is None else head["pooled_offset"]
+        blend = maxsim - head["offset"] + share * (cosine - pooled_offset)
+        return float(head["scale"] * blend / (1 + share))
 
     def _read(self, prefix: str, text: str) -> tuple[Tensor, Tensor, Tensor]:
         """Ids, states, and which tokens are text rather than prefix or special."""

@@ -174,6 +174,9 @@ def save_late_interaction(folder: Path) -> Path:
         "pooled_weight": 0.5,
         "scale": 20.0,
         "offset": 0.6,
+        "pooled_offset": 0.5,
+        "short_weight": 2.0,
+        "short_tokens": 10.0,
         "has_importance": True,
     }
     write_json(folder / "tamis.json", {"name": "tiny-maxsim", "head": head})

@@ -10,7 +10,7 @@ import numpy as np
 from training.base import Floats
 from training.corpora import XQUAD_LANGUAGES, Row, read_training_rows
 from training.folder import Head
-from training.matching import PairScorer, blend
+from training.matching import N_FEATURES, PairScorer, logits
 from training.texts import is_held_out
 
 # All languages, but each third question: a ranking of 35 passages needs no more.
@@ -44,7 +44,7 @@ def across_figures(scorer: PairScorer, head: Head, data: Path) -> dict[str, obje
         answers = [pool.answers[i] for i in ids]
         for name, queries in asked.items():
             features = np.stack([scorer.match(queries, side) for side in documents], axis=1)
-            scores = blend(features.reshape(-1, 2), head.pooled_weight).reshape(len(ids), -1)
+            scores = logits(features.reshape(-1, N_FEATURES), head).reshape(len(ids), -1)
             table[name, read] = float(np.mean(_gains(scores, answers)))
     same = [value for pair, value in table.items() if pair[0] == pair[1]]
     other = [value for pair, value in table.items() if pair[0] != pair[1]]

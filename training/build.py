@@ -25,7 +25,7 @@ from training.base import Base, Floats, fetch, read_base
 from training.card import write_card
 from training.corpora import EVALUATION_SETS
 from training.curves import plot_curves
-from training.fit import calibration, fit_head, ranking_by_weight
+from training.fit import calibration, fit_head, practice_ranking
 from training.folder import UNFITTED, Head, read_tensors, write_folder, write_head
 from training.matching import PairScorer
 from training.measurement import (
@@ -166,18 +166,18 @@ def vocabulary_figures(
 
 
 def fit(places: Places, plan: Plan) -> Head:
-    """Fits scale and offset on lists of held-out rows; the cosine's weight is that of training."""
+    """Fits scale and offsets on lists of held-out rows."""
     lists = practice.practice_lists(places.data)
     candidates = practice.as_candidates(lists)
     Family([places.trained], plan.first_layer).fill_cache(candidates, places.work)
     features = cached_features(places.trained, "float32", candidates, places.work)
-    head = fit_head(lists, features, plan.pooled_weight)
+    head = fit_head(lists, features, UNFITTED)
     content = {
         "seed": practice.SEED,
         "lists": len(lists),
         "pairs": len(features),
         "head": asdict(head),
-        "ndcg_by_pooled_weight": ranking_by_weight(lists, candidates, features),
+        "ranking": practice_ranking(lists, candidates, features, head),
         "calibration": calibration(lists, features, head),
     }
     save(places, "head", content)
@@ -193,7 +193,7 @@ def measure_ranking(places: Places, sets: dict[str, Candidates], head: Head) -> 
             cached_features(folder, "float32", candidates, places.work)
             for folder in (places.untrained, places.trained)
         ]
-        scores = variants(features[0], features[1], head.pooled_weight)
+        scores = variants(features[0], features[1], head)
         each[name] = {kind: ndcg_of_each_query(candidates, s) for kind, s in scores.items()}
         table[name] = {
             "queries": len(candidates.run),
@@ -205,8 +205,7 @@ def measure_ranking(places: Places, sets: dict[str, Candidates], head: Head) -> 
                 if kind != "shipped"
             },
         }
-    content = {"pooled_weight": head.pooled_weight, "sets": table, "aims": _aims(each)}
-    save(places, "ranking", content)
+    save(places, "ranking", {"sets": table, "aims": _aims(each)})
 
 
 def _aims(each: dict[str, dict[str, Floats]]) -> dict[str, object]:

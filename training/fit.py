@@ -1,8 +1,9 @@
-"""Fits the head: the logit's scale and offset; and what the pooled cosine's weight matters."""
+"""Fits the head: the logit's scale and offsets, on held-out rows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -10,12 +11,10 @@ from numpy.typing import NDArray
 
 from training.base import Floats
 from training.folder import Head
-from training.matching import blend, logits, sigmoid
+from training.matching import logits, pooled_weights, sigmoid
 from training.measurement import Candidates, ndcg_of_each_query
 from training.practice import PracticeList, source_shares
 from training.texts import is_one_in
-
-POOLED_WEIGHTS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 8.0)
 
 # What the sigmoid means: the chance that a passage answers, among candidates of which one in
 # five does; of the others most look alike (found by BM25, or of the same article), as after a
@@ -28,18 +27,19 @@ _N_NEWTON_STEPS = 50
 Numbers = NDArray[np.float64]
 
 
-def ranking_by_weight(
-    lists: Sequence[PracticeList], candidates: Candidates, features: Floats
+def practice_ranking(
+    lists: Sequence[PracticeList], candidates: Candidates, features: Floats, head: Head
 ) -> dict[str, dict[str, float]]:
-    """nDCG@10 on the practice lists by pooled weight: of each source, and their weighted mean."""
+    """nDCG@10 on the practice lists of MaxSim, the cosine and the logit, by source and in all."""
     shares = source_shares({practice.source for practice in lists})
     sources = np.array([practice.source for practice in lists])
+    kinds = {"maxsim": features[:, 0], "cosine": features[:, 1], "logit": logits(features, head)}
     table: dict[str, dict[str, float]] = {}
-    for weight in POOLED_WEIGHTS:
-        each = ndcg_of_each_query(candidates, blend(features, weight))
+    for kind, scores in kinds.items():
+        each = ndcg_of_each_query(candidates, scores)
         row = {name: float(each[sources == name].mean()) for name in sorted(shares)}
         mean = sum(shares[name] * value for name, value in row.items())
-        table[str(weight)] = {
+        table[kind] = {
             "mean": round(mean, 4),
             **{name: round(value, 4) for name, value in row.items()},
         }
@@ -66,26 +66,36 @@ def pair_table(lists: Sequence[PracticeList]) -> tuple[Numbers, Numbers, NDArray
     return (kinds == "positive").astype(float), weights, held_out
 
 
-def fit_logit(values: Numbers, labels: Numbers, weights: Numbers) -> tuple[float, float]:
-    """Weighted logistic regression on one value: (scale, offset) of `scale * (value - offset)`."""
-    centre, spread = float(values.mean()), float(values.std())
-    design = np.stack([(values - centre) / spread, np.ones_like(values)], axis=1)
-    solution = np.zeros(2)
+def fit_logit(design: Numbers, labels: Numbers, weights: Numbers) -> Numbers:
+    """Weighted logistic regression: the coefficients of the design's columns, by Newton's steps."""
+    spread = np.abs(design).max(axis=0)
+    scaled = design / spread
+    solution = np.zeros(design.shape[1])
     for _ in range(_N_NEWTON_STEPS):
-        chance = 1 / (1 + np.exp(-design @ solution))
-        gradient = design.T @ (weights * (labels - chance))
-        curvature = (design * (weights * chance * (1 - chance))[:, None]).T @ design
+        chance = 1 / (1 + np.exp(-scaled @ solution))
+        gradient = scaled.T @ (weights * (labels - chance))
+        curvature = (scaled * (weights * chance * (1 - chance))[:, None]).T @ scaled
         solution = solution + np.linalg.solve(curvature, gradient)
-    scale = float(solution[0]) / spread
-    return scale, centre - float(solution[1]) / scale
+    fitted: Numbers = solution / spread
+    return fitted
 
 
-def fit_head(lists: Sequence[PracticeList], features: Floats, weight: float) -> Head:
-    """Fits scale and offset on the lists that are not held out; rounded as they are written."""
+def fit_head(lists: Sequence[PracticeList], features: Floats, unfitted: Head) -> Head:
+    """Fits scale and offsets on the lists that are not held out; rounded as they are written."""
     labels, weights, held_out = pair_table(lists)
-    values = blend(features, weight).astype(np.float64)[~held_out]
-    scale, offset = fit_logit(values, labels[~held_out], weights[~held_out])
-    return Head(weight, round(scale, 2), round(offset, 5))
+    kept = features[~held_out]
+    pooled = pooled_weights(kept, unfitted).astype(np.float64)
+    columns = [logits(kept, unfitted).astype(np.float64), 1 / (1 + pooled), pooled / (1 + pooled)]
+    scale, *products = fit_logit(
+        np.stack(columns, axis=1), labels[~held_out], weights[~held_out]
+    ).tolist()
+    offset, pooled_offset = (-product / scale for product in products)
+    return replace(
+        unfitted,
+        scale=round(scale, 2),
+        offset=round(offset, 5),
+        pooled_offset=round(pooled_offset, 5),
+    )
 
 
 def calibration(lists: Sequence[PracticeList], features: Floats, head: Head) -> dict[str, object]:

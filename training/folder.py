@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -29,17 +29,22 @@ _LARGEST_EMBEDDING = 31
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """How token states become one logit: `scale * (blend - offset)`.
+    """How a pair's features become one logit; see `tamis/engine/heads.py`.
 
-    The blend is `(maxsim + pooled_weight * cosine) / (1 + pooled_weight)`.
+    For a document of n text tokens `w = pooled_weight + short_weight * exp(-n / short_tokens)`, and
+    `logit = scale * (maxsim - offset + w * (cosine - pooled_offset)) / (1 + w)`.
     """
 
     pooled_weight: float
-    scale: float
-    offset: float
+    short_weight: float
+    short_tokens: float
+    scale: float = 1.0
+    offset: float = 0.0
+    pooled_offset: float = 0.0
 
 
-UNFITTED = Head(pooled_weight=0.0, scale=1.0, offset=0.0)
+# The cosine's weights: chosen by `training.mixing`, the rest is fitted.
+UNFITTED = Head(pooled_weight=0.25, short_weight=6.0, short_tokens=40.0)
 
 
 def write_folder(
@@ -80,9 +85,7 @@ def write_head(folder: Path, head: Head, *, name: str, version: str, dtype: str)
             "type": "maxsim",
             "query_prefix": "query:",
             "document_prefix": "passage:",
-            "pooled_weight": head.pooled_weight,
-            "scale": head.scale,
-            "offset": head.offset,
+            **asdict(head),
             "has_importance": has_importance,
         },
     }
@@ -92,7 +95,7 @@ def write_head(folder: Path, head: Head, *, name: str, version: str, dtype: str)
 def read_head(folder: Path) -> Head:
     """Reads the head back out of tamis.json."""
     head = json.loads((folder / "tamis.json").read_text())["head"]
-    return Head(float(head["pooled_weight"]), float(head["scale"]), float(head["offset"]))
+    return Head(**{field.name: float(head[field.name]) for field in fields(Head)})
 
 
 def encoder_config(base: Base) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Late interaction: the two numbers of a pair (MaxSim, pooled cosine) and their blend.
+"""Late interaction: the features of a pair (MaxSim, pooled cosine, length) and their logit.
 
 MaxSim as in ColBERT (Khattab and Zaharia, 2020): for each query token the best cosine among the
 document's tokens, here averaged with weights: the query tokens' information, times what the model
@@ -22,7 +22,7 @@ from training.runtime import TokenEncoder
 QUERY_PREFIX = "query:"
 DOCUMENT_PREFIX = "passage:"
 MAX_LENGTH_TOKENS = 512
-N_SPECIAL_PIECES = 4
+N_FEATURES = 3
 
 Pairs = Sequence[tuple[int, int]]
 
@@ -48,7 +48,7 @@ class PairScorer:
     def features(
         self, queries: list[str], documents: list[str], pairs: Pairs, label: str
     ) -> Floats:
-        """Returns (n_pairs, 2): MaxSim and pooled cosine of each pair of indices."""
+        """Returns (n_pairs, 3): the features of each pair of indices (see `match`)."""
         sides = self.encode_queries(queries, f"{label} queries")
         of_document: dict[int, list[int]] = {}
         for number, (_, document) in enumerate(pairs):
@@ -57,7 +57,7 @@ class PairScorer:
         sequences, n_prefix = self._sequences(
             [documents[i] for i in used], DOCUMENT_PREFIX, MAX_LENGTH_TOKENS
         )
-        found = np.zeros((len(pairs), 2), dtype=np.float32)
+        found = np.zeros((len(pairs), N_FEATURES), dtype=np.float32)
         for place, states in self._encoder.stream(sequences, label):
             answer = side_states(states, sequences[place], n_prefix)
             numbers = of_document[used[place]]
@@ -74,7 +74,7 @@ class PairScorer:
         return self.encode(texts, DOCUMENT_PREFIX, MAX_LENGTH_TOKENS, label)
 
     def match(self, queries: list[SideStates], document: SideStates) -> Floats:
-        """MaxSim and cosine of several queries with one document: (n_queries, 2)."""
+        """Features of several queries with one document (see `match`)."""
         return match(queries, document, self._weights, self._importance)
 
     def encode(
@@ -130,7 +130,10 @@ def unit(vectors: Floats) -> Floats:
 def match(
     queries: list[SideStates], document: SideStates, weights: Floats, importance: Floats
 ) -> Floats:
-    """MaxSim and cosine of several queries with one document: (n_queries, 2)."""
+    """Features of several queries with one document, (n_queries, 3).
+
+    They are MaxSim, the pooled cosine, and the number of the document's text tokens.
+    """
     pooled = np.stack([query.pooled for query in queries]) @ document.pooled
     maxsim = np.zeros(len(queries), dtype=np.float32)
     for place, query in enumerate(queries):
@@ -138,19 +141,21 @@ def match(
             best = (query.tokens @ document.tokens.T).max(axis=1)  # (n_query_tokens,)
             shares = np.maximum(weights[query.ids], 1e-6) * np.exp(query.tokens @ importance)
             maxsim[place] = np.average(best, weights=shares)
-    return np.stack([maxsim, pooled], axis=1)
+    lengths = np.full(len(queries), len(document.ids), dtype=np.float32)
+    return np.stack([maxsim, pooled, lengths], axis=1)
 
 
-def blend(features: Floats, pooled_weight: float) -> Floats:
-    """Joins the two columns into one number a pair."""
-    joined = (features[:, 0] + pooled_weight * features[:, 1]) / (1 + pooled_weight)
-    return np.asarray(joined, dtype=np.float32)
+def pooled_weights(features: Floats, head: Head) -> Floats:
+    """The cosine's weight beside MaxSim for each pair, (n_pairs,)."""
+    short = head.short_weight * np.exp(-features[:, 2] / head.short_tokens)
+    return np.asarray(head.pooled_weight + short, dtype=np.float32)
 
 
 def logits(features: Floats, head: Head) -> Floats:
-    """`scale * (blend - offset)`."""
-    scaled = head.scale * (blend(features, head.pooled_weight) - head.offset)
-    return np.asarray(scaled, dtype=np.float32)
+    """The head's logit of each pair, (n_pairs,)."""
+    weights = pooled_weights(features, head)
+    matched = features[:, 0] - head.offset + weights * (features[:, 1] - head.pooled_offset)
+    return np.asarray(head.scale * matched / (1 + weights), dtype=np.float32)
 
 
 def sigmoid(values: Floats) -> NDArray[np.float64]:

@@ -15,7 +15,8 @@ from scipy.stats import ttest_rel
 from training.base import Floats
 from training.corpora import EvaluationSet, read_evaluation_set
 from training.first_stage import Run, candidates
-from training.matching import PairScorer, blend
+from training.folder import Head
+from training.matching import PairScorer, logits
 
 NDCG = nDCG @ 10
 RECIPROCAL_RANK = RR @ 10
@@ -65,7 +66,7 @@ def features_path(folder: Path, compute_type: str, candidates_: Candidates, work
 
 
 def cached_features(folder: Path, compute_type: str, candidates_: Candidates, work: Path) -> Floats:
-    """(n_pairs, 2) MaxSim and cosine of all pairs; computed once for a model and its pairs."""
+    """(n_pairs, 3) features of all pairs; computed once for a model and its pairs."""
     path = features_path(folder, compute_type, candidates_, work)
     if path.exists():
         cached: Floats = np.load(path)
@@ -105,14 +106,14 @@ def ndcg_of_each_query(candidates_: Candidates, scores: Floats | None = None) ->
     return np.array([values.get(query, 0.0) for query in candidates_.run], dtype=np.float32)
 
 
-def variants(untrained: Floats, trained: Floats, pooled_weight: float) -> dict[str, Floats | None]:
+def variants(untrained: Floats, trained: Floats, head: Head) -> dict[str, Floats | None]:
     """Scores of everything that is compared, by name; None: the first stage's own."""
     return {
         "bm25": None,
         "pooled_cosine": untrained[:, 1],
         "untrained_maxsim": untrained[:, 0],
         "maxsim": trained[:, 0],
-        "shipped": blend(trained, pooled_weight),
+        "shipped": logits(trained, head),
     }
 
 

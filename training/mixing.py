@@ -4,7 +4,8 @@
 
 Weights between the two keep what the base knew of texts of other kinds (WiSE-FT, Wortsman et al.,
 arXiv:2109.01903). Which part ranks best is looked at on some queries of the evaluation sets, which
-are there to choose by, and on the keyword traps; `Plan.mixing` is what was chosen.
+are there to choose by, and on the keyword traps; `Plan.mixing` and the cosine's weights in
+`training.folder.UNFITTED` are what was chosen.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from tqdm import tqdm
 from training.base import Floats
 from training.corpora import EvaluationSet
 from training.first_stage import Run
-from training.folder import read_scores, read_tokenizer
+from training.folder import Head, read_scores, read_tokenizer
 from training.matching import (
     DOCUMENT_PREFIX,
     QUERY_PREFIX,
-    blend,
     id_sequences,
+    logits,
     token_weights,
 )
 from training.measurement import Candidates, load_candidates, ndcg_of_each_query
@@ -37,8 +38,9 @@ from training.student import Side, Student
 from training.train import Plan, new_student, read_encoder
 from training.traps import KEYWORD_TRAPS, read_rows
 
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-POOLED_WEIGHTS = (0.0, 0.5, 1.0)
+SHARES = (0.0, 0.5, 0.65, 0.75, 1.0)
+# (pooled weight, short weight, short tokens) of the head
+HEADS = ((0.0, 0.0, 40.0), (0.25, 0.0, 40.0), (0.25, 2.0, 40.0), (0.25, 6.0, 40.0))
 N_QUERIES = {"scifact": 60, "cranfield": 60, "noveleval": 21, "rgb-zh-int": 40}
 QUERY_TOKENS, DOCUMENT_TOKENS = 96, 320
 _AT_ONCE = 1024
@@ -84,7 +86,7 @@ class Sample:
 
     @torch.no_grad()
     def features(self, student: Student) -> Floats:
-        """MaxSim and cosine of all pairs, (n_pairs, 2)."""
+        """Features of all pairs, (n_pairs, 3)."""
         queries, documents = (
             _sides(student, states, is_query=is_query)
             for states, is_query in ((self._queries, True), (self._documents, False))
@@ -93,7 +95,8 @@ class Sample:
         for number, found in enumerate(self.candidates.run.values()):
             read = [documents[self._place[document]] for document in found]
             parts = student.match([queries[number]], [self._information[number]], read)
-            rows.append(torch.stack([part[0] for part in parts], 1).numpy())
+            lengths = torch.tensor([float(len(side.tokens)) for side in read])
+            rows.append(torch.stack([*(part[0] for part in parts), lengths], 1).numpy())
         return np.concatenate(rows)
 
 
@@ -128,23 +131,38 @@ def measure(
         student = mixed_student(folder, plan, checkpoint, share)
         row: dict[str, object] = {}
         ndcg: list[Floats] = []
+        levels: list[Floats] = []
         for sample in samples:
             features = sample.features(student)
+            offsets = _offsets(sample.candidates, features)
             found = [
-                float(ndcg_of_each_query(sample.candidates, blend(features, weight)).mean())
-                for weight in POOLED_WEIGHTS
+                float(ndcg_of_each_query(sample.candidates, logits(features, head)).mean())
+                for head in _heads(offsets)
             ]
+            levels.append(offsets)
             row[sample.candidates.evaluation.name] = np.round(found, 4).tolist()
             ndcg.append(np.array(found))
         row["mean"] = np.mean(ndcg, axis=0).round(4).tolist()
         features = traps.features(student)
-        scores = np.stack([blend(features, weight) for weight in POOLED_WEIGHTS]).reshape(
-            len(POOLED_WEIGHTS), -1, 2
-        )
+        heads = _heads(np.mean(levels, axis=0))
+        scores = np.stack([logits(features, head) for head in heads]).reshape(len(heads), -1, 2)
         row["traps"] = (scores[..., 0] > scores[..., 1]).sum(axis=1).tolist()
         table[str(share)] = row
         tqdm.write(f"{share} {row}")
     return table
+
+
+def _heads(offsets: Floats) -> list[Head]:
+    return [
+        Head(*head, offset=float(offsets[0]), pooled_offset=float(offsets[1])) for head in HEADS
+    ]
+
+
+def _offsets(candidates: Candidates, features: Floats) -> Floats:
+    """MaxSim and cosine of what is near an answer, in the mean: of each query's eight best."""
+    ends = np.cumsum([len(found) for found in candidates.run.values()])[:-1]
+    best = [part[np.argsort(-part[:, 0])[:8], :2] for part in np.split(features, ends)]
+    return np.concatenate(best).mean(axis=0)
 
 
 def main() -> None:
@@ -164,7 +182,7 @@ def main() -> None:
     ]
     traps = Sample(trap_candidates(), folder, lower, work)
     table = measure(samples, traps, folder, plan, work / "train" / "checkpoint.pt")
-    content = {"queries": N_QUERIES, "pooled_weights": POOLED_WEIGHTS, "shares": table}
+    content = {"queries": N_QUERIES, "heads": HEADS, "shares": table}
     save_result(options.results, "mixing", content)
 
 

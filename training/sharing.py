@@ -15,6 +15,7 @@ from training.layers import embed, filled, padded_batches
 from training.matching import (
     DOCUMENT_PREFIX,
     MAX_LENGTH_TOKENS,
+    N_FEATURES,
     QUERY_PREFIX,
     SideStates,
     id_sequences,
@@ -62,7 +63,7 @@ class Family:
         for number, (_, document) in enumerate(pairs):
             of_document.setdefault(document, []).append(number)
         used = list(of_document)
-        found = [np.zeros((len(pairs), 2), dtype=np.float32) for _ in self._folders]
+        found = [np.zeros((len(pairs), N_FEATURES), dtype=np.float32) for _ in self._folders]
         sequences, n_prefix = self._sequences([texts.documents[d] for d in used], is_query=False)
         for number, states in self._stream(sequences, texts.name):
             rows = of_document[used[number]]

@@ -38,7 +38,7 @@ class Plan:
 
     Attributes:
         first_layer: Layers below it stay as they are.
-        pooled_weight: Of the pooled cosine beside MaxSim, in training and as shipped.
+        pooled_weight: Of the pooled cosine beside MaxSim in training, for documents of any length.
         head_rate: Learning rate of what is not a layer.
         mixing: How far the shipped weights are on the way from the base's to the trained ones.
         with_teacher: Whether English texts have the teacher's ranking as a second aim.
@@ -55,7 +55,7 @@ class Plan:
     scale: float = 30.0
     offset: float = 0.85
     seed: int = 17
-    mixing: float = 0.6
+    mixing: float = 0.65
     with_teacher: bool = True
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from training.base import Floats
 from training.folder import Head
-from training.matching import PairScorer, blend, logits, sigmoid
+from training.matching import PairScorer, logits, sigmoid
 
 QUALITY_TESTS = Path(__file__).parent.parent / "tests" / "quality"
 KEYWORD_TRAPS = QUALITY_TESTS / "keyword_traps.jsonl"
@@ -186,14 +186,12 @@ def _rows(
     documents: list[str], features: Floats, head: Head, n_answers: int
 ) -> list[dict[str, object]]:
     scores = logits(features, head)
-    blends = blend(features, head.pooled_weight)
     return [
         {
             "document": document,
             "is_answer": i < n_answers,
             "maxsim": round(float(features[i, 0]), 4),
             "cosine": round(float(features[i, 1]), 4),
-            "blend": round(float(blends[i]), 4),
             "logit": round(float(scores[i]), 3),
             "score": round(float(sigmoid(scores)[i]), 4),
         }

@@ -35,13 +35,21 @@ class ClassificationOptions(msgspec.Struct, frozen=True, tag_field="type", tag="
 
 
 class MaxSimOptions(msgspec.Struct, frozen=True, tag_field="type", tag="maxsim"):
-    """A late-interaction head as `tamis.json` describes it (see `engine/heads.py`)."""
+    """A late-interaction head as `tamis.json` describes it (see `engine/heads.py`).
+
+    Attributes:
+        pooled_offset: None: as `offset`.
+        has_importance: Whether the weights have the tensor `maxsim.importance`.
+    """
 
     query_prefix: str
     document_prefix: str
     pooled_weight: Annotated[float, msgspec.Meta(ge=0)]
     scale: float
     offset: float
+    pooled_offset: float | None = None
+    short_weight: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    short_tokens: Annotated[float, msgspec.Meta(gt=0)] = 40.0
     has_importance: bool = False
 
 

@@ -83,8 +83,10 @@ class MaxSimHead:
 
     Each query token takes its best cosine among the document's tokens; their mean, weighted
     by how rare the vocabulary says the tokens are and by what was learned of their states, is
-    blended with the cosine of the two mean-pooled sequences:
-    logit = scale * ((maxsim + w * cosine) / (1 + w) - offset).
+    blended with the cosine of the two mean-pooled sequences, which says more of a short document
+    than of a long one: for a document of n text tokens w = pooled_weight + short_weight *
+    exp(-n / short_tokens), and
+    logit = scale * (maxsim - offset + w * (cosine - pooled_offset)) / (1 + w).
 
     Attributes:
         token_weights: Minus each piece's unigram log-probability, (vocabulary,).
@@ -93,7 +95,6 @@ class MaxSimHead:
         query_skip: Tokens before the query's text (start token and prefix).
         document_skip: Tokens before the document's text.
         suffix: Tokens after the text, of either.
-        pooled_weight: w above.
     """
 
     token_weights: Matrix
@@ -102,8 +103,11 @@ class MaxSimHead:
     document_skip: int
     suffix: int
     pooled_weight: float
+    short_weight: float
+    short_tokens: float
     scale: float
     offset: float
+    pooled_offset: float
     reads_tokens: bool = True
 
     @classmethod
@@ -122,8 +126,13 @@ class MaxSimHead:
             document_skip=len(template.document_prefix.token_ids),
             suffix=len(template.suffix.token_ids),
             pooled_weight=options.pooled_weight,
+            short_weight=options.short_weight,
+            short_tokens=options.short_tokens,
             scale=options.scale,
             offset=options.offset,
+            pooled_offset=options.offset
+            if options.pooled_offset is None
+            else options.pooled_offset,
         )
 
     def logits(self, outputs: Matrix, batch: PackedBatch) -> Logits:
@@ -136,8 +145,9 @@ class MaxSimHead:
         for query in np.unique(queries):
             pairs = np.flatnonzero(queries == query)
             maxsim[pairs] = self._maxsim(states, batch, int(query), documents[pairs])
-        blend = (maxsim + self.pooled_weight * cosine) / (1 + self.pooled_weight)
-        logits: Logits = (self.scale * (blend - self.offset)).astype(np.float32)
+        weight = self._pooled_weights(batch.lengths[documents])
+        blend = (maxsim - self.offset + weight * (cosine - self.pooled_offset)) / (1 + weight)
+        logits: Logits = (self.scale * blend).astype(np.float32)
         return logits
 
     def matches(self, outputs: Matrix, batch: PackedBatch, pair: int) -> Matches | None:
@@ -154,6 +164,14 @@ class MaxSimHead:
             similarities=similarities.max(axis=1),
             shares=self._shares(states, batch, query),
         )
+
+    def _pooled_weights(self, lengths: NDArray[np.int32]) -> NDArray[np.float64]:
+        """The cosine's weight for documents of so many tokens, (n_pairs,)."""
+        text = np.maximum(lengths - self.document_skip - self.suffix, 0)
+        weights: NDArray[np.float64] = self.pooled_weight + self.short_weight * np.exp(
+            -text / self.short_tokens
+        )
+        return weights
 
     def _maxsim(
         self, states: Matrix, batch: PackedBatch, query: int, documents: NDArray[np.intp]

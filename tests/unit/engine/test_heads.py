@@ -17,8 +17,11 @@ HEAD = MaxSimHead(
     document_skip=3,
     suffix=1,
     pooled_weight=0.4,
+    short_weight=3.0,
+    short_tokens=5.0,
     scale=12.0,
     offset=0.3,
+    pooled_offset=0.2,
 )
 
 
@@ -56,7 +59,9 @@ def formula(states: NDArray[np.float32], batch: PackedBatch, pair: int) -> float
         best += share * max(cosines, default=0.0)
     maxsim = best / total if total else 0.0
     cosine = _cosine(query.mean(axis=0), document.mean(axis=0))
-    return 12.0 * ((maxsim + 0.4 * cosine) / 1.4 - 0.3)
+    n_text = max(0, len(document) - HEAD.document_skip - HEAD.suffix)
+    share = 0.4 + 3.0 * float(np.exp(-n_text / 5))
+    return 12.0 * (maxsim - 0.3 + share * (cosine - 0.2)) / (1 + share)
 
 
 def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
@@ -134,7 +139,7 @@ def test_matches_name_the_nearest_token_its_cosine_and_its_share() -> None:
 def test_matches_add_up_to_the_late_interaction_part_of_the_logit() -> None:
     batch = batch_of([sequence(9, 1)], [sequence(15, 2)])
     states = states_of(batch)
-    without_cosine = replace(HEAD, pooled_weight=0.0, scale=1.0, offset=0.0)
+    without_cosine = replace(HEAD, pooled_weight=0.0, short_weight=0.0, scale=1.0, offset=0.0)
 
     matches = without_cosine.matches(states, batch, 0)
 

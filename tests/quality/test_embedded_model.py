@@ -1,0 +1,60 @@
+"""What the embedded model has to get right as it is shipped, through tamis itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tamis import Reranker
+
+FOLDER = Path(__file__).parent
+LEAST_TRAPS = {"en": 17, "zh": 17}
+LEAST_ANSWER, MOST_OTHER = 0.8, 0.2
+
+
+@pytest.fixture(scope="module")
+def reranker() -> Iterator[Reranker]:
+    """The embedded model."""
+    with Reranker() as opened:
+        yield opened
+
+
+def rows(name: str) -> list[dict[str, str]]:
+    """Texts of a file beside this one."""
+    lines = (FOLDER / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_most_answers_stand_above_documents_that_repeat_the_question(
+    reranker: Reranker, language: str
+) -> None:
+    traps = [row for row in rows("keyword_traps") if row["language"] == language]
+
+    first = [reranker.rank(t["query"], [t["trap"], t["answer"]])[0].index for t in traps]
+
+    assert sum(first) >= LEAST_TRAPS[language], [
+        trap["query"] for trap, index in zip(traps, first, strict=True) if not index
+    ]
+
+
+@pytest.mark.parametrize("row", rows("obvious_pairs"), ids=lambda row: row["query"])
+def test_obvious_answers_score_high_and_obvious_non_answers_low(
+    reranker: Reranker, row: dict[str, str]
+) -> None:
+    scores = {
+        place.index: place.score
+        for place in reranker.rank(row["query"], [row["answer"], row["other"]])
+    }
+
+    assert scores[0] > LEAST_ANSWER
+    assert scores[1] < MOST_OTHER
+
+
+def test_the_embedded_model_takes_at_most_fifty_megabytes() -> None:
+    path = FOLDER.parents[1] / "training" / "results" / "files.json"
+
+    assert json.loads(path.read_text(encoding="utf-8"))["packed_bytes"] <= 50e6
