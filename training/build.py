@@ -26,7 +26,7 @@ from training.card import write_card
 from training.corpora import EVALUATION_SETS
 from training.curves import plot_curves
 from training.fit import calibration, fit_head, practice_ranking
-from training.folder import UNFITTED, Head, read_tensors, write_folder, write_head
+from training.folder import UNFITTED, Head, read_tensors, write_folder, write_head, write_weights
 from training.matching import PairScorer
 from training.measurement import (
     Candidates,
@@ -37,11 +37,12 @@ from training.measurement import (
     p_value,
     variants,
 )
-from training.mixing import mixed
+from training.mixing import mixed, mixed_student
 from training.parity import DEFAULT_WORK
 from training.precision import batch_noise, choose_dtype, compare, tokens_per_second
+from training.rounding import rounded
 from training.saving import RESULTS_FOLDER, save_result
-from training.sharing import Family
+from training.sharing import KIND, Family
 from training.train import Plan, train
 from training.traps import keyword_trap_figures, obvious_figures, trap_figures
 
@@ -85,7 +86,7 @@ def build(places: Places) -> None:
     trimmed = trim_vocabulary(base, places)
     plan = Plan()
     train_weights(trimmed, places, plan)
-    head = fit(places, plan)
+    head = fit(places)
     sets = {name: load_candidates(places.data, name) for name in EVALUATION_SETS}
     family = Family([places.untrained, places.exact, places.trained], plan.first_layer)
     for candidates in sets.values():
@@ -122,10 +123,13 @@ def train_weights(trimmed: Base, places: Places, plan: Plan) -> None:
     """Trains, and writes the trained weights in float32 and as they are shipped."""
     trainer = train(places.untrained, places.data, places.work, plan)
     before = read_tensors(places.untrained)
-    tensors = {**before, **mixed(before, trainer.tensors(), plan.mixing)}
-    trained = replace(trimmed, tensors=tensors)
+    after = mixed(before, trainer.tensors(), plan.mixing)
+    trained = replace(trimmed, tensors={**before, **after})
     write(places.exact, trained, quantized=False)
     write(places.trained, trained, quantized=True)
+    student = mixed_student(places.untrained, plan, trainer.checkpoint, plan.mixing)
+    rows = rounded(student, trainer.material.documents["passage"], after)
+    write_weights(places.trained, trained.tensors, quantized=True, rounded=rows)
     save(places, "training", {"plan": asdict(plan), "curves": trainer.curves})
     plot_curves(trainer.curves, places.results / "training.png")
 
@@ -165,11 +169,10 @@ def vocabulary_figures(
     }
 
 
-def fit(places: Places, plan: Plan) -> Head:
-    """Fits scale and offsets on lists of held-out rows."""
+def fit(places: Places) -> Head:
+    """Fits scale and offset on lists of held-out rows."""
     lists = practice.practice_lists(places.data)
     candidates = practice.as_candidates(lists)
-    Family([places.trained], plan.first_layer).fill_cache(candidates, places.work)
     features = cached_features(places.trained, "float32", candidates, places.work)
     head = fit_head(lists, features, UNFITTED)
     content = {
@@ -185,12 +188,12 @@ def fit(places: Places, plan: Plan) -> Head:
 
 
 def measure_ranking(places: Places, sets: dict[str, Candidates], head: Head) -> None:
-    """The shipped files, float32, all queries, beside BM25 and the base; and the aims."""
+    """The shipped files, all queries, beside BM25 and the base; and how far from the aims."""
     table: dict[str, dict[str, object]] = {}
     each: dict[str, dict[str, Floats]] = {}
     for name, candidates in sets.items():
         features = [
-            cached_features(folder, "float32", candidates, places.work)
+            cached_features(folder, KIND, candidates, places.work)
             for folder in (places.untrained, places.trained)
         ]
         scores = variants(features[0], features[1], head)

@@ -1,4 +1,4 @@
-"""Fits the head: the logit's scale and offsets, on held-out rows."""
+"""Fits the head: the logit's scale and offset, on held-out rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from training.base import Floats
 from training.folder import Head
-from training.matching import logits, pooled_weights, sigmoid
+from training.matching import logits, sigmoid
 from training.measurement import Candidates, ndcg_of_each_query
 from training.practice import PracticeList, source_shares
 from training.texts import is_one_in
@@ -81,20 +81,21 @@ def fit_logit(design: Numbers, labels: Numbers, weights: Numbers) -> Numbers:
 
 
 def fit_head(lists: Sequence[PracticeList], features: Floats, unfitted: Head) -> Head:
-    """Fits scale and offsets on the lists that are not held out; rounded as they are written."""
+    """Fits scale and offset on the lists that are not held out; rounded as they are written.
+
+    How far the cosine's offset stands above MaxSim's is not fitted: the lists' few short documents
+    would tell it, and it orders short documents among long ones.
+    """
     labels, weights, held_out = pair_table(lists)
-    kept = features[~held_out]
-    pooled = pooled_weights(kept, unfitted).astype(np.float64)
-    columns = [logits(kept, unfitted).astype(np.float64), 1 / (1 + pooled), pooled / (1 + pooled)]
-    scale, *products = fit_logit(
-        np.stack(columns, axis=1), labels[~held_out], weights[~held_out]
-    ).tolist()
-    offset, pooled_offset = (-product / scale for product in products)
+    values = logits(features[~held_out], unfitted).astype(np.float64)
+    design = np.stack([values, np.ones_like(values)], axis=1)
+    scale, product = fit_logit(design, labels[~held_out], weights[~held_out]).tolist()
+    offset = -product / scale
     return replace(
         unfitted,
         scale=round(scale, 2),
         offset=round(offset, 5),
-        pooled_offset=round(pooled_offset, 5),
+        pooled_offset=round(offset + unfitted.pooled_offset, 5),
     )
 
 

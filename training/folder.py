@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from tokenizers import Tokenizer
 from training.base import Base, Floats
 
 Arrays = dict[str, NDArray[np.generic]]
+Rows = tuple[NDArray[np.int8], Floats]
+"""A matrix as int8 rows, and the scale of each row."""
 
 IMPORTANCE = "maxsim.importance"
 
@@ -23,7 +26,7 @@ _WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"
 # The base's weights have 4 bits (and a scale for each 32). Rows of the word embedding keep 6
 # bits of the 8 they are stored in: a step a third as wide as the base's own, and the archive
 # packs what is unused, which pays for a quarter more vocabulary.
-_LARGEST = 127
+LARGEST = 127
 _LARGEST_EMBEDDING = 31
 
 
@@ -43,8 +46,9 @@ class Head:
     pooled_offset: float = 0.0
 
 
-# The cosine's weights: chosen by `training.mixing`, the rest is fitted.
-UNFITTED = Head(pooled_weight=0.25, short_weight=6.0, short_tokens=40.0)
+# The cosine's weights: chosen by `training.mixing`. It is as much higher than MaxSim for candidates
+# that are near an answer (the mean of its levels there); the rest is fitted.
+UNFITTED = Head(pooled_weight=0.25, short_weight=6.0, short_tokens=40.0, pooled_offset=0.012)
 
 
 def write_folder(
@@ -64,9 +68,17 @@ def write_folder(
     write_head(folder, head, name=name, version=version, dtype=dtype)
 
 
-def write_weights(folder: Path, tensors: dict[str, Floats], *, quantized: bool) -> None:
-    """Writes model.safetensors alone."""
-    arrays = quantize(tensors) if quantized else tensors
+def write_weights(
+    folder: Path,
+    tensors: dict[str, Floats],
+    *,
+    quantized: bool,
+    rounded: Mapping[str, Rows] | None = None,
+) -> None:
+    """Writes model.safetensors alone; `rounded` are matrices that are int8 rows already."""
+    arrays: Arrays = quantize(tensors) if quantized else dict(tensors)
+    for name, (rows, scale) in (rounded or {}).items():
+        arrays[name], arrays[name + _SCALE] = rows, scale
     save_file(
         {key: np.ascontiguousarray(arrays[key]) for key in sorted(arrays)},
         folder / "model.safetensors",
@@ -126,14 +138,14 @@ def quantize(tensors: dict[str, Floats]) -> Arrays:
     arrays: Arrays = {}
     for name, tensor in tensors.items():
         if tensor.ndim == 2 and not name.startswith(("embeddings.position", "embeddings.token")):
-            largest = _LARGEST_EMBEDDING if name == _WORD_EMBEDDINGS else _LARGEST
+            largest = _LARGEST_EMBEDDING if name == _WORD_EMBEDDINGS else LARGEST
             arrays[name], arrays[name + _SCALE] = quantize_rows(tensor, largest)
         else:
             arrays[name] = tensor.astype(np.float16)
     return arrays
 
 
-def quantize_rows(weight: Floats, largest: int = _LARGEST) -> tuple[NDArray[np.int8], Floats]:
+def quantize_rows(weight: Floats, largest: int = LARGEST) -> tuple[NDArray[np.int8], Floats]:
     """Symmetric per row: `weight ~ rows * scale[:, None]`, rows in -largest..largest."""
     scale = np.abs(weight).max(axis=1) / np.float32(largest)  # (n_rows,)
     scale[scale == 0] = 1

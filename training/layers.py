@@ -24,6 +24,12 @@ _PARTS = {
 _JOINED = tuple(f"attention.self.{name}" for name in ("query", "key", "value"))
 
 
+def layer_parts() -> dict[str, str]:
+    """Hugging Face names of a layer's linear parts, by ours; `joined` reads for three."""
+    linear = ("attended", "widened", "narrowed")
+    return {"joined": "attention.self", **{part: _PARTS[part] for part in linear}}
+
+
 class Layer(nn.Module):
     """One encoder layer."""
 

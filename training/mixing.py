@@ -146,6 +146,7 @@ def measure(
         features = traps.features(student)
         heads = _heads(np.mean(levels, axis=0))
         scores = np.stack([logits(features, head) for head in heads]).reshape(len(heads), -1, 2)
+        row["levels"] = np.mean(levels, axis=0).round(4).tolist()
         row["traps"] = (scores[..., 0] > scores[..., 1]).sum(axis=1).tolist()
         table[str(share)] = row
         tqdm.write(f"{share} {row}")

@@ -16,7 +16,8 @@ from pathlib import Path
 from tamis.engine.location import EMBEDDED_FOLDER
 from training.curves import plot_curves
 from training.folder import read_head, read_tensors, write_head, write_weights
-from training.mixing import mixed
+from training.mixing import mixed, mixed_student
+from training.rounding import rounded
 from training.train import Plan, train
 
 DATA = Path(__file__).parent.parent / "tests" / "data" / "xquad"
@@ -32,8 +33,10 @@ def smoke(output: Path) -> None:
     for name in ("config.json", "tokenizer.json"):
         shutil.copyfile(EMBEDDED_FOLDER / name, folder / name)
     before = read_tensors(EMBEDDED_FOLDER)
-    tensors = {**before, **mixed(before, trainer.tensors(), PLAN.mixing)}
-    write_weights(folder, tensors, quantized=True)
+    after = mixed(before, trainer.tensors(), PLAN.mixing)
+    student = mixed_student(EMBEDDED_FOLDER, PLAN, trainer.checkpoint, PLAN.mixing)
+    rows = rounded(student, trainer.material.documents["passage"], after)
+    write_weights(folder, {**before, **after}, quantized=True, rounded=rows)
     head = read_head(EMBEDDED_FOLDER)
     write_head(folder, head, name="tamis-toy", version="0", dtype="float32")
 

@@ -55,7 +55,7 @@ class Plan:
     scale: float = 30.0
     offset: float = 0.85
     seed: int = 17
-    mixing: float = 0.65
+    mixing: float = 0.7
     with_teacher: bool = True
 
 
@@ -146,11 +146,11 @@ class Trainer:
         self.student = student
         self.curves: list[dict[str, float]] = []
         self._plan = plan
-        self._material = prepared.material
+        self.material = prepared.material
         parts = (prepared.texts, prepared.lists)
         self.batches = Batches(*parts, prepared.short, seed=plan.seed)
         self._held_out = Batches(*parts, Lookalikes(), seed=plan.seed, held_out=True)
-        self._checkpoint = work / "checkpoint.pt"
+        self.checkpoint = work / "checkpoint.pt"
         head = [student.importance, student.log_scale, student.offset]
         groups = [
             {"params": list(student.layers.parameters()), "lr": plan.rate},
@@ -181,7 +181,7 @@ class Trainer:
 
     def _step(self, step: int) -> Outcome:
         self._set_rates(step)
-        outcome = compute(self.student, self.batches.step(step), self._material)
+        outcome = compute(self.student, self.batches.step(step), self.material)
         self._optimizer.zero_grad()
         outcome.loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
         nn.utils.clip_grad_norm_(self.student.parameters(), self._plan.largest_gradient)
@@ -200,28 +200,28 @@ class Trainer:
         if step % CHECK_EVERY == 0 or step == self._plan.n_steps:
             with torch.no_grad():
                 found = [
-                    compute(self.student, self._held_out.step(n), self._material) for n in range(3)
+                    compute(self.student, self._held_out.step(n), self.material) for n in range(3)
                 ]
             row |= {f"held_out_{name}": value for name, value in _means(found).items()}
         self.curves.append(row)
         return row
 
     def _save(self, step: int) -> None:
-        self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         content = {
             "step": step,
             "student": self.student.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "curves": self.curves,
         }
-        partial = self._checkpoint.with_suffix(".partial")
+        partial = self.checkpoint.with_suffix(".partial")
         torch.save(content, partial)
-        partial.rename(self._checkpoint)
+        partial.rename(self.checkpoint)
 
     def _resume(self) -> int:
-        if not self._checkpoint.exists():
+        if not self.checkpoint.exists():
             return 0
-        content = torch.load(self._checkpoint, weights_only=True)
+        content = torch.load(self.checkpoint, weights_only=True)
         self.student.load_state_dict(content["student"])
         self._optimizer.load_state_dict(content["optimizer"])
         self.curves = content["curves"]
