@@ -65,6 +65,7 @@ ranking figures), so its weights are int8 in the file and float32 in the arithme
 
 Differences of logits. Random weights give no ranking; their logits differ little from each other,
 so the same difference weighs more there: compare it with the standard deviation of the logits.
+tamis-mini is its version 1 here, before it was trained.
 """
 VERBS = [
     [],
