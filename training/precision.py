@@ -16,7 +16,7 @@ from training.matching import PairScorer, logits
 from training.measurement import Candidates, cached_features, figures
 from training.sharing import KIND
 
-# Arithmetics are compared on the first queries of each set alone: float32 and int8 take minutes each.
+# Arithmetics are compared on the first queries of each set alone, for lack of time.
 N_QUERIES = {
     "scifact": 2,
     "cranfield": 3,
