@@ -6,11 +6,11 @@ import pytest
 from training.corpora import EvaluationSet
 from training.folder import read_tensors, write_weights
 from training.measurement import Candidates, cached_features
-from training.sharing import Family
+from training.sharing import KIND, Family
 
 from tamis.engine.location import EMBEDDED_FOLDER
 
-N_SHARED = 11
+N_SHARED = 6
 DOCUMENTS = {"a": "Paris is the capital of France.", "b": "熊猫吃竹子。", "c": "x " * 40}
 RUN = {"1": {"a": 1.0, "b": 0.5, "c": 0.1}, "2": {"b": 2.0, "a": 1.0}}
 CANDIDATES = Candidates(
@@ -38,11 +38,11 @@ def test_models_measured_together_have_the_features_they_have_alone(
     Family(folders, N_SHARED).fill_cache(CANDIDATES, tmp_path / "together")
 
     for folder in folders:
-        together = cached_features(folder, "float32", CANDIDATES, tmp_path / "together")
+        together = cached_features(folder, KIND, CANDIDATES, tmp_path / "together")
         alone = cached_features(folder, "float32", CANDIDATES, tmp_path / "alone")
-        np.testing.assert_allclose(together, alone, atol=2e-5)
+        np.testing.assert_allclose(together, alone, atol=2e-3)
 
 
 def test_models_whose_lower_layers_differ_are_not_measured_together(other: Path) -> None:
-    with pytest.raises(ValueError, match=r"encoder\.layer\.11\.output\.dense\.weight differs"):
+    with pytest.raises(ValueError, match=r"encoder\.layer\.\d+\..* differs"):
         Family([EMBEDDED_FOLDER, other], 12)
