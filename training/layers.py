@@ -101,6 +101,16 @@ def filled(lengths: list[int], longest: int) -> Tensor:
     return torch.arange(longest)[None] < torch.tensor(lengths)[:, None]
 
 
+def padded_ids(sequences: list[list[int]]) -> tuple[Tensor, Tensor | None]:
+    """Ids (n, longest), and the mask of a layer: None where no sequence is padded."""
+    lengths = [len(sequence) for sequence in sequences]
+    longest = max(lengths)
+    ids = torch.ones(len(sequences), longest, dtype=torch.long)
+    for row, sequence in zip(ids, sequences, strict=True):
+        row[: len(sequence)] = torch.tensor(sequence)
+    return ids, None if min(lengths) == longest else filled(lengths, longest)[:, None, None]
+
+
 def padded_batches(lengths: list[int], budget: int) -> Iterator[list[int]]:
     """Numbers of sequences of like length, the longest first, `budget` padded tokens at most."""
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])

@@ -19,7 +19,7 @@ from torch.nn.functional import normalize
 from tqdm import tqdm
 
 from training.base import Floats
-from training.layers import Layer, embed, filled, padded_batches
+from training.layers import Layer, embed, padded_batches, padded_ids
 
 BATCH_TOKENS = 8192
 
@@ -74,12 +74,7 @@ class Encoder:
     @torch.no_grad()
     def encode(self, sequences: list[list[int]]) -> tuple[Tensor, Tensor]:
         """One batch: states below `first` (n, longest, hidden), and above all layers."""
-        lengths = [len(sequence) for sequence in sequences]
-        longest = max(lengths)
-        ids = torch.ones(len(sequences), longest, dtype=torch.long)
-        for row, sequence in zip(ids, sequences, strict=True):
-            row[: len(sequence)] = torch.tensor(sequence)
-        mask = None if min(lengths) == longest else filled(lengths, longest)[:, None, None]
+        ids, mask = padded_ids(sequences)
         with torch.autocast("cpu", torch.bfloat16):
             states = embed(ids, self.tensors)
             for layer in self.layers[: self.first]:
