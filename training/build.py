@@ -21,7 +21,7 @@ from tamis.engine.golden import GOLDEN_FILE
 from tamis.engine.manifest import write_manifest
 from training import practice, vocabulary
 from training.across import across_figures
-from training.base import Base, Floats, fetch, read_base
+from training.base import DEFAULT_WORK, Base, Floats, fetch, read_base
 from training.card import write_card
 from training.corpora import EVALUATION_SETS
 from training.curves import plot_curves
@@ -38,7 +38,6 @@ from training.measurement import (
     variants,
 )
 from training.mixing import mixed, mixed_student
-from training.parity import DEFAULT_WORK
 from training.precision import batch_noise, choose_dtype, compare, tokens_per_second
 from training.rounding import rounded
 from training.saving import RESULTS_FOLDER, save_result

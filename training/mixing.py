@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from training.base import Floats
+from training.base import DEFAULT_WORK, Floats
 from training.corpora import EvaluationSet
 from training.first_stage import Run
 from training.folder import Head, read_scores, read_tokenizer
@@ -31,7 +31,6 @@ from training.matching import (
     token_weights,
 )
 from training.measurement import Candidates, load_candidates, ndcg_of_each_query
-from training.parity import DEFAULT_WORK
 from training.saving import RESULTS_FOLDER, save_result
 from training.states import Encoder, States
 from training.student import Side, Student

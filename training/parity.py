@@ -11,11 +11,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from training.base import fetch, read_base
+from training.base import DEFAULT_WORK, fetch, read_base
 from training.folder import Head, write_folder
 from training.tokenizer import build_tokenizer, check_tokenizer
 
-DEFAULT_WORK = Path("training/work")
 DEFAULT_HEAD = Head(1.0, 2.0, 40.0, scale=40.0, offset=0.84, pooled_offset=0.84)
 
 
