@@ -17,16 +17,16 @@ from pathlib import Path
 
 import numpy as np
 
-from tamis.engine.golden import GOLDEN_FILE
 from tamis.engine.manifest import write_manifest
 from training import practice, vocabulary
 from training.across import across_figures
 from training.base import DEFAULT_WORK, Base, Floats, fetch, read_base
 from training.card import write_card
-from training.corpora import EVALUATION_SETS
+from training.corpora import EVALUATION_SETS, check_data
 from training.curves import plot_curves
 from training.fit import calibration, fit_head, practice_ranking
 from training.folder import UNFITTED, Head, read_tensors, write_folder, write_head, write_weights
+from training.golden import renew_golden
 from training.matching import PairScorer
 from training.measurement import (
     Candidates,
@@ -37,7 +37,7 @@ from training.measurement import (
     p_value,
     variants,
 )
-from training.mixing import mixed, mixed_student
+from training.mixing import mixed_student
 from training.precision import batch_noise, choose_dtype, compare, tokens_per_second
 from training.rounding import rounded
 from training.saving import RESULTS_FOLDER, save_result
@@ -80,7 +80,12 @@ class Places:
 
 
 def build(places: Places) -> None:
-    """Trims, trains, fits, measures, exports: one step after the other."""
+    """Trims, trains, fits, measures, exports: one step after the other.
+
+    Raises:
+        DataError: the data folder lacks something.
+    """
+    check_data(places.data)
     base = read_base(fetch(places.work))
     trimmed = trim_vocabulary(base, places)
     plan = Plan()
@@ -94,8 +99,12 @@ def build(places: Places) -> None:
     save(places, "vocabulary", vocabulary_figures(base, trimmed, places, sets))
     dtype = measure_precision(places, sets, head)
     scorer = PairScorer(places.trained, dtype, places.work)
-    save(places, "across", across_figures(scorer, head, places.data))
     untrained = PairScorer(places.untrained, dtype, places.work)
+    across = {
+        "trained": across_figures(scorer, head, places.data),
+        "untrained": across_figures(untrained, head, places.data),
+    }
+    save(places, "across", across)
     save(
         places,
         "traps",
@@ -121,14 +130,13 @@ def trim_vocabulary(base: Base, places: Places) -> Base:
 def train_weights(trimmed: Base, places: Places, plan: Plan) -> None:
     """Trains, and writes the trained weights in float32 and as they are shipped."""
     trainer = train(places.untrained, places.data, places.work, plan)
-    before = read_tensors(places.untrained)
-    after = mixed(before, trainer.tensors(), plan.mixing)
-    trained = replace(trimmed, tensors={**before, **after})
+    student = mixed_student(places.untrained, plan, trainer.checkpoint, plan.mixing)
+    tensors = {**read_tensors(places.untrained), **student.tensors()}
+    trained = replace(trimmed, tensors=tensors)
     write(places.exact, trained, quantized=False)
     write(places.trained, trained, quantized=True)
-    student = mixed_student(places.untrained, plan, trainer.checkpoint, plan.mixing)
-    rows = rounded(student, trainer.material.documents["passage"], after)
-    write_weights(places.trained, trained.tensors, quantized=True, rounded=rows)
+    rows = rounded(student, trainer.material)
+    write_weights(places.trained, tensors, quantized=True, rounded=rows)
     save(places, "training", {"plan": asdict(plan), "curves": trainer.curves})
     plot_curves(trainer.curves, places.results / "training.png")
 
@@ -264,8 +272,8 @@ def export(places: Places, head: Head, dtype: str) -> None:
     for name in MODEL_FILES:
         shutil.copyfile(places.trained / name, places.output / name)
     write_head(places.output, head, name=NAME, version=VERSION, dtype=dtype)
-    (places.output / GOLDEN_FILE).unlink(missing_ok=True)  # of the model before it
     write_manifest(places.output)
+    renew_golden(places.output)
     save(places, "files", file_sizes(places.output))
     write_card(places.output / "README.md", places.results)
 

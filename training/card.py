@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from training import teacher
+from training import teacher, wordnet
 from training.base import MEMBER, PACKAGE, SHA256
 from training.corpora import EVALUATION_SETS
 
@@ -52,6 +52,7 @@ def card_text(found: dict[str, Result]) -> str:
         "obvious": _obvious(found["traps"]),
         "teacher_package": teacher.PACKAGE,
         "teacher_sha256": teacher.SHA256,
+        "wordnet_package": wordnet.PACKAGE,
         "precision": _precision(found["precision"]),
         "segmentation": _segmentation(found["vocabulary"]),
         "traps": _traps(found["traps"]),
@@ -107,7 +108,8 @@ def _of_traps(traps: Result) -> Result:
     }
 
 
-def _of_across(across: Result) -> Result:
+def _of_across(both: Result) -> Result:
+    across, before = both["trained"], both["untrained"]
     worst = across["worst"]
     return {
         "across_questions": across["questions"],
@@ -115,6 +117,8 @@ def _of_across(across: Result) -> Result:
         "across_same": f"{across['same_language']:.3f}",
         "across_other": f"{across['across']:.3f}",
         "across_ratio": f"{across['ratio']:.3f}",
+        "across_before": f"{before['across']:.3f}",
+        "across_ratio_before": f"{before['ratio']:.3f}",
         "across_worst": f"{worst['nDCG@10']:.3f} ({worst['question']} over {worst['passages']})",
     }
 

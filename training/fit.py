@@ -46,7 +46,7 @@ def practice_ranking(
     return table
 
 
-def is_held_out(practice: PracticeList) -> bool:
+def is_for_calibration(practice: PracticeList) -> bool:
     """Half of the articles are kept from the fit, too, in all languages alike."""
     unit = practice.query if practice.source == "pubmedqa" else practice.group
     return is_one_in(2, f"{unit}, fit")
@@ -57,7 +57,9 @@ def pair_table(lists: Sequence[PracticeList]) -> tuple[Numbers, Numbers, NDArray
     shares = source_shares({practice.source for practice in lists})
     kinds = np.array([kind for practice in lists for kind in practice.kinds])
     sources = np.array([practice.source for practice in lists for _ in practice.kinds])
-    held_out = np.array([is_held_out(practice) for practice in lists for _ in practice.kinds])
+    held_out = np.array(
+        [is_for_calibration(practice) for practice in lists for _ in practice.kinds]
+    )
     weights = np.zeros(len(kinds))
     for source in shares:
         for kind, part in product(KIND_SHARES, (True, False)):

@@ -3,8 +3,7 @@
     python -m training.golden [FOLDER]
 
 They are computed by torch, straight from the safetensors. Servers compute with CTranslate2 from its
-own conversion and compare at each start, the first one too (`tamis/engine/golden.py`). To be run
-after `training.build`, with the extra `torch`.
+own conversion and compare at each start, the first one too (`tamis/engine/golden.py`).
 """
 
 import argparse
@@ -29,13 +28,18 @@ def golden_logits(folder: Path) -> dict[str, list[float]]:
     return {key: [float(logit) for logit in warm_up(model)]}
 
 
+def renew_golden(folder: Path) -> None:
+    """Writes a folder's golden logits anew."""
+    (folder / GOLDEN_FILE).unlink(missing_ok=True)  # else it were compared with them
+    write_golden(folder, golden_logits(folder))
+
+
 def main() -> None:
     """Parses the command line and writes the file."""
     parser = argparse.ArgumentParser(prog="training.golden", description=__doc__)
     parser.add_argument("folder", type=Path, nargs="?", default=EMBEDDED_FOLDER)
     folder: Path = parser.parse_args().folder
-    (folder / GOLDEN_FILE).unlink(missing_ok=True)  # what is compared at the start
-    write_golden(folder, golden_logits(folder))
+    renew_golden(folder)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-PACKAGES = ("bm25s", "ctranslate2", "ir-measures", "numpy", "tokenizers", "wordfreq")
+PACKAGES = ("bm25s", "ctranslate2", "ir-measures", "numpy", "tokenizers", "torch", "wordfreq")
 
 
 def describe_machine() -> dict[str, object]:

@@ -108,8 +108,8 @@ def id_sequences(
 
 
 def token_weights(scores: Floats) -> Floats:
-    """A token's weight by id: minus its log-probability; `<unk>` counts as the rarest piece."""
-    weights = -scores
+    """Minus each piece's log-probability, by id, (n_pieces,); `<unk>` counts as the rarest one."""
+    weights = np.maximum(-scores, np.float32(1e-6))
     weights[3] = weights.max()
     return weights
 
@@ -139,7 +139,7 @@ def match(
     for place, query in enumerate(queries):
         if query.ids and document.ids:
             best = (query.tokens @ document.tokens.T).max(axis=1)  # (n_query_tokens,)
-            shares = np.maximum(weights[query.ids], 1e-6) * np.exp(query.tokens @ importance)
+            shares = weights[query.ids] * np.exp(query.tokens @ importance)
             maxsim[place] = np.average(best, weights=shares)
     lengths = np.full(len(queries), len(document.ids), dtype=np.float32)
     return np.stack([maxsim, pooled, lengths], axis=1)

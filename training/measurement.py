@@ -17,6 +17,7 @@ from training.corpora import EvaluationSet, read_evaluation_set
 from training.first_stage import Run, candidates
 from training.folder import Head
 from training.matching import PairScorer, logits
+from training.saving import save_array
 
 NDCG = nDCG @ 10
 RECIPROCAL_RANK = RR @ 10
@@ -57,10 +58,13 @@ def load_candidates(data: Path, name: str) -> Candidates:
 
 
 def features_path(folder: Path, compute_type: str, candidates_: Candidates, work: Path) -> Path:
-    """Where the features of a model and its pairs are kept."""
+    """Where the features of a model are kept: by the model, the pairs and their texts."""
+    texts, pairs = candidates_.evaluation, candidates_.pairs()
     digest = hashlib.sha256((folder / "model.safetensors").read_bytes())
     digest.update((folder / "tokenizer.json").read_bytes())
-    digest.update(repr(candidates_.pairs()).encode())
+    for query, document in pairs:
+        part = (query, texts.queries[query], document, texts.documents[document])
+        digest.update(repr(part).encode())
     name = f"{candidates_.evaluation.name}-{compute_type}-{digest.hexdigest()[:16]}.npy"
     return work / "features" / name
 
@@ -72,8 +76,7 @@ def cached_features(folder: Path, compute_type: str, candidates_: Candidates, wo
         cached: Floats = np.load(path)
         return cached
     features = _features(PairScorer(folder, compute_type, work), candidates_)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, features)
+    save_array(path, features)
     return features
 
 

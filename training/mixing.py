@@ -11,8 +11,8 @@ are there to choose by, and on the keyword traps; `Plan.mixing` and the cosine's
 from __future__ import annotations
 
 import argparse
+import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,39 +22,41 @@ from tqdm import tqdm
 from training.base import DEFAULT_WORK, Floats
 from training.corpora import EvaluationSet
 from training.first_stage import Run
-from training.folder import Head, read_scores, read_tokenizer
-from training.matching import (
-    DOCUMENT_PREFIX,
-    QUERY_PREFIX,
-    id_sequences,
-    logits,
-    token_weights,
+from training.folder import UNFITTED, Head, read_tensors, write_head, write_weights
+from training.matching import logits
+from training.measurement import (
+    Candidates,
+    cached_features,
+    load_candidates,
+    ndcg_of_each_query,
 )
-from training.measurement import Candidates, load_candidates, ndcg_of_each_query
 from training.saving import RESULTS_FOLDER, save_result
-from training.states import Encoder, States
-from training.student import Side, Student
-from training.train import Plan, new_student, read_encoder
+from training.sharing import KIND, Family
+from training.student import Student
+from training.train import Plan, new_student
 from training.traps import KEYWORD_TRAPS, read_rows
 
-SHARES = (0.0, 0.5, 0.65, 0.75, 1.0)
+SHARES = (0.0, 0.4, 0.6, 0.8, 1.0)
 # (pooled weight, short weight, short tokens) of the head
-HEADS = ((0.0, 0.0, 40.0), (0.25, 0.0, 40.0), (0.25, 2.0, 40.0), (0.25, 6.0, 40.0))
-N_QUERIES = {"scifact": 60, "cranfield": 60, "noveleval": 21, "rgb-zh-int": 40}
-QUERY_TOKENS, DOCUMENT_TOKENS = 96, 320
-_AT_ONCE = 1024
-
-
-def mixed(before: dict[str, Floats], after: dict[str, Floats], share: float) -> dict[str, Floats]:
-    """`before + share * (after - before)`; what is new begins at 0."""
-    return {
-        name: (1 - share) * before.get(name, np.zeros_like(trained)) + share * trained
-        for name, trained in after.items()
-    }
+HEADS = (
+    (0.0, 0.0, 40.0),
+    (0.25, 0.0, 40.0),
+    (0.25, 3.0, 40.0),
+    (0.25, 6.0, 40.0),
+    (0.5, 6.0, 40.0),
+)
+N_QUERIES = {"scifact": 60, "cranfield": 100, "noveleval": 21, "rgb-zh-int": 40}
+N_NEAR = 8  # of a query's candidates, the best, which tell at what level answers are
 
 
 def mixed_student(folder: Path, plan: Plan, checkpoint: Path, share: float) -> Student:
-    """The student part of the way to a checkpoint."""
+    """The student part of the way to a checkpoint.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+    """
+    if not checkpoint.exists():
+        raise FileNotFoundError(f"{checkpoint} is not there: train first (make train)")
     student = new_student(folder, plan)
     trained = torch.load(checkpoint, weights_only=True)["student"]
     state = {name: value.lerp(trained[name], share) for name, value in student.state_dict().items()}
@@ -62,50 +64,19 @@ def mixed_student(folder: Path, plan: Plan, checkpoint: Path, share: float) -> S
     return student
 
 
-class Sample:
-    """Some queries of a set, their texts below the trained layers."""
-
-    def __init__(self, candidates: Candidates, folder: Path, encoder: Encoder, work: Path) -> None:
-        texts, name = candidates.evaluation, candidates.evaluation.name
-        tokenizer, weights = read_tokenizer(folder), token_weights(read_scores(folder))
-        documents = list(dict.fromkeys(document for _, document in candidates.pairs()))
-        asked, n_prefix = id_sequences(
-            tokenizer, [texts.queries[q] for q in candidates.run], QUERY_PREFIX, QUERY_TOKENS
-        )
-        read, _ = id_sequences(
-            tokenizer, [texts.documents[d] for d in documents], DOCUMENT_PREFIX, DOCUMENT_TOKENS
-        )
-        self.candidates = candidates
-        self._queries = encoder.states(asked, work=work, label=f"{name} queries")
-        self._documents = encoder.states(read, work=work, label=f"{name} documents")
-        self._place = {document: number for number, document in enumerate(documents)}
-        self._information = [
-            torch.from_numpy(np.maximum(weights[ids[1 + n_prefix : -1]], 1e-6)) for ids in asked
-        ]
-
-    @torch.no_grad()
-    def features(self, student: Student) -> Floats:
-        """Features of all pairs, (n_pairs, 3)."""
-        queries, documents = (
-            _sides(student, states, is_query=is_query)
-            for states, is_query in ((self._queries, True), (self._documents, False))
-        )
-        rows: list[Floats] = []
-        for number, found in enumerate(self.candidates.run.values()):
-            read = [documents[self._place[document]] for document in found]
-            parts = student.match([queries[number]], [self._information[number]], read)
-            lengths = torch.tensor([float(len(side.tokens)) for side in read])
-            rows.append(torch.stack([*(part[0] for part in parts), lengths], 1).numpy())
-        return np.concatenate(rows)
-
-
-def _sides(student: Student, states: States, *, is_query: bool) -> list[Side]:
-    sides: list[Side] = []
-    n = len(states.starts) - 1
-    for start in range(0, n, _AT_ONCE):
-        lower = [states.of(number) for number in range(start, min(n, start + _AT_ONCE))]
-        sides += student.encode(lower, is_query=is_query)
-    return sides
+def write_shares(folder: Path, plan: Plan, checkpoint: Path, output: Path) -> list[Path]:
+    """A model folder for each share, float32 and with the head not fitted."""
+    before = read_tensors(folder)
+    folders: list[Path] = []
+    for share in SHARES:
+        folders.append(output / str(share))
+        folders[-1].mkdir(parents=True, exist_ok=True)
+        for name in ("config.json", "tokenizer.json"):
+            shutil.copyfile(folder / name, folders[-1] / name)
+        after = mixed_student(folder, plan, checkpoint, share).tensors()
+        write_weights(folders[-1], {**before, **after}, quantized=False)
+        write_head(folders[-1], UNFITTED, name=f"share-{share}", version="0", dtype="float32")
+    return folders
 
 
 def trap_candidates() -> Candidates:
@@ -122,46 +93,46 @@ def trap_candidates() -> Candidates:
 
 
 def measure(
-    samples: Sequence[Sample], traps: Sample, folder: Path, plan: Plan, checkpoint: Path
+    folders: Sequence[Path], samples: Sequence[Candidates], traps: Candidates, work: Path
 ) -> dict[str, object]:
-    """nDCG@10 on each sample and their mean, and the traps whose answer is first, by share."""
+    """nDCG@10 on each sample and their mean, and the traps whose answer is first, by folder."""
     table: dict[str, object] = {}
-    for share in SHARES:
-        student = mixed_student(folder, plan, checkpoint, share)
+    for folder in folders:
         row: dict[str, object] = {}
         ndcg: list[Floats] = []
         levels: list[Floats] = []
         for sample in samples:
-            features = sample.features(student)
-            offsets = _offsets(sample.candidates, features)
+            features = cached_features(folder, KIND, sample, work)
+            levels.append(_levels(sample, features))
             found = [
-                float(ndcg_of_each_query(sample.candidates, logits(features, head)).mean())
-                for head in _heads(offsets)
+                float(ndcg_of_each_query(sample, logits(features, head)).mean())
+                for head in _heads(levels[-1])
             ]
-            levels.append(offsets)
-            row[sample.candidates.evaluation.name] = np.round(found, 4).tolist()
+            row[sample.evaluation.name] = np.round(found, 4).tolist()
             ndcg.append(np.array(found))
         row["mean"] = np.mean(ndcg, axis=0).round(4).tolist()
-        features = traps.features(student)
-        heads = _heads(np.mean(levels, axis=0))
-        scores = np.stack([logits(features, head) for head in heads]).reshape(len(heads), -1, 2)
         row["levels"] = np.mean(levels, axis=0).round(4).tolist()
-        row["traps"] = (scores[..., 0] > scores[..., 1]).sum(axis=1).tolist()
-        table[str(share)] = row
-        tqdm.write(f"{share} {row}")
+        features = cached_features(folder, KIND, traps, work)
+        scores = np.stack([logits(features, head) for head in _heads(np.mean(levels, axis=0))])
+        right = scores[:, 0::2] > scores[:, 1::2]
+        languages = np.array([row["language"] for row in read_rows(KEYWORD_TRAPS)])
+        row["traps"] = {
+            language: right[:, languages == language].sum(axis=1).tolist()
+            for language in dict.fromkeys(languages.tolist())
+        }
+        table[folder.name] = row
+        tqdm.write(f"{folder.name} {row}")
     return table
 
 
-def _heads(offsets: Floats) -> list[Head]:
-    return [
-        Head(*head, offset=float(offsets[0]), pooled_offset=float(offsets[1])) for head in HEADS
-    ]
+def _heads(levels: Floats) -> list[Head]:
+    return [Head(*head, offset=float(levels[0]), pooled_offset=float(levels[1])) for head in HEADS]
 
 
-def _offsets(candidates: Candidates, features: Floats) -> Floats:
-    """MaxSim and cosine of what is near an answer, in the mean: of each query's eight best."""
+def _levels(candidates: Candidates, features: Floats) -> Floats:
+    """MaxSim and cosine of what is near an answer, in the mean over queries, (2,)."""
     ends = np.cumsum([len(found) for found in candidates.run.values()])[:-1]
-    best = [part[np.argsort(-part[:, 0])[:8], :2] for part in np.split(features, ends)]
+    best = [part[np.argsort(-part[:, 0])[:N_NEAR], :2] for part in np.split(features, ends)]
     return np.concatenate(best).mean(axis=0)
 
 
@@ -173,17 +144,16 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS_FOLDER)
     options = parser.parse_args()
     work: Path = options.work
-    plan, folder = Plan(), work / "mini"
-    encoder = read_encoder(folder, plan.first_layer)
-    lower = replace(encoder, layers=encoder.layers[: plan.first_layer])
-    samples = [
-        Sample(load_candidates(options.data, name).first(n), folder, lower, work)
-        for name, n in N_QUERIES.items()
-    ]
-    traps = Sample(trap_candidates(), folder, lower, work)
-    table = measure(samples, traps, folder, plan, work / "train" / "checkpoint.pt")
-    content = {"queries": N_QUERIES, "heads": HEADS, "shares": table}
-    save_result(options.results, "mixing", content)
+    plan = Plan()
+    checkpoint = work / "train" / "checkpoint.pt"
+    folders = write_shares(work / "mini", plan, checkpoint, work / "mixing")
+    samples = [load_candidates(options.data, name).first(n) for name, n in N_QUERIES.items()]
+    traps = trap_candidates()
+    family = Family(folders, plan.first_layer)
+    for sample in [*samples, traps]:
+        family.fill_cache(sample, work)
+    table = measure(folders, samples, traps, work)
+    save_result(options.results, "mixing", {"queries": N_QUERIES, "heads": HEADS, "shares": table})
 
 
 if __name__ == "__main__":

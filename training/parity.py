@@ -2,8 +2,8 @@
 
     python -m training.parity FOLDER
 
-Nothing trimmed, float32, the same head as the embedded model: the largest real model that
-needs no download from a hub.
+Nothing trimmed, float32, with the head that the base had before training: the largest real model
+that needs no download from a hub.
 """
 
 from __future__ import annotations

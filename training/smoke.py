@@ -16,12 +16,12 @@ from pathlib import Path
 from tamis.engine.location import EMBEDDED_FOLDER
 from training.curves import plot_curves
 from training.folder import read_head, read_tensors, write_head, write_weights
-from training.mixing import mixed, mixed_student
+from training.mixing import mixed_student
 from training.rounding import rounded
 from training.train import Plan, train
 
 DATA = Path(__file__).parent.parent / "tests" / "data" / "xquad"
-PLAN = replace(Plan(), n_steps=4, n_warm_up=1, first_layer=10, with_teacher=False)
+PLAN = replace(Plan(), n_steps=4, n_warm_up=1, first_layer=10, with_packages=False)
 
 
 def smoke(output: Path) -> None:
@@ -33,10 +33,9 @@ def smoke(output: Path) -> None:
     for name in ("config.json", "tokenizer.json"):
         shutil.copyfile(EMBEDDED_FOLDER / name, folder / name)
     before = read_tensors(EMBEDDED_FOLDER)
-    after = mixed(before, trainer.tensors(), PLAN.mixing)
     student = mixed_student(EMBEDDED_FOLDER, PLAN, trainer.checkpoint, PLAN.mixing)
-    rows = rounded(student, trainer.material.documents["passage"], after)
-    write_weights(folder, {**before, **after}, quantized=True, rounded=rows)
+    rows = rounded(student, trainer.material)
+    write_weights(folder, {**before, **student.tensors()}, quantized=True, rounded=rows)
     head = read_head(EMBEDDED_FOLDER)
     write_head(folder, head, name="tamis-toy", version="0", dtype="float32")
 

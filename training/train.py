@@ -5,6 +5,7 @@ A second run goes on from the last checkpoint.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,22 +15,24 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from training import batches, objective
 from training.base import Floats
 from training.batches import Batches
-from training.folder import read_scores, read_tensors, read_tokenizer
-from training.layers import read_layer
+from training.folder import UNFITTED, read_scores, read_tensors, read_tokenizer
 from training.lookalikes import Lookalikes, write_lookalikes
 from training.matching import DOCUMENT_PREFIX, QUERY_PREFIX, id_sequences, token_weights
 from training.negatives import RankingList, ranking_lists
 from training.objective import Material, Outcome, compute
-from training.states import Encoder
+from training.states import read_encoder
 from training.student import Student
 from training.teacher import teacher_vectors
 from training.texts import Texts, read_texts
+from training.wordnet import read_wordnet
 
 QUERY_TOKENS = 96
 LOG_EVERY = 10
 CHECK_EVERY = 50
+_FIGURES = ("loss", "first", "first_by_cosine", "first_of_short")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +41,10 @@ class Plan:
 
     Attributes:
         first_layer: Layers below it stay as they are.
-        pooled_weight: Of the pooled cosine beside MaxSim in training, for documents of any length.
         head_rate: Learning rate of what is not a layer.
         mixing: How far the shipped weights are on the way from the base's to the trained ones.
-        with_teacher: Whether English texts have the teacher's ranking as a second aim.
+        with_packages: Whether what packages have takes part: the teacher of English texts, WordNet.
+        scale: Of the logit in the beginning; so the offset, of MaxSim and of the cosine.
     """
 
     n_steps: int = 400
@@ -51,17 +54,21 @@ class Plan:
     weight_decay: float = 0.01
     largest_gradient: float = 1.0
     first_layer: int = 6
-    pooled_weight: float = 0.5
     scale: float = 30.0
     offset: float = 0.85
     seed: int = 17
     mixing: float = 0.7
-    with_teacher: bool = True
+    with_packages: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """What the steps are drawn from and computed with."""
+    """What the steps are drawn from and computed with.
+
+    Attributes:
+        lists: One for each query of `texts`, in their order.
+        short: The short documents.
+    """
 
     texts: Texts
     lists: list[RankingList]
@@ -80,9 +87,7 @@ def new_student(folder: Path, plan: Plan) -> Student:
         n_heads=config["num_attention_heads"],
         n_layers=config["num_hidden_layers"],
         first=plan.first_layer,
-        pooled_weight=plan.pooled_weight,
-        scale=plan.scale,
-        offset=plan.offset,
+        head=replace(UNFITTED, scale=plan.scale, offset=plan.offset, pooled_offset=plan.offset),
         skips=(lengths[0] - 1, lengths[1] - 1),
     )
 
@@ -90,21 +95,11 @@ def new_student(folder: Path, plan: Plan) -> Student:
 _PREFIXES = (QUERY_PREFIX, DOCUMENT_PREFIX)
 
 
-def read_encoder(folder: Path, first: int) -> Encoder:
-    """All layers of a model folder."""
-    config = json.loads((folder / "config.json").read_text())
-    tensors = read_tensors(folder)
-    layers = [
-        read_layer(tensors, f"encoder.layer.{number}.", config["num_attention_heads"])
-        for number in range(config["num_hidden_layers"])
-    ]
-    return Encoder(tensors, layers, first)
-
-
 def prepare(folder: Path, data: Path, work: Path, plan: Plan, most_rows: int | None) -> Prepared:
     """Reads the texts, finds negatives, and computes all states that stay as they are."""
     tokenizer, encoder = read_tokenizer(folder), read_encoder(folder, plan.first_layer)
-    texts = read_texts(data, tokenizer, most_rows=most_rows)
+    wordnet = read_wordnet(work) if plan.with_packages else None
+    texts = read_texts(data, tokenizer, wordnet, most_rows=most_rows)
     asked, n_prefix = id_sequences(
         tokenizer, [query.text for query in texts.queries], QUERY_PREFIX, QUERY_TOKENS
     )
@@ -117,7 +112,7 @@ def prepare(folder: Path, data: Path, work: Path, plan: Plan, most_rows: int | N
     passages = encoder.states(read, work=work, label="passages")
     lists = ranking_lists(texts, queries.pooled, passages.pooled)
     weights = token_weights(read_scores(folder))
-    short = write_lookalikes(texts, lists, tokenizer, weights)
+    short = write_lookalikes(texts, lists, tokenizer, weights, wordnet)
     start = read[0][: 1 + len(tokenizer.encode(DOCUMENT_PREFIX, add_special_tokens=False).ids)]
     documents = [[*start, *ids, read[0][-1]] for ids in short.documents]
     lower = replace(encoder, layers=encoder.layers[: plan.first_layer])  # no negatives are sought
@@ -129,18 +124,23 @@ def prepare(folder: Path, data: Path, work: Path, plan: Plan, most_rows: int | N
             "short": lower.states(documents, work=work, label="short documents"),
         },
         information=[_information(weights, ids[1 + n_prefix : -1]) for ids in asked],
-        teacher=teacher_vectors(texts, work) if plan.with_teacher else None,
+        teacher=teacher_vectors(texts, work) if plan.with_packages else None,
     )
     return Prepared(texts, lists, short, material)
 
 
 def _information(weights: Floats, ids: list[int]) -> Tensor:
     """How rare a text's tokens are, (n_text_tokens,)."""
-    return torch.from_numpy(np.maximum(weights[ids], 1e-6))
+    return torch.from_numpy(weights[ids])
 
 
 class Trainer:
-    """Steps, checkpoints and curves of one training."""
+    """Steps, checkpoints and curves of one training.
+
+    Raises:
+        ValueError: the checkpoint in `work` is of another training.
+        RuntimeError: the loss is no number any more.
+    """
 
     def __init__(self, student: Student, prepared: Prepared, plan: Plan, work: Path) -> None:
         self.student = student
@@ -151,7 +151,8 @@ class Trainer:
         self.batches = Batches(*parts, prepared.short, seed=plan.seed)
         self._held_out = Batches(*parts, Lookalikes(), seed=plan.seed, held_out=True)
         self.checkpoint = work / "checkpoint.pt"
-        head = [student.importance, student.log_scale, student.offset]
+        self._fingerprint = _fingerprint(plan, prepared)
+        head = [student.importance, student.log_scale, student.offset, student.pooled_offset]
         groups = [
             {"params": list(student.layers.parameters()), "lr": plan.rate},
             {"params": head, "lr": plan.head_rate},
@@ -182,6 +183,8 @@ class Trainer:
     def _step(self, step: int) -> Outcome:
         self._set_rates(step)
         outcome = compute(self.student, self.batches.step(step), self.material)
+        if not bool(outcome.loss.isfinite()):
+            raise RuntimeError(f"step {step + 1}: the loss is {float(outcome.loss)}")
         self._optimizer.zero_grad()
         outcome.loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
         nn.utils.clip_grad_norm_(self.student.parameters(), self._plan.largest_gradient)
@@ -189,7 +192,7 @@ class Trainer:
         return replace(outcome, loss=outcome.loss.detach())
 
     def _set_rates(self, step: int) -> None:
-        """Up in a line over the warm-up, then down in a line to 0."""
+        """Up in a line over the warm-up, times what falls in a line, nearly to 0 at the end."""
         share = min(1.0, (step + 1) / self._plan.n_warm_up) * (1 - step / self._plan.n_steps)
         rates = (self._plan.rate, self._plan.head_rate)
         for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
@@ -202,7 +205,9 @@ class Trainer:
                 found = [
                     compute(self.student, self._held_out.step(n), self.material) for n in range(3)
                 ]
-            row |= {f"held_out_{name}": value for name, value in _means(found).items()}
+            kept = [name for name in _FIGURES if name != "first_of_short"]  # none is held out
+            means = _means(found)
+            row |= {f"held_out_{name}": means[name] for name in kept}
         self.curves.append(row)
         return row
 
@@ -210,6 +215,7 @@ class Trainer:
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         content = {
             "step": step,
+            "of": self._fingerprint,
             "student": self.student.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "curves": self.curves,
@@ -222,15 +228,33 @@ class Trainer:
         if not self.checkpoint.exists():
             return 0
         content = torch.load(self.checkpoint, weights_only=True)
+        if content["of"] != self._fingerprint:
+            raise ValueError(
+                f"{self.checkpoint} is of another plan, base or texts: delete it to train anew"
+            )
         self.student.load_state_dict(content["student"])
         self._optimizer.load_state_dict(content["optimizer"])
         self.curves = content["curves"]
         return int(content["step"])
 
 
+def _fingerprint(plan: Plan, prepared: Prepared) -> str:
+    """What a checkpoint is of: the plan, the texts, what the base makes of them, and the aims."""
+    constants = [
+        (name, value)
+        for module in (batches, objective)
+        for name, value in sorted(vars(module).items())
+        if name.isupper()
+    ]
+    texts, short = prepared.texts, prepared.short
+    parts = (plan, constants, texts.queries, texts.passages, short.examples, short.documents)
+    digest = hashlib.sha256(repr(parts).encode())
+    digest.update(prepared.material.queries.pooled.tobytes())
+    return digest.hexdigest()
+
+
 def _means(outcomes: list[Outcome]) -> dict[str, float]:
-    names = ("loss", "first", "first_by_cosine", "first_of_short")
-    return {n: round(float(np.mean([float(getattr(o, n)) for o in outcomes])), 4) for n in names}
+    return {n: round(float(np.mean([float(getattr(o, n)) for o in outcomes])), 4) for n in _FIGURES}
 
 
 def train(

@@ -28,7 +28,7 @@ def test_an_article_is_held_out_in_all_languages_alike() -> None:
 def test_one_name_in_n_is_chosen_the_same_on_every_run() -> None:
     chosen = [number for number in range(1000) if is_one_in(4, str(number))]
 
-    assert chosen[:3] == [number for number in range(1000) if is_one_in(4, str(number))][:3]
+    assert chosen[:5] == [4, 6, 14, 16, 21]
     assert 200 < len(chosen) < 300
 
 
