@@ -22,7 +22,7 @@ from training import practice, vocabulary
 from training.across import across_figures
 from training.base import DEFAULT_WORK, Base, Floats, fetch, read_base
 from training.card import write_card
-from training.corpora import EVALUATION_SETS, check_data
+from training.corpora import AIMED_SETS, EVALUATION_SETS, check_data
 from training.curves import plot_curves
 from training.fit import calibration, fit_head, practice_ranking
 from training.folder import UNFITTED, Head, read_tensors, write_folder, write_head, write_weights
@@ -49,9 +49,6 @@ NAME = "tamis-mini"
 VERSION = "2"
 MODEL_FILES = ("config.json", "tokenizer.json", "model.safetensors", "tamis.json")
 PACKAGE_FOLDER = Path(__file__).parent.parent / "src" / "tamis" / "models" / "mini"
-
-# The sets that the aims are set for; limit-small is hard by construction and stands beside them.
-AIMED_SETS = ("scifact", "cranfield", "noveleval", "rgb-zh-int")
 
 
 @dataclass(frozen=True, slots=True)

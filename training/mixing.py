@@ -3,8 +3,8 @@
     python -m training.mixing --data DATA
 
 Weights between the two keep what the base knew of texts of other kinds (WiSE-FT, Wortsman et al.,
-arXiv:2109.01903). Which part ranks best is looked at on some queries of the evaluation sets, which
-are there to choose by, and on the keyword traps; `Plan.mixing` and the cosine's weights in
+arXiv:2109.01903). Which part ranks best is looked at on the evaluation sets, which are there to
+choose by, and on the keyword traps; `Plan.mixing` and the cosine's weights in
 `training.folder.UNFITTED` are what was chosen.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from training.base import DEFAULT_WORK, Floats
-from training.corpora import EvaluationSet
+from training.corpora import AIMED_SETS, EvaluationSet
 from training.first_stage import Run
 from training.folder import UNFITTED, Head, read_tensors, write_head, write_weights
 from training.matching import logits
@@ -36,7 +36,7 @@ from training.student import Student
 from training.train import Plan, new_student
 from training.traps import KEYWORD_TRAPS, read_rows
 
-SHARES = (0.0, 0.4, 0.6, 0.8, 1.0)
+SHARES = (0.5, 0.75, 1.0)
 # (pooled weight, short weight, short tokens) of the head
 HEADS = (
     (0.0, 0.0, 40.0),
@@ -45,7 +45,6 @@ HEADS = (
     (0.25, 6.0, 40.0),
     (0.5, 6.0, 40.0),
 )
-N_QUERIES = {"scifact": 60, "cranfield": 100, "noveleval": 21, "rgb-zh-int": 40}
 N_NEAR = 8  # of a query's candidates, the best, which tell at what level answers are
 
 
@@ -64,18 +63,19 @@ def mixed_student(folder: Path, plan: Plan, checkpoint: Path, share: float) -> S
     return student
 
 
-def write_shares(folder: Path, plan: Plan, checkpoint: Path, output: Path) -> list[Path]:
-    """A model folder for each share, float32 and with the head not fitted."""
+def write_shares(folder: Path, plan: Plan, checkpoint: Path, output: Path) -> dict[float, Path]:
+    """A model folder for each share, float32 and with the head not fitted; the base's for none."""
     before = read_tensors(folder)
-    folders: list[Path] = []
+    folders = {0.0: folder}
     for share in SHARES:
-        folders.append(output / str(share))
-        folders[-1].mkdir(parents=True, exist_ok=True)
+        written = output / str(share)
+        written.mkdir(parents=True, exist_ok=True)
         for name in ("config.json", "tokenizer.json"):
-            shutil.copyfile(folder / name, folders[-1] / name)
+            shutil.copyfile(folder / name, written / name)
         after = mixed_student(folder, plan, checkpoint, share).tensors()
-        write_weights(folders[-1], {**before, **after}, quantized=False)
-        write_head(folders[-1], UNFITTED, name=f"share-{share}", version="0", dtype="float32")
+        write_weights(written, {**before, **after}, quantized=False)
+        write_head(written, UNFITTED, name=f"share-{share}", version="0", dtype="float32")
+        folders[share] = written
     return folders
 
 
@@ -93,22 +93,25 @@ def trap_candidates() -> Candidates:
 
 
 def measure(
-    folders: Sequence[Path], samples: Sequence[Candidates], traps: Candidates, work: Path
+    folders: Mapping[float, Path], sets: Sequence[Candidates], traps: Candidates, work: Path
 ) -> dict[str, object]:
-    """nDCG@10 on each sample and their mean, and the traps whose answer is first, by folder."""
+    """nDCG@10 on each set and their mean, and the traps whose answer is first, by share.
+
+    A list has one value for each of `HEADS`.
+    """
     table: dict[str, object] = {}
-    for folder in folders:
+    for share, folder in folders.items():
         row: dict[str, object] = {}
         ndcg: list[Floats] = []
         levels: list[Floats] = []
-        for sample in samples:
-            features = cached_features(folder, KIND, sample, work)
-            levels.append(_levels(sample, features))
+        for candidates in sets:
+            features = cached_features(folder, KIND, candidates, work)
+            levels.append(_levels(candidates, features))
             found = [
-                float(ndcg_of_each_query(sample, logits(features, head)).mean())
+                float(ndcg_of_each_query(candidates, logits(features, head)).mean())
                 for head in _heads(levels[-1])
             ]
-            row[sample.evaluation.name] = np.round(found, 4).tolist()
+            row[candidates.evaluation.name] = np.round(found, 4).tolist()
             ndcg.append(np.array(found))
         row["mean"] = np.mean(ndcg, axis=0).round(4).tolist()
         row["levels"] = np.mean(levels, axis=0).round(4).tolist()
@@ -120,8 +123,8 @@ def measure(
             language: right[:, languages == language].sum(axis=1).tolist()
             for language in dict.fromkeys(languages.tolist())
         }
-        table[folder.name] = row
-        tqdm.write(f"{folder.name} {row}")
+        table[str(share)] = row
+        tqdm.write(f"{share} {row}")
     return table
 
 
@@ -147,13 +150,13 @@ def main() -> None:
     plan = Plan()
     checkpoint = work / "train" / "checkpoint.pt"
     folders = write_shares(work / "mini", plan, checkpoint, work / "mixing")
-    samples = [load_candidates(options.data, name).first(n) for name, n in N_QUERIES.items()]
+    sets = [load_candidates(options.data, name) for name in AIMED_SETS]
     traps = trap_candidates()
-    family = Family(folders, plan.first_layer)
-    for sample in [*samples, traps]:
-        family.fill_cache(sample, work)
-    table = measure(folders, samples, traps, work)
-    save_result(options.results, "mixing", {"queries": N_QUERIES, "heads": HEADS, "shares": table})
+    family = Family(list(folders.values()), plan.first_layer)
+    for candidates in [*sets, traps]:
+        family.fill_cache(candidates, work)
+    table = measure(folders, sets, traps, work)
+    save_result(options.results, "mixing", {"heads": HEADS, "shares": table})
 
 
 if __name__ == "__main__":

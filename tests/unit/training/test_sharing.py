@@ -1,11 +1,12 @@
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from training.corpora import EvaluationSet
-from training.folder import read_tensors, write_weights
-from training.measurement import Candidates, cached_features
+from training.folder import IMPORTANCE, read_tensors, write_weights
+from training.measurement import Candidates, cached_features, features_path
 from training.sharing import KIND, Family
 
 from tamis.engine.location import EMBEDDED_FOLDER
@@ -26,6 +27,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copyfile(EMBEDDED_FOLDER / name, folder / name)
     tensors = read_tensors(EMBEDDED_FOLDER)
     tensors["encoder.layer.11.output.dense.weight"] *= 0.8
+    tensors[IMPORTANCE] = np.zeros_like(tensors[IMPORTANCE])
     write_weights(folder, tensors, quantized=True)
     return folder
 
@@ -41,6 +43,17 @@ def test_models_measured_together_have_the_features_they_have_alone(
         together = cached_features(folder, KIND, CANDIDATES, tmp_path / "together")
         alone = cached_features(folder, "float32", CANDIDATES, tmp_path / "alone")
         np.testing.assert_allclose(together, alone, atol=2e-3)
+
+
+def test_features_of_other_texts_under_the_same_names_are_computed_anew(tmp_path: Path) -> None:
+    other = replace(CANDIDATES.evaluation, documents={**DOCUMENTS, "a": "Berlin is large."})
+
+    paths = {
+        features_path(EMBEDDED_FOLDER, KIND, found, tmp_path)
+        for found in (CANDIDATES, Candidates(other, RUN), Candidates(CANDIDATES.evaluation, RUN))
+    }
+
+    assert len(paths) == 2
 
 
 def test_models_whose_lower_layers_differ_are_not_measured_together(other: Path) -> None:

@@ -1,6 +1,8 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch.nn.functional import normalize
 from training.matching import SideStates, match
@@ -60,6 +62,14 @@ def test_a_training_that_was_stopped_ends_where_one_in_one_go_does(
     assert resumed.curves[-1]["step"] == whole.curves[-1]["step"] == PLAN.n_steps
     for name, tensor in whole.tensors().items():
         np.testing.assert_array_equal(resumed.tensors()[name], tensor, err_msg=name)
+
+
+def test_a_checkpoint_of_another_training_is_refused(prepared: Prepared, tmp_path: Path) -> None:
+    Trainer(new_student(EMBEDDED_FOLDER, PLAN), prepared, PLAN, tmp_path).run(until=1)
+    other = replace(PLAN, rate=2 * PLAN.rate)
+
+    with pytest.raises(ValueError, match=r"checkpoint\.pt is of another plan"):
+        Trainer(new_student(EMBEDDED_FOLDER, other), prepared, other, tmp_path).run()
 
 
 def test_steps_bring_the_loss_of_what_they_see_down(prepared: Prepared, tmp_path: Path) -> None:
