@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from training.lookalikes import Lookalikes
 from training.negatives import RankingList
@@ -27,18 +27,14 @@ SHARES = {
     ("drcd", "cloze"): 1.0,
     ("cmrc2018", "cloze"): 1.0,
     ("jsquad", "cloze"): 0.7,
-    ("wordnet", "question"): 2.0,
 }
 # English and Chinese are drawn three times as often as each other language of XQuAD.
 LANGUAGE_SHARES = {"en": 3.0, "zh": 3.0}
-N_LONG = 6  # queries with passages of their own language's files
-N_TRANSLATED = 5  # queries of XQuAD, mostly with a passage in another language
-N_SHORT = 16  # queries with short documents, which cost little
-N_LONG_NEGATIVES = 4
-N_TRANSLATED_NEGATIVES = 2
+N_LONG = 12  # queries with passages of their own language's files
+N_TRANSLATED = 6  # queries of XQuAD, mostly with a passage in another language
+N_SHORT = 8  # queries with short documents
+N_NEGATIVES = 2
 N_SHORT_NEGATIVES = 3
-# Sources whose answers are in the queries' own words more often than not.
-SCORED_BY_BM25 = ("medquad", "pubmedqa")
 # A negative that the base ranks higher is drawn more often: exp(40 times the cosine's lead).
 SHARPNESS = 40.0
 LEAST_SHARE = 0.02
@@ -48,20 +44,12 @@ Document = tuple[str, int]  # "passage" or "short", and its number
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One query of a step.
-
-    Attributes:
-        answer: The document that answers it.
-        negatives: Its own, which look like answers.
-        work: What the answer is a version of.
-        shares: BM25's of the answer and the negatives, where BM25 tells something of a source.
-    """
+    """One query of a step: its answer, its own negatives, and the work that answers it."""
 
     query: int
     answer: Document
     negatives: tuple[Document, ...]
     work: str
-    shares: tuple[float, ...] = ()
 
 
 class Batches:
@@ -106,12 +94,8 @@ class Batches:
         found = self._lists[query]
         leads = [min(0.5, cosine - found.cosines[0]) for cosine in found.cosines[1:]]
         weights = [math.exp(SHARPNESS * lead) + LEAST_SHARE for lead in leads]
-        places = range(1, len(found.passages))
-        drawn = dict.fromkeys(chance.choices(places, weights, k=3 * N_LONG_NEGATIVES))
-        own = [0, *list(drawn)[:N_LONG_NEGATIVES]]
-        task = self._task(query, found.passages[0], [found.passages[place] for place in own[1:]])
-        has_shares = self._texts.queries[query].source in SCORED_BY_BM25
-        return replace(task, shares=tuple(found.shares[p] for p in own) if has_shares else ())
+        drawn = dict.fromkeys(chance.choices(found.passages[1:], weights, k=3 * N_NEGATIVES))
+        return self._task(query, found.passages[0], list(drawn)[:N_NEGATIVES])
 
     def _across(self, chance: random.Random) -> Task:
         one = chance.choice(self._translated)
@@ -119,14 +103,14 @@ class Batches:
         shares = [LANGUAGE_SHARES.get(language, 1.0) for language in languages]
         asked, read = chance.choices(languages, shares, k=2)
         negatives: list[int] = []
-        for _ in range(4 * N_TRANSLATED_NEGATIVES):
+        for _ in range(4 * N_NEGATIVES):
             other = chance.choice(self._of_article[one.group])
             if other.work == one.work:
                 other = chance.choice(self._translated)
             (language,) = chance.choices([asked, read, chance.choice(languages)], [5, 3, 2])
             if other.work != one.work and language in other.passages:
                 negatives.append(other.passages[language])
-        negatives = list(dict.fromkeys(negatives))[:N_TRANSLATED_NEGATIVES]
+        negatives = list(dict.fromkeys(negatives))[:N_NEGATIVES]
         return self._task(one.queries[asked], one.passages[read], negatives)
 
     def _with_lookalikes(self, chance: random.Random) -> Task:

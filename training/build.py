@@ -128,11 +128,12 @@ def train_weights(trimmed: Base, places: Places, plan: Plan) -> None:
     """Trains, and writes the trained weights in float32 and as they are shipped."""
     trainer = train(places.untrained, places.data, places.work, plan)
     student = mixed_student(places.untrained, plan, trainer.checkpoint, plan.mixing)
-    tensors = {**read_tensors(places.untrained), **student.tensors()}
+    after = student.tensors()
+    tensors = {**read_tensors(places.untrained), **after}
     trained = replace(trimmed, tensors=tensors)
     write(places.exact, trained, quantized=False)
     write(places.trained, trained, quantized=True)
-    rows = rounded(student, trainer.material)
+    rows = rounded(student, trainer.material.documents["passage"], after)
     write_weights(places.trained, tensors, quantized=True, rounded=rows)
     save(places, "training", {"plan": asdict(plan), "curves": trainer.curves})
     plot_curves(trainer.curves, places.results / "training.png")

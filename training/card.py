@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from training import teacher, wordnet
+from training import teacher
 from training.base import MEMBER, PACKAGE, SHA256
 from training.corpora import EVALUATION_SETS
 
@@ -52,7 +52,6 @@ def card_text(found: dict[str, Result]) -> str:
         "obvious": _obvious(found["traps"]),
         "teacher_package": teacher.PACKAGE,
         "teacher_sha256": teacher.SHA256,
-        "wordnet_package": wordnet.PACKAGE,
         "precision": _precision(found["precision"]),
         "segmentation": _segmentation(found["vocabulary"]),
         "traps": _traps(found["traps"]),

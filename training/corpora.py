@@ -19,7 +19,7 @@ CHINESE_SETS = ("rgb-zh-int",)
 XQUAD_LANGUAGES = ("ar", "de", "el", "en", "es", "hi", "ro", "ru", "th", "tr", "vi", "zh")
 TRAINING_FILES = {
     "cmrc2018": "zh",
-    "drcd": "zh-Hant",
+    "drcd": "zh",
     "jsquad": "ja",
     "medquad": "en",
     "pubmedqa": "en",

@@ -14,9 +14,9 @@ from training.corpora import JUDGED_CANDIDATES, EvaluationSet
 N_CANDIDATES = 50
 
 # Languages whose texts are taken by character.
-BY_CHARACTER = ("zh", "zh-Hant", "ja", "th")
+HAN_LANGUAGES = ("zh", "zh-Hant", "ja", "th")
 
-_RUN = re.compile(r"[㐀-鿿豈-﫿ぁ-ヿ\u0e00-\u0e7f]+|[a-z0-9]+")
+_HAN_RUN = re.compile(r"[㐀-鿿豈-﫿ぁ-ヿ]+|[a-z0-9]+")
 
 Run = dict[str, dict[str, float]]
 
@@ -24,12 +24,12 @@ Run = dict[str, dict[str, float]]
 class Bm25:
     """BM25 (bm25s, its defaults) over a list of documents.
 
-    English: stop words and stemmer. Chinese, Japanese and Thai: character uni- and bigrams, and
+    English: stop words and stemmer. Chinese and Japanese: character uni- and bigrams, and
     Latin words as they stand.
     """
 
-    def __init__(self, documents: list[str], *, by_character: bool) -> None:
-        self._by_character = by_character
+    def __init__(self, documents: list[str], *, han: bool) -> None:
+        self._han = han
         self._index = bm25s.BM25()
         self._index.index(self._terms(documents), show_progress=False)
 
@@ -42,7 +42,7 @@ class Bm25:
         return found
 
     def _terms(self, texts: list[str]) -> list[list[str]]:
-        if self._by_character:
+        if self._han:
             return [character_terms(text) for text in texts]
         tokenized: list[list[str]] = bm25s.tokenize(
             texts,
@@ -55,9 +55,9 @@ class Bm25:
 
 
 def character_terms(text: str) -> list[str]:
-    """Uni- and bigrams of each run of Han, kana or Thai; other letters and digits as words."""
+    """Uni- and bigrams of each run of Han or kana; other letters and digits as words."""
     terms: list[str] = []
-    for run in _RUN.findall(text.lower()):
+    for run in _HAN_RUN.findall(text.lower()):
         if run.isascii():
             terms.append(run)
             continue
@@ -73,7 +73,7 @@ def candidates(evaluation: EvaluationSet) -> Run:
     """
     ids = list(evaluation.documents)
     place = {document: i for i, document in enumerate(ids)}
-    index = Bm25(list(evaluation.documents.values()), by_character=evaluation.is_chinese)
+    index = Bm25(list(evaluation.documents.values()), han=evaluation.is_chinese)
     run: Run = {}
     for query, text in evaluation.queries.items():
         scores = index.scores(text)

@@ -2,14 +2,12 @@
 
 For a query: the sentence that answers it, the same without the words it shares with the query,
 sentences of other articles that share many words with it, and unrelated sentences into which a
-part of the query is put. In English the shared words also give way to synonyms; and WordNet's
-usages of a word stand against what the word means elsewhere.
+part of the query is put.
 """
 
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -18,9 +16,8 @@ from tokenizers import Tokenizer
 
 from training.base import Floats
 from training.first_stage import Bm25
-from training.negatives import RankingList, is_by_character
-from training.texts import ENGLISH, WORDNET, Query, Texts, sentences
-from training.wordnet import WORD, Usage, WordNet
+from training.negatives import RankingList, is_han
+from training.texts import Query, Texts, sentences
 
 SEED = 3
 # So many queries of a source take part.
@@ -43,8 +40,6 @@ MOST_CHARACTERS = 400
 # A piece with so much information (minus its log-probability) is a word that counts, not grammar.
 CONTENT_INFORMATION = 7.5
 REMOVED = 0.75
-
-_ANY_WORD = re.compile(r"[A-Za-z]+(?:['-][A-Za-z]+)*")
 
 Ids = list[int]
 
@@ -75,95 +70,56 @@ class _Writer:
     """Makes the examples of one source."""
 
     def __init__(
-        self,
-        texts: Texts,
-        source: str,
-        tokenizer: Tokenizer,
-        information: Floats,
-        wordnet: WordNet | None,
+        self, texts: Texts, source: str, tokenizer: Tokenizer, information: Floats, seed: int
     ) -> None:
         self._texts = texts
-        self._wordnet = wordnet if source in ENGLISH else None
-        self._space = "" if is_by_character(source) else " "
         self._tokenizer = tokenizer
         self._information = information
-        self._chance = random.Random(f"{SEED} {source}")
+        self._chance = random.Random(f"{seed} {source}")
         self._sentences = [
             (number, passage.text[start:end].strip()[:MOST_CHARACTERS])
             for number, passage in enumerate(texts.passages)
-            if passage.source == source and not passage.is_held_out
+            if passage.source == source
             for start, end in sentences(passage.text)
             if end - start >= 12
         ]
         self._chance.shuffle(self._sentences)
         del self._sentences[MOST_SENTENCES:]
-        self._bm25 = Bm25(
-            [text for _, text in self._sentences], by_character=is_by_character(source)
-        )
+        self._bm25 = Bm25([text for _, text in self._sentences], han=is_han(source))
 
     def write(self, made: Lookalikes, number: int, answer: int) -> None:
         """Adds one query's example, unless its texts are too short for one."""
         query = self._texts.queries[number]
         asked = self._ids(query.text)
         content = {piece for piece in asked if self._information[piece] > CONTENT_INFORMATION}
-        text = self._answering(answer, content)
-        answering = self._ids(text)
+        answering = self._answering(answer, content)
         if not content or len(answering) < 4:
             return
-        answers = [answering]
+        answers = [made.place(answering)]
         bare = [p for p in answering if p not in content or self._chance.random() > REMOVED]
         if 5 <= len(bare) < len(answering):
-            answers.append(bare)
-        if self._wordnet:
-            reworded = self._ids(self._reworded(self._wordnet, text, query.text, content))
-            if len(reworded) >= 5 and reworded != answering:
-                answers.append(reworded)
-        others = [self._ids(text) for text in self._lookalikes(query)]
-        self._add(made, number, answers, [*others, *self._spliced(asked, query)])
-
-    def write_usage(self, made: Lookalikes, number: int, usage: Usage) -> None:
-        """Adds a usage's example."""
-        query = self._texts.queries[number]
-        others = [self._ids(text) for text in usage.others]
-        spliced = self._spliced(self._ids(query.text), query)
-        self._add(made, number, [self._ids(usage.meaning)], [*others, *spliced])
-
-    def _add(self, made: Lookalikes, number: int, answers: list[Ids], others: list[Ids]) -> None:
+            answers.append(made.place(bare))
+        others = [made.place(self._ids(text)) for text in self._lookalikes(query, answer)]
+        others += [made.place(ids) for ids in self._spliced(asked, query)]
         if len(others) >= 2:
-            answering, only_looking = ([made.place(x) for x in part] for part in (answers, others))
-            made.examples.append(Example(number, tuple(answering), tuple(only_looking)))
+            made.examples.append(Example(number, tuple(answers), tuple(others)))
 
     def _ids(self, text: str) -> Ids:
         ids: Ids = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
-    def _answering(self, answer: int, content: set[int]) -> str:
+    def _answering(self, answer: int, content: set[int]) -> Ids:
         """The sentence with most of the query's information, at times with the one behind it."""
         text = self._texts.passages[answer].text
-        found = [text[start:end].strip() for start, end in sentences(text)]
+        found = [self._ids(text[start:end]) for start, end in sentences(text)]
         if not found:
-            return ""
-        pieces = [content & set(self._ids(sentence)) for sentence in found]
-        best = int(np.argmax([sum(self._information[p] for p in shared) for shared in pieces]))
-        with_next = self._chance.random() < 0.4
-        return self._space.join(found[best : best + 2] if with_next else found[best : best + 1])
+            return []
+        shared = [sum(self._information[p] for p in content & set(ids)) for ids in found]
+        best = int(np.argmax(shared))
+        more = found[best + 1] if best + 1 < len(found) and self._chance.random() < 0.4 else []
+        return found[best] + more
 
-    def _reworded(self, wordnet: WordNet, text: str, asked: str, content: set[int]) -> str:
-        """A text in which synonyms stand for the query's words; what has none mostly goes."""
-        words = {wordnet.base_form(word) for word in WORD.findall(asked.lower())}
-
-        def instead(found: re.Match[str]) -> str:
-            word = found[0].lower()
-            if wordnet.base_form(word) not in words or not content & set(self._ids(found[0])):
-                return found[0]
-            synonyms = wordnet.other_words(word)
-            if synonyms:
-                return self._chance.choice(synonyms)
-            return "" if self._chance.random() < REMOVED else found[0]
-
-        return _ANY_WORD.sub(instead, text)
-
-    def _lookalikes(self, query: Query) -> list[str]:
+    def _lookalikes(self, query: Query, answer: int) -> list[str]:
         order = np.argsort(-self._bm25.scores(query.text), kind="stable")[:12].tolist()
         found = [self._sentences[i] for i in order]
         return [text for number, text in found if self._is_elsewhere(number, query)][:N_LOOKALIKES]
@@ -191,11 +147,7 @@ class _Writer:
 
 
 def write_lookalikes(
-    texts: Texts,
-    lists: Sequence[RankingList],
-    tokenizer: Tokenizer,
-    information: Floats,
-    wordnet: WordNet | None,
+    texts: Texts, lists: Sequence[RankingList], tokenizer: Tokenizer, information: Floats
 ) -> Lookalikes:
     """Makes all examples, from queries that are not held out.
 
@@ -204,7 +156,6 @@ def write_lookalikes(
         lists: Of the same queries, for the answer among a passage's parts.
         tokenizer: The model's.
         information: Minus the log-probability of each piece, (n_pieces,).
-        wordnet: For synonyms; None without.
     """
     made = Lookalikes()
     for source, most in N_QUERIES.items():
@@ -215,12 +166,7 @@ def write_lookalikes(
         ]
         if chosen:
             random.Random(f"{SEED} {source}").shuffle(chosen)
-            writer = _Writer(texts, source, tokenizer, information, wordnet)
+            writer = _Writer(texts, source, tokenizer, information, SEED)
             for number in chosen[:most]:
                 writer.write(made, number, lists[number].passages[0])
-    if texts.usages:
-        writer = _Writer(texts, WORDNET, tokenizer, information, None)
-        for number, usage in texts.usages.items():
-            if not texts.queries[number].is_held_out:
-                writer.write_usage(made, number, usage)
     return made

@@ -1,40 +1,36 @@
 """Candidates that look like answers, for every query: found once, with the untrained base.
 
-By BM25, by the base's pooled cosine, of the same article.
+By BM25, by the base's pooled cosine, of the same article, other parts of the same passage.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from training.base import Floats
-from training.corpora import TRAINING_FILES
-from training.first_stage import BY_CHARACTER, Bm25
+from training.first_stage import HAN_LANGUAGES, Bm25
 from training.texts import Query, Texts
 
 SEED = 5
 N_BY_COSINE = 12
 N_BY_BM25 = 8
 N_SAME_ARTICLE = 6
+N_OTHER_PARTS = 3
 N_CANDIDATES = 18
+
+_LANGUAGES = {"cmrc2018": "zh", "drcd": "zh-Hant", "jsquad": "ja"}
 
 
 @dataclass(frozen=True, slots=True)
 class RankingList:
-    """A query's answer, first, and what looks like it.
-
-    Attributes:
-        passages: Their numbers.
-        cosines: The base's, of each.
-        shares: Of BM25's score of the best of its source, for each; empty for XQuAD's.
-    """
+    """A query's answer, first, and what looks like it; with the base's cosine of each."""
 
     passages: tuple[int, ...]
     cosines: tuple[float, ...]
-    shares: tuple[float, ...]
 
 
 def ranking_lists(texts: Texts, queries: Floats, passages: Floats) -> list[RankingList]:
@@ -56,19 +52,18 @@ def ranking_lists(texts: Texts, queries: Floats, passages: Floats) -> list[Ranki
     lists: list[RankingList] = []
     for query, vector in zip(texts.queries, queries, strict=True):
         found = [_answer(query, vector, passages)]
-        shares: list[float] = []
         if query.source in pools:
-            found, shares = pools[query.source].candidates(
+            found += pools[query.source].negatives(
                 query, vector, found[0], answered[query.text], chance
             )
         cosines = (passages[found] @ vector).tolist()
-        lists.append(RankingList(tuple(found), tuple(cosines), tuple(shares)))
+        lists.append(RankingList(tuple(found), tuple(cosines)))
     return lists
 
 
-def is_by_character(source: str) -> bool:
+def is_han(source: str) -> bool:
     """Whether BM25 takes a source's texts by character."""
-    return TRAINING_FILES.get(source) in BY_CHARACTER
+    return _LANGUAGES.get(source, source.removeprefix("xquad-")) in HAN_LANGUAGES
 
 
 def _sources(texts: Texts) -> list[str]:
@@ -89,30 +84,26 @@ class _Pool:
         self._texts = texts
         self._places = [n for n, p in enumerate(texts.passages) if p.source == source]
         self._vectors = passages[self._places]
-        self._bm25 = Bm25(
-            [texts.passages[n].text for n in self._places], by_character=is_by_character(source)
-        )
-        self._number = {place: number for number, place in enumerate(self._places)}
+        self._bm25 = Bm25([texts.passages[n].text for n in self._places], han=is_han(source))
         self._by_article: dict[str, list[int]] = {}
         for number in self._places:
             self._by_article.setdefault(texts.passages[number].group, []).append(number)
 
-    def candidates(
+    def negatives(
         self, query: Query, vector: Floats, answer: int, answered: set[str], chance: random.Random
-    ) -> tuple[list[int], list[float]]:
-        """The answer and what looks like one; and BM25's score of each beside the best one's."""
-        scores = self._bm25.scores(query.text)
-        best = max(float(scores.max()), 1e-6)
+    ) -> Iterator[int]:
+        parts = [number for number in query.passages if number != answer]
         article = self._by_article[query.group] if len(self._by_article) > 1 else []
         found = [
             *self._best(self._vectors @ vector, N_BY_COSINE),
-            *self._best(scores, N_BY_BM25),
+            *self._best(self._bm25.scores(query.text), N_BY_BM25),
             *chance.sample(article, min(N_SAME_ARTICLE, len(article))),
         ]
         chance.shuffle(found)
         others = [n for n in dict.fromkeys(found) if self._may_stand(n, query, answered)]
-        chosen = [answer, *others[:N_CANDIDATES]]
-        return chosen, [float(scores[self._number[place]]) / best for place in chosen]
+        kept = parts[:N_OTHER_PARTS] if query.kind == "question" else []
+        yield from kept
+        yield from others[:N_CANDIDATES]
 
     def _best(self, scores: Floats, n: int) -> list[int]:
         return [self._places[i] for i in np.argsort(-scores, kind="stable")[:n].tolist()]
@@ -120,7 +111,5 @@ class _Pool:
     def _may_stand(self, number: int, query: Query, answered: set[str]) -> bool:
         passage = self._texts.passages[number]
         if query.kind == "title" and passage.group == query.group:
-            return False
-        if passage.is_held_out and not query.is_held_out:
             return False
         return passage.work not in answered

@@ -13,23 +13,14 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 from training.base import Floats
 from training.batches import Document, Task
 from training.states import States
-from training.student import Student, match
+from training.student import Student
 from training.texts import Texts
 
-ANSWER_SHARE = 0.7  # the answer before all other documents of the step
 COSINE_SHARE = 0.2  # the pooled cosine alone has to rank, too
 OWN_SHARE = 0.5  # a query's own negatives, which look most like answers
 CHANCE_SHARE = 0.3  # the sigmoid is to be a chance, for pairs of any query
-TEACHER_SHARE = 1.0
-
-# What the teachers' logits are. In one language's files: the untrained base's MaxSim and cosine and
-# the teacher's cosine, each times what makes their spreads about equal, and BM25's share. Of
-# translated texts: the teacher's cosine alone, since the base prefers the query's language.
-BASE_SCALE = 60.0
-BASE_COSINE = 0.25
-BESIDE_BASE_SCALE = 12.0
-BM25_SCALE = 3.0
-ALONE_SCALE = 20.0
+TEACHER_SHARE = 0.5
+TEACHER_SCALE = 20.0
 N_FROM_OTHERS = 2  # documents of other queries that count as pairs beside a query's own
 _NEVER = -1e4
 
@@ -79,19 +70,14 @@ def compute(student: Student, tasks: list[Task], material: Material) -> Outcome:
     maxsim, cosine = student.match(asked, information, read)
     hidden = answers_too(tasks, documents, material.texts)
     answers = torch.tensor([place[task.answer] for task in tasks])
-    logits = student.logits(maxsim, cosine, read).masked_fill(hidden, _NEVER)
-    by_cosine = student.logits_by_cosine(cosine).masked_fill(hidden, _NEVER)
-    wanted, known = teachers_logits(student, tasks, documents, material)
-    known &= ~hidden
+    logits = student.logits(student.blend(maxsim, cosine)).masked_fill(hidden, _NEVER)
+    by_cosine = student.logits(cosine).masked_fill(hidden, _NEVER)
+    loss = cross_entropy(logits, answers) + COSINE_SHARE * cross_entropy(by_cosine, answers)
+    if material.teacher is not None:
+        wanted = _teacher_logits(tasks, documents, material.teacher)
+        loss = loss + TEACHER_SHARE * _divergence(logits, wanted, hidden)
     rows = _own_and_best(tasks, place, logits)
-    loss = (
-        ANSWER_SHARE * cross_entropy(logits, answers)
-        + COSINE_SHARE * cross_entropy(by_cosine, answers)
-        + TEACHER_SHARE * divergence(logits, wanted, known)
-        + OWN_SHARE * _in_each_list(rows)
-        + OWN_SHARE * _from_bm25_too(tasks, place, logits, (wanted, known))
-        + CHANCE_SHARE * _of_each_pair(rows)
-    )
+    loss = loss + OWN_SHARE * _in_each_list(rows) + CHANCE_SHARE * _of_each_pair(rows)
     short = [row for row, task in zip(rows, tasks, strict=True) if task.answer[0] == "short"]
     return Outcome(
         loss,
@@ -141,69 +127,24 @@ def _of_each_pair(rows: Sequence[Tensor]) -> Tensor:
     ) + binary_cross_entropy_with_logits(others, torch.zeros_like(others))
 
 
-@torch.no_grad()
-def teachers_logits(
-    student: Student, tasks: list[Task], documents: list[Document], material: Material
-) -> tuple[Tensor, Tensor]:
-    """What a query's passages are to be ranked like.
-
-    Returns:
-        The logits (n_tasks, n_documents), and where there is a view of the pair at all.
-    """
-    wanted = torch.zeros(len(tasks), len(documents))
-    known = torch.zeros(len(tasks), len(documents), dtype=torch.bool)
-    columns = [n for n, (kind, _) in enumerate(documents) if kind == "passage"]
-    passages = [documents[n][1] for n in columns]
-    by_teacher = _teachers_cosines([task.query for task in tasks], passages, material.teacher)
-    across = [n for n, task in enumerate(tasks) if _is_across(task, material.texts)]
-    wanted[np.ix_(across, columns)] = ALONE_SCALE * by_teacher[across]
-    known[np.ix_(across, columns)] = by_teacher[across] != 0  # it does not read all texts
-    own = [n for n, t in enumerate(tasks) if t.answer[0] == "passage" and n not in across]
-    if own:
-        queries = [tasks[n].query for n in own]
-        asked = [student.side(material.queries.upper_of(q), is_query=True) for q in queries]
-        upper = material.documents["passage"].upper_of
-        read = [student.side(upper(number), is_query=False) for number in passages]
-        maxsim, cosine = match(asked, [material.information[query] for query in queries], read)
-        by_base = (maxsim + BASE_COSINE * cosine) / (1 + BASE_COSINE)
-        wanted[np.ix_(own, columns)] = BASE_SCALE * by_base + BESIDE_BASE_SCALE * by_teacher[own]
-        known[np.ix_(own, columns)] = True
-    return wanted, known
-
-
-def _is_across(task: Task, texts: Texts) -> bool:
-    return task.answer[0] == "passage" and texts.queries[task.query].source.startswith("xquad")
-
-
-def _teachers_cosines(
-    queries: list[int], passages: list[int], teacher: tuple[Floats, Floats] | None
+def _teacher_logits(
+    tasks: list[Task], documents: list[Document], teacher: tuple[Floats, Floats]
 ) -> Tensor:
-    """0 where it does not know the query or the passage, (n_queries, n_passages)."""
-    if teacher is None:
-        return torch.zeros(len(queries), len(passages))
+    """The teacher's cosines, scaled; -10000 where it does not know the query or the document."""
     asked, read = teacher
-    return torch.from_numpy(asked[queries] @ read[passages].T)
+    known = [number if kind == "passage" else -1 for kind, number in documents]
+    vectors = np.where(np.array(known)[:, None] < 0, 0, read[known])
+    cosines = torch.from_numpy(asked[[task.query for task in tasks]] @ vectors.T)
+    return (TEACHER_SCALE * cosines).masked_fill(cosines == 0, _NEVER)
 
 
-def divergence(logits: Tensor, wanted: Tensor, known: Tensor) -> Tensor:
-    """Kullback-Leibler divergence from the teachers, over what they have a view of."""
-    compared = known.sum(1) > 1
-    if not bool(compared.any()):
+def _divergence(logits: Tensor, wanted: Tensor, hidden: Tensor) -> Tensor:
+    """Kullback-Leibler divergence from the teacher, over the texts that it knows."""
+    unknown = (wanted == _NEVER) | hidden
+    known = (~unknown).sum(1) > 1
+    if not bool(known.any()):
         return logits.new_zeros(())
-    unknown = ~known[compared]
-    target = log_softmax(wanted[compared].masked_fill(unknown, _NEVER), 1)
-    found = log_softmax(logits[compared].masked_fill(unknown, _NEVER), 1)
+    unknown = unknown[known]
+    target = log_softmax(wanted[known].masked_fill(unknown, _NEVER), 1)
+    found = log_softmax(logits[known].masked_fill(unknown, _NEVER), 1)
     return (target.exp() * (target - found)).sum(1).mean()
-
-
-def _from_bm25_too(
-    tasks: list[Task], place: Mapping[Document, int], logits: Tensor, views: tuple[Tensor, Tensor]
-) -> Tensor:
-    """The same divergence over own lists, where BM25 has a say."""
-    found: list[Tensor] = []
-    for task, row, wanted, known in zip(tasks, logits, *views, strict=True):
-        if task.shares:
-            own = [place[document] for document in (task.answer, *task.negatives)]
-            aim = wanted[own] + BM25_SCALE * torch.tensor(task.shares)
-            found.append(divergence(row[own][None], aim[None], known[own][None]))
-    return torch.stack(found).mean() if found else logits.new_zeros(())

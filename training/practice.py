@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.corpora import XQUAD_LANGUAGES, EvaluationSet, Row, read_training_rows
-from training.first_stage import BY_CHARACTER, Bm25, Run
+from training.first_stage import HAN_LANGUAGES, Bm25, Run
 from training.measurement import Candidates
 from training.texts import MONOLINGUAL_FILES, is_held_out
 
@@ -119,7 +119,7 @@ def _lists(
 ) -> list[PracticeList]:
     """Lists of questions from `asked` over passages of `read`; rows are joined by id."""
     passages = list(dict.fromkeys(row.positive for row in read))
-    index = Bm25(passages, by_character=read[0].language in BY_CHARACTER)
+    index = Bm25(passages, han=read[0].language in HAN_LANGUAGES)
     by_id = {row.id: row for row in read}
     shared = [row for row in asked if row.id in by_id]
     return [

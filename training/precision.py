@@ -18,11 +18,11 @@ from training.sharing import KIND
 
 # Arithmetics are compared on the first queries of each set alone, for lack of time.
 N_QUERIES = {
-    "scifact": 10,
-    "cranfield": 20,
-    "noveleval": 21,
-    "rgb-zh-int": 15,
-    "limit-small": 200,
+    "scifact": 2,
+    "cranfield": 3,
+    "noveleval": 7,
+    "rgb-zh-int": 5,
+    "limit-small": 50,
 }
 LARGEST_LOSS = 0.005
 # A logit may move so far with its batch mates: half a percent of a score at most.

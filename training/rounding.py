@@ -8,7 +8,7 @@ measured on real inputs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -17,31 +17,32 @@ from torch import Tensor, nn
 from training.base import Floats
 from training.folder import LARGEST, Rows
 from training.layers import layer_parts
-from training.objective import Material
+from training.states import States
 from training.student import Student
 
 N_TEXTS = 256
 DAMPING = 0.01
 
 
-def rounded(student: Student, material: Material) -> dict[str, Rows]:
+def rounded(student: Student, states: States, tensors: Mapping[str, Floats]) -> dict[str, Rows]:
     """The student's matrices as int8 rows, under the names of a model folder.
 
-    The inputs of its linear parts are taken from some passages that are trained on.
+    Args:
+        student: It computes with the weights that are to be rounded.
+        states: Of texts below the trained layers: the inputs are taken from some of them.
+        tensors: Those weights; what is not a matrix is left out of the answer.
     """
-    passages = [n for n, p in enumerate(material.texts.passages) if not p.is_held_out]
-    chosen = passages[:: max(1, len(passages) // N_TEXTS)]
-    grams = _grams(student, [material.documents["passage"].of(number) for number in chosen])
+    grams = _grams(student, states)
     return {
         name: round_rows(weight, grams[_reader(name)])
-        for name, weight in student.tensors().items()
+        for name, weight in tensors.items()
         if weight.ndim == 2
     }
 
 
 def round_rows(weight: Floats, gram: Floats) -> Rows:
     """A matrix (n_out, n_in) as int8 rows; `gram` is the sum of x xT over inputs, (n_in, n_in)."""
-    step = np.maximum(np.abs(weight).max(axis=1), 1e-12) / LARGEST  # (n_out,)
+    step = np.abs(weight).max(axis=1) / LARGEST  # (n_out,)
     damped = gram.astype(np.float64)
     damped[np.diag_indices_from(damped)] += DAMPING * np.diag(damped).mean()
     upper = np.linalg.cholesky(np.linalg.inv(damped)).T  # (n_in, n_in)
@@ -55,11 +56,8 @@ def round_rows(weight: Floats, gram: Floats) -> Rows:
 
 
 @torch.no_grad()
-def _grams(student: Student, texts: Sequence[Tensor]) -> dict[str, Floats]:
-    """For each linear part, by its name in a model folder, the sum of x xT over its inputs.
-
-    `texts` are their states below the student's layers, (n_tokens, hidden) each.
-    """
+def _grams(student: Student, states: States) -> dict[str, Floats]:
+    """For each linear part, by its name in a model folder, the sum of x xT over its inputs."""
     grams: dict[str, Tensor] = {}
     hooks = []
     for number, layer in enumerate(student.layers, student.first):
@@ -74,8 +72,9 @@ def _grams(student: Student, texts: Sequence[Tensor]) -> dict[str, Floats]:
                     grams[name] = grams.get(name, torch.tensor(0.0)) + rows.T @ rows
 
             hooks.append(module.register_forward_pre_hook(add))
-    for states in texts:  # one by one: padding is no input
-        student.encode([states], is_query=False)
+    n = len(states.starts) - 1
+    for number in range(0, n, max(1, n // N_TEXTS)):  # one by one: padding is no input
+        student.encode([states.of(number)], is_query=False)
     for hook in hooks:
         hook.remove()
     return {name: gram.numpy() for name, gram in grams.items()}

@@ -21,7 +21,7 @@ from training.rounding import rounded
 from training.train import Plan, train
 
 DATA = Path(__file__).parent.parent / "tests" / "data" / "xquad"
-PLAN = replace(Plan(), n_steps=4, n_warm_up=1, first_layer=10, with_packages=False)
+PLAN = replace(Plan(), n_steps=4, n_warm_up=1, first_layer=10, with_teacher=False)
 
 
 def smoke(output: Path) -> None:
@@ -34,8 +34,9 @@ def smoke(output: Path) -> None:
         shutil.copyfile(EMBEDDED_FOLDER / name, folder / name)
     before = read_tensors(EMBEDDED_FOLDER)
     student = mixed_student(EMBEDDED_FOLDER, PLAN, trainer.checkpoint, PLAN.mixing)
-    rows = rounded(student, trainer.material)
-    write_weights(folder, {**before, **student.tensors()}, quantized=True, rounded=rows)
+    after = student.tensors()
+    rows = rounded(student, trainer.material.documents["passage"], after)
+    write_weights(folder, {**before, **after}, quantized=True, rounded=rows)
     head = read_head(EMBEDDED_FOLDER)
     write_head(folder, head, name="tamis-toy", version="0", dtype="float32")
 

@@ -1,6 +1,7 @@
 """What the untrained layers make of texts: computed once, kept on disk.
 
-Token states below the layers that are trained, and the base's above all layers, in float16.
+Token states below the layers that are trained, in float16; and the base's pooled vectors, to look
+for negatives with.
 """
 
 from __future__ import annotations
@@ -23,8 +24,6 @@ from training.folder import read_tensors
 from training.layers import Layer, embed, padded_batches, padded_ids, read_layer
 
 BATCH_TOKENS = 8192
-_KEPT = ("states", "upper")
-_FORMAT = 2  # of what is kept on disk
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,27 +31,19 @@ class States:
     """States of many sequences, end to end.
 
     Attributes:
-        values: Below the trained layers, (n_tokens, hidden) float16, mapped from a file.
-        upper: The same above all layers, before training.
+        values: (n_tokens, hidden) float16, mapped from a file.
         starts: Where each sequence starts, and the end of the last, (n_sequences + 1,).
-        pooled: The mean of `upper` over a sequence's tokens, of length 1, (n_sequences, hidden).
+        pooled: Above all layers, the mean over a sequence's tokens, of length 1, (n_sequences,
+            hidden).
     """
 
     values: NDArray[np.float16]
-    upper: NDArray[np.float16]
     starts: NDArray[np.int64]
     pooled: Floats
 
     def of(self, number: int) -> Tensor:
-        """One sequence's states below the trained layers, (n_tokens, hidden) float32."""
-        return self._part(self.values, number)
-
-    def upper_of(self, number: int) -> Tensor:
-        """One sequence's states above all layers, before training, (n_tokens, hidden) float32."""
-        return self._part(self.upper, number)
-
-    def _part(self, values: NDArray[np.float16], number: int) -> Tensor:
-        part = values[self.starts[number] : self.starts[number + 1]]
+        """One sequence's states, (n_tokens, hidden) float32."""
+        part = self.values[self.starts[number] : self.starts[number + 1]]
         return torch.from_numpy(part.astype(np.float32))
 
 
@@ -79,8 +70,8 @@ class Encoder:
             partial.mkdir(parents=True, exist_ok=True)
             self._compute(sequences, starts, partial, label)
             partial.rename(path)
-        values, upper = (np.load(path / f"{name}.npy", mmap_mode="r") for name in _KEPT)
-        return States(values, upper, starts, np.load(path / "pooled.npy"))
+        values = np.load(path / "states.npy", mmap_mode="r")
+        return States(values, starts, np.load(path / "pooled.npy"))
 
     @torch.no_grad()
     def encode(self, sequences: list[list[int]]) -> tuple[Tensor, Tensor]:
@@ -96,8 +87,7 @@ class Encoder:
         return lower, states.float()
 
     def _digest(self, sequences: list[list[int]]) -> str:
-        shape = (_FORMAT, len(self.layers), self.first, sequences)
-        digest = hashlib.sha256(repr(shape).encode())
+        digest = hashlib.sha256(repr((len(self.layers), self.first, sequences)).encode())
         for name in sorted(self.tensors):
             digest.update(self.tensors[name].tobytes())
         return digest.hexdigest()[:16]
@@ -107,24 +97,19 @@ class Encoder:
     ) -> None:
         hidden = self.tensors["embeddings.word_embeddings.weight"].shape[1]
         n_tokens = int(starts[-1])
-        values, upper = (
-            np.lib.format.open_memmap(
-                folder / f"{name}.npy", mode="w+", dtype=np.float16, shape=(n_tokens, hidden)
-            )
-            for name in _KEPT
+        values = np.lib.format.open_memmap(
+            folder / "states.npy", mode="w+", dtype=np.float16, shape=(n_tokens, hidden)
         )
         pooled = np.zeros((len(sequences), hidden), dtype=np.float32)
         lengths = [len(sequence) for sequence in sequences]
         with tqdm(total=n_tokens, unit="tok", unit_scale=True, desc=label, mininterval=5) as bar:
             for batch in padded_batches(lengths, BATCH_TOKENS):
-                below, above = self.encode([sequences[i] for i in batch])
-                for row, top, i in zip(below, above, batch, strict=True):
+                lower, upper = self.encode([sequences[i] for i in batch])
+                for row, top, i in zip(lower, upper, batch, strict=True):
                     values[starts[i] : starts[i + 1]] = row[: lengths[i]].to(torch.float16).numpy()
-                    upper[starts[i] : starts[i + 1]] = top[: lengths[i]].to(torch.float16).numpy()
                     pooled[i] = normalize(top[: lengths[i]].mean(0), dim=0).numpy()
                 bar.update(sum(lengths[i] for i in batch))
         values.flush()
-        upper.flush()
         np.save(folder / "pooled.npy", pooled)
 
 

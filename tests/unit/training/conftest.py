@@ -12,7 +12,7 @@ from tamis.engine.location import EMBEDDED_FOLDER
 @pytest.fixture(scope="session")
 def texts() -> Texts:
     """The slice of XQuAD."""
-    return read_texts(DATA, read_tokenizer(EMBEDDED_FOLDER), None)
+    return read_texts(DATA, read_tokenizer(EMBEDDED_FOLDER))
 
 
 @pytest.fixture(scope="session")
