@@ -7,7 +7,6 @@ seeded random weights, each in `Reranker` with its defaults. Nothing else may ru
 """
 
 import argparse
-import os
 import statistics
 import tempfile
 import time
@@ -30,8 +29,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
-    # else threads of the model that is not asked take cores from the other, by waiting actively
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     with tempfile.TemporaryDirectory() as folder:
         large = write_random_checkpoint(Path(folder) / "random-large")
         seconds = measure({"tamis-mini": DEFAULT_MODEL, "large": str(large)}, rounds)

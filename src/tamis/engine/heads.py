@@ -15,6 +15,9 @@ from tamis.errors import UnsupportedModelError
 
 Matrix = NDArray[np.float32]
 
+_SERIAL_MULTIPLICATIONS = 4 * 65536
+"""A product of so many stays in the caller's thread (OpenBLAS's GEMM_MULTITHREAD_THRESHOLD)."""
+
 
 class Head(Protocol):
     """What stands on an encoder."""
@@ -158,7 +161,7 @@ class MaxSimHead:
         document_text = self._document_text(batch, document)
         if query_text.start == query_text.stop or document_text.start == document_text.stop:
             return None
-        similarities = states[query_text] @ states[document_text].T  # (n_query, n_document)
+        similarities = _products(states[query_text], states[document_text])
         return Matches(
             nearest=similarities.argmax(axis=1),
             similarities=similarities.max(axis=1),
@@ -185,7 +188,7 @@ class MaxSimHead:
             return result
         tokens = np.concatenate([states[texts[row]] for row in filled])  # (n_text_tokens, hidden)
         starts = np.cumsum([0] + [texts[row].stop - texts[row].start for row in filled[:-1]])
-        similarities = states[self._query_text(batch, query)] @ tokens.T
+        similarities = _products(states[self._query_text(batch, query)], tokens)
         best = np.maximum.reduceat(similarities, starts, axis=1)  # (n_query_tokens, n_filled)
         result[filled] = shares @ best
         return result
@@ -205,6 +208,20 @@ class MaxSimHead:
     def _text(self, batch: PackedBatch, sequence: int, skip: int) -> slice:
         start, end = batch.cu_seqlens[sequence], batch.cu_seqlens[sequence + 1]
         return slice(int(start) + skip, int(end) - self.suffix)
+
+
+def _products(left: Matrix, right: Matrix) -> Matrix:
+    """`left @ right.T`, (n_left, n_right), in parts that are small enough for one thread.
+
+    Threads of numpy's BLAS wait actively when a product is done, and would take cores from the
+    encoder, which is at the next batch by then.
+    """
+    n_left, hidden = left.shape
+    step = max(1, _SERIAL_MULTIPLICATIONS // max(1, n_left * hidden))
+    products = np.empty((n_left, len(right)), dtype=np.float32)
+    for start in range(0, len(right), step):
+        products[:, start : start + step] = left @ right[start : start + step].T
+    return products
 
 
 def _mean_states(outputs: Matrix, batch: PackedBatch) -> Matrix:

@@ -1,3 +1,4 @@
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tamis.engine.collate import PackedBatch, collate
-from tamis.engine.heads import ClassificationHead, MaxSimHead
+from tamis.engine.heads import ClassificationHead, MaxSimHead, _products
 from tamis.engine.pairs import EncodedPair, TokenSequence
 
 HIDDEN = 8
@@ -152,3 +153,29 @@ def test_matches_add_up_to_the_late_interaction_part_of_the_logit() -> None:
 def test_the_heads_say_what_they_read() -> None:
     assert HEAD.reads_tokens
     assert not ClassificationHead(np.zeros(2, dtype=np.float32), bias=0.0).reads_tokens
+
+
+def test_late_interaction_is_computed_in_the_caller_s_thread_alone() -> None:
+    hidden, n_documents = 384, 40
+    chance = np.random.default_rng(2)
+    head = replace(HEAD, importance=chance.normal(size=hidden).astype(np.float32))
+    query = sequence(60, 1)
+    batch = batch_of([query] * n_documents, [sequence(200, 2 + n) for n in range(n_documents)])
+    states = chance.normal(size=(len(batch.token_ids), hidden)).astype(np.float32)
+
+    before = time.process_time() - time.thread_time()
+    for _ in range(5):
+        head.logits(states, batch)
+        head.matches(states, batch, 0)
+        time.sleep(0.02)  # in which threads that were woken would wait actively
+    elsewhere = time.process_time() - time.thread_time() - before
+
+    assert elsewhere < 0.02
+
+
+def test_products_in_parts_are_the_product() -> None:
+    chance = np.random.default_rng(3)
+    for n_left, n_right in ((1, 1), (17, 900), (256, 700), (0, 5), (5, 0)):
+        left = chance.normal(size=(n_left, 384)).astype(np.float32)
+        right = chance.normal(size=(n_right, 384)).astype(np.float32)
+        np.testing.assert_allclose(_products(left, right), left @ right.T, rtol=1e-4, atol=1e-4)
