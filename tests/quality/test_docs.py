@@ -88,6 +88,16 @@ def test_the_readmes_ranking_table_is_what_training_measured() -> None:
         assert cells == pytest.approx([*found, sum(found) / len(found)], abs=6e-4), row[0]
 
 
+def test_the_readme_s_speed_of_the_embedded_model_is_what_was_measured() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    path = ROOT / "benchmarks/results/embedded_model.json"
+    measured = json.loads(path.read_text(encoding="utf-8"))["measured"]
+    claimed = re.search(r"documents of 120 tokens ([\d.]+) times as fast", " ".join(text.split()))
+    assert claimed
+    assert float(claimed[1]) == pytest.approx(measured["times_faster"], abs=0.06)
+    assert measured["times_faster"] >= measured["aim"] == 10
+
+
 @pytest.mark.parametrize(
     ("n_documents", "result", "peers"),
     [
