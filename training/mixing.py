@@ -36,7 +36,7 @@ from training.student import Student
 from training.train import Plan, new_student
 from training.traps import KEYWORD_TRAPS, read_rows
 
-SHARES = (0.5, 0.75, 1.0)
+SHARES = (0.5, 0.7, 1.0)
 # (pooled weight, short weight, short tokens) of the head
 HEADS = (
     (0.0, 0.0, 40.0),
@@ -65,15 +65,14 @@ def mixed_student(folder: Path, plan: Plan, checkpoint: Path, share: float) -> S
 
 def write_shares(folder: Path, plan: Plan, checkpoint: Path, output: Path) -> dict[float, Path]:
     """A model folder for each share, float32 and with the head not fitted; the base's for none."""
-    before = read_tensors(folder)
     folders = {0.0: folder}
     for share in SHARES:
+        after = mixed_student(folder, plan, checkpoint, share).tensors()
         written = output / str(share)
         written.mkdir(parents=True, exist_ok=True)
         for name in ("config.json", "tokenizer.json"):
             shutil.copyfile(folder / name, written / name)
-        after = mixed_student(folder, plan, checkpoint, share).tensors()
-        write_weights(written, {**before, **after}, quantized=False)
+        write_weights(written, {**read_tensors(folder), **after}, quantized=False)
         write_head(written, UNFITTED, name=f"share-{share}", version="0", dtype="float32")
         folders[share] = written
     return folders

@@ -229,7 +229,7 @@ class Trainer:
         if not self.checkpoint.exists():
             return 0
         content = torch.load(self.checkpoint, weights_only=True)
-        if content["of"] != self._fingerprint:
+        if content.get("of") != self._fingerprint:
             raise ValueError(
                 f"{self.checkpoint} is of another plan, base or texts: delete it to train anew"
             )

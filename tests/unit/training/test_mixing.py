@@ -55,3 +55,8 @@ def test_each_share_is_measured_on_samples_and_traps(checkpoint: Path, tmp_path:
         )
         assert len(row["mean"]) == len(HEADS)
     assert table["0.0"]["mean"] != table["1.0"]["mean"]
+
+
+def test_without_a_training_it_is_said_what_comes_first(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"checkpoint\.pt is not there: train first"):
+        write_shares(tmp_path / "mini", PLAN, tmp_path / "checkpoint.pt", tmp_path)
