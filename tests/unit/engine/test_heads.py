@@ -1,5 +1,7 @@
-import time
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -155,22 +157,36 @@ def test_the_heads_say_what_they_read() -> None:
     assert not ClassificationHead(np.zeros(2, dtype=np.float32), bias=0.0).reads_tokens
 
 
-def test_late_interaction_is_computed_in_the_caller_s_thread_alone() -> None:
-    hidden, n_documents = 384, 40
-    chance = np.random.default_rng(2)
-    head = replace(HEAD, importance=chance.normal(size=hidden).astype(np.float32))
-    query = sequence(60, 1)
-    batch = batch_of([query] * n_documents, [sequence(200, 2 + n) for n in range(n_documents)])
-    states = chance.normal(size=(len(batch.token_ids), hidden)).astype(np.float32)
+_OTHER_THREADS = """
+import time
+from dataclasses import replace
 
+import numpy as np
+
+from tests.unit.engine.test_heads import HEAD, batch_of, sequence
+
+chance = np.random.default_rng(2)
+head = replace(HEAD, importance=chance.normal(size=384).astype(np.float32))
+batch = batch_of([sequence(60, 1)] * 40, [sequence(200, 2 + n) for n in range(40)])
+states = chance.normal(size=(len(batch.token_ids), 384)).astype(np.float32)
+for _ in range(8):
     before = time.process_time() - time.thread_time()
-    for _ in range(5):
-        head.logits(states, batch)
-        head.matches(states, batch, 0)
-        time.sleep(0.02)  # in which threads that were woken would wait actively
-    elsewhere = time.process_time() - time.thread_time() - before
+    head.logits(states, batch)
+    head.matches(states, batch, 0)
+    time.sleep(0.02)  # in which threads that were woken would wait actively
+    print(time.process_time() - time.thread_time() - before)
+"""
 
-    assert elsewhere < 0.02
+
+def test_late_interaction_is_computed_in_the_caller_s_thread_alone() -> None:
+    # A process of its own: threads that other tests left would count.
+    command = [sys.executable, "-c", _OTHER_THREADS]
+    root = Path(__file__).parents[3]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, cwd=root).stdout
+
+    seconds = [float(line) for line in printed.split()]
+
+    assert min(seconds) < 0.002
 
 
 def test_products_in_parts_are_the_product() -> None:
