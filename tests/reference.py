@@ -59,6 +59,7 @@ class LateInteraction:
         if query_text.any() and document_text.any():
             asked = _unit(query_states[query_text])
             similarities = asked @ _unit(document_states[document_text]).T
+            similarities = _in_phrases(similarities, self.head.get("phrase_weight", 0.0))
             weights = self.weights[query_ids[query_text]] * (asked @ self.importance).exp()
             maxsim = (similarities.max(dim=1).values * weights).sum() / weights.sum()
         cosine = torch.cosine_similarity(query_states.mean(0), document_states.mean(0), dim=0)
@@ -77,6 +78,20 @@ class LateInteraction:
         is_text = torch.zeros(len(ids), dtype=torch.bool)
         is_text[start:-1] = True
         return ids, states, is_text
+
+
+def _in_phrases(cosines: Tensor, weight: float) -> Tensor:
+    """One similarity after the other."""
+    n_query, n_document = cosines.shape
+    found = torch.empty_like(cosines)
+    for q in range(n_query):
+        for d in range(n_document):
+            before = cosines[q - 1, d - 1] if q and d else cosines[q, d] * (not q)
+            is_last = q == n_query - 1
+            has_next = not is_last and d < n_document - 1
+            behind = cosines[q + 1, d + 1] if has_next else cosines[q, d] * is_last
+            found[q, d] = (cosines[q, d] + weight * (before + behind)) / (1 + 2 * weight)
+    return found
 
 
 def _unit(states: Tensor) -> Tensor:

@@ -177,6 +177,7 @@ def save_late_interaction(folder: Path) -> Path:
         "pooled_offset": 0.5,
         "short_weight": 2.0,
         "short_tokens": 10.0,
+        "phrase_weight": 0.75,
         "has_importance": True,
     }
     write_json(folder / "tamis.json", {"name": "tiny-maxsim", "head": head})

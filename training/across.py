@@ -26,11 +26,21 @@ class Pool:
     answers: dict[str, int]
 
 
-def across_figures(scorer: PairScorer, head: Head, data: Path) -> dict[str, object]:
-    """nDCG@10 for each pair of languages: the question's, and that of the passages ranked.
+@dataclass(frozen=True, slots=True, eq=False)
+class Across:
+    """What a scorer makes of every question with every passage.
 
-    The candidates are all held-out passages of one language, one of which answers.
+    Attributes:
+        features: By language of question and of passages, (n_questions, n_passages, n_features).
+        answers: The place of each question's answer, by language of the passages.
     """
+
+    features: dict[tuple[str, str], Floats]
+    answers: dict[str, list[int]]
+
+
+def read_across(scorer: PairScorer, data: Path) -> Across:
+    """Reads the held-out rows and scores them: all passages of one language are candidates."""
     pools = {name: _pool(read_training_rows(data, f"xquad-{name}")) for name in XQUAD_LANGUAGES}
     ids = [i for i in pools["en"].questions if all(i in pool.answers for pool in pools.values())]
     ids = ids[::EVERY]
@@ -38,20 +48,28 @@ def across_figures(scorer: PairScorer, head: Head, data: Path) -> dict[str, obje
         name: scorer.encode_queries([pool.questions[i] for i in ids], name)
         for name, pool in pools.items()
     }
-    table: dict[tuple[str, str], float] = {}
+    features: dict[tuple[str, str], Floats] = {}
     for read, pool in pools.items():
         documents = scorer.encode_documents(pool.passages, read)
-        answers = [pool.answers[i] for i in ids]
         for name, queries in asked.items():
-            features = np.stack([scorer.match(queries, side) for side in documents], axis=1)
-            scores = logits(features.reshape(-1, N_FEATURES), head).reshape(len(ids), -1)
-            table[name, read] = float(np.mean(_gains(scores, answers)))
+            found = [scorer.match(queries, side) for side in documents]
+            features[name, read] = np.stack(found, axis=1)
+    return Across(features, {name: [pool.answers[i] for i in ids] for name, pool in pools.items()})
+
+
+def across_figures(across: Across, head: Head) -> dict[str, object]:
+    """nDCG@10 for each pair of languages: the question's, and that of the passages ranked."""
+    table: dict[tuple[str, str], float] = {}
+    for (name, read), features in across.features.items():
+        scores = logits(features.reshape(-1, N_FEATURES), head).reshape(features.shape[:2])
+        table[name, read] = float(np.mean(_gains(scores, across.answers[read])))
+    n_questions, n_passages = next(iter(across.features.values())).shape[:2]
     same = [value for pair, value in table.items() if pair[0] == pair[1]]
     other = [value for pair, value in table.items() if pair[0] != pair[1]]
     worst = min(table, key=lambda pair: table[pair])
     return {
-        "questions": len(ids),
-        "passages": len(pools["en"].passages),
+        "questions": n_questions,
+        "passages": n_passages,
         "same_language": round(float(np.mean(same)), 4),
         "across": round(float(np.mean(other)), 4),
         "ratio": round(float(np.mean(other) / np.mean(same)), 4),

@@ -17,9 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
+from tamis.engine.golden import GOLDEN_FILE
 from tamis.engine.manifest import write_manifest
 from training import practice, vocabulary
-from training.across import across_figures
+from training.across import across_figures, read_across
 from training.base import DEFAULT_WORK, Base, Floats, fetch, read_base
 from training.card import write_card
 from training.corpora import AIMED_SETS, EVALUATION_SETS, check_data
@@ -46,7 +47,7 @@ from training.train import Plan, train
 from training.traps import keyword_trap_figures, obvious_figures, trap_figures
 
 NAME = "tamis-mini"
-VERSION = "2"
+VERSION = "3"
 MODEL_FILES = ("config.json", "tokenizer.json", "model.safetensors", "tamis.json")
 PACKAGE_FOLDER = Path(__file__).parent.parent / "src" / "tamis" / "models" / "mini"
 
@@ -98,8 +99,8 @@ def build(places: Places) -> None:
     scorer = PairScorer(places.trained, dtype, places.work)
     untrained = PairScorer(places.untrained, dtype, places.work)
     across = {
-        "trained": across_figures(scorer, head, places.data),
-        "untrained": across_figures(untrained, head, places.data),
+        "trained": across_figures(read_across(scorer, places.data), head),
+        "untrained": across_figures(read_across(untrained, places.data), head),
     }
     save(places, "across", across)
     save(
@@ -213,7 +214,7 @@ def measure_ranking(places: Places, sets: dict[str, Candidates], head: Head) -> 
                 if kind != "shipped"
             },
         }
-    save(places, "ranking", {"sets": table, "aims": _aims(each)})
+    save(places, "ranking", {"arithmetic": KIND, "sets": table, "aims": _aims(each)})
 
 
 def _aims(each: dict[str, dict[str, Floats]]) -> dict[str, object]:
@@ -252,6 +253,7 @@ def measure_precision(places: Places, sets: dict[str, Candidates], head: Head) -
     dtype = choose_dtype(comparisons, noise["int8"]["largest"])
     content = {
         "dtype": dtype,
+        "products": KIND,
         "sets": comparisons,
         "batch_noise_logits": noise,
         "tokens_per_second": {
@@ -270,6 +272,7 @@ def export(places: Places, head: Head, dtype: str) -> None:
     for name in MODEL_FILES:
         shutil.copyfile(places.trained / name, places.output / name)
     write_head(places.output, head, name=NAME, version=VERSION, dtype=dtype)
+    (places.output / GOLDEN_FILE).unlink(missing_ok=True)  # the manifest has it not
     write_manifest(places.output)
     renew_golden(places.output)
     save(places, "files", file_sizes(places.output))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from training.base import Floats
 from training.folder import Head
-from training.matching import logits, sigmoid
+from training.matching import COSINE, IN_PHRASES, MAXSIM, logits, sigmoid
 from training.measurement import Candidates, ndcg_of_each_query
 from training.practice import PracticeList, source_shares
 from training.texts import is_one_in
@@ -30,10 +30,15 @@ Numbers = NDArray[np.float64]
 def practice_ranking(
     lists: Sequence[PracticeList], candidates: Candidates, features: Floats, head: Head
 ) -> dict[str, dict[str, float]]:
-    """nDCG@10 on the practice lists of MaxSim, the cosine and the logit, by source and in all."""
+    """nDCG@10 on the practice lists of each feature and of the logit, by source and in all."""
     shares = source_shares({practice.source for practice in lists})
     sources = np.array([practice.source for practice in lists])
-    kinds = {"maxsim": features[:, 0], "cosine": features[:, 1], "logit": logits(features, head)}
+    kinds = {
+        "maxsim": features[:, MAXSIM],
+        "in_phrases": features[:, IN_PHRASES],
+        "cosine": features[:, COSINE],
+        "logit": logits(features, head),
+    }
     table: dict[str, dict[str, float]] = {}
     for kind, scores in kinds.items():
         each = ndcg_of_each_query(candidates, scores)

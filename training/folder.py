@@ -20,6 +20,8 @@ Rows = tuple[NDArray[np.int8], Floats]
 
 IMPORTANCE = "maxsim.importance"
 
+PHRASE_WEIGHT = 0.25  # of a token's neighbors beside its own similarity
+
 _SCALE = "_scale"
 _WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"
 
@@ -35,7 +37,7 @@ class Head:
     """How a pair's features become one logit; see `tamis/engine/heads.py`.
 
     For a document of n text tokens `w = pooled_weight + short_weight * exp(-n / short_tokens)`, and
-    `logit = scale * (maxsim - offset + w * (cosine - pooled_offset)) / (1 + w)`.
+    `logit = scale * (maxsim - offset + w * (cosine - pooled_offset)) / (1 + w)`, MaxSim in phrases.
     """
 
     pooled_weight: float
@@ -44,11 +46,13 @@ class Head:
     scale: float = 1.0
     offset: float = 0.0
     pooled_offset: float = 0.0
+    phrase_weight: float = PHRASE_WEIGHT
 
 
-# The cosine's weights: chosen by `training.mixing`. It is as much higher than MaxSim for candidates
-# that are near an answer (the mean of its levels there); the rest is fitted.
-UNFITTED = Head(pooled_weight=0.25, short_weight=6.0, short_tokens=40.0, pooled_offset=0.012)
+# The cosine's weights: chosen by `training.interaction`. For short answers it is higher than MaxSim
+# in phrases: by 0.015 among the practice lists of up to 100 tokens; rgb-zh-int, which has short
+# documents among long ones, ranks better with less. The rest is fitted.
+UNFITTED = Head(pooled_weight=0.0, short_weight=100.0, short_tokens=10.0, pooled_offset=0.01)
 
 
 def write_folder(

@@ -1,4 +1,8 @@
-"""The base's layers in torch: post-norm transformer layers, bfloat16 products, float32 sums."""
+"""The base's layers in torch: post-norm transformer layers.
+
+Products are of bfloat16, sums float32, where the processor has AVX-512 or AMX; one that has neither
+takes several times as long for bfloat16 as for float32, and gets float32.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention
 from training.base import Floats
 
 LAYER_NORM_EPS = 1e-12
+IS_FAST_IN_BFLOAT16 = torch.backends.cpu.get_cpu_capability().startswith(("AVX512", "AMX"))
 
 # Hugging Face names of a layer's linear parts and norms, by ours; `joined` holds three.
 _PARTS = {
@@ -22,6 +27,11 @@ _PARTS = {
     "output_norm": "output.LayerNorm",
 }
 _JOINED = tuple(f"attention.self.{name}" for name in ("query", "key", "value"))
+
+
+def fast_products() -> torch.autocast:
+    """A context in which matrix products are of the type that is fast here."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=IS_FAST_IN_BFLOAT16)
 
 
 def layer_parts() -> dict[str, str]:

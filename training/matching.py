@@ -1,8 +1,9 @@
-"""Late interaction: the features of a pair (MaxSim, pooled cosine, length) and their logit.
+"""Late interaction: the features of a pair (MaxSim, in phrases, pooled cosine, length), its logit.
 
 MaxSim as in ColBERT (Khattab and Zaharia, 2020): for each query token the best cosine among the
 document's tokens, here averaged with weights: the query tokens' information, times what the model
-has learned of their states.
+has learned of their states. In phrases: a token's similarity is averaged with its neighbors' (see
+`MaxSimHead`).
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from tamis.engine.heads import in_phrases
 from training.base import Floats
-from training.folder import Head, read_importance, read_scores, read_tokenizer
+from training.folder import PHRASE_WEIGHT, Head, read_importance, read_scores, read_tokenizer
 from training.runtime import TokenEncoder
 
 QUERY_PREFIX = "query:"
 DOCUMENT_PREFIX = "passage:"
 MAX_LENGTH_TOKENS = 512
-N_FEATURES = 3
+MAXSIM, IN_PHRASES, COSINE, LENGTH = range(4)
+N_FEATURES = 4
 
 Pairs = Sequence[tuple[int, int]]
 
@@ -39,16 +42,18 @@ class SideStates:
 class PairScorer:
     """Scores (query, document) pairs of texts with one model folder."""
 
+    n_features = N_FEATURES
+
     def __init__(self, folder: Path, compute_type: str, work: Path) -> None:
         self._encoder = TokenEncoder(folder, compute_type, work)
         self._tokenizer = read_tokenizer(folder)
-        self._weights = token_weights(read_scores(folder))
-        self._importance = read_importance(folder)
+        self.weights = token_weights(read_scores(folder))
+        self.importance = read_importance(folder)
 
     def features(
         self, queries: list[str], documents: list[str], pairs: Pairs, label: str
     ) -> Floats:
-        """Returns (n_pairs, 3): the features of each pair of indices (see `match`)."""
+        """Returns (n_pairs, n_features): the features of each pair of indices (see `match`)."""
         sides = self.encode_queries(queries, f"{label} queries")
         of_document: dict[int, list[int]] = {}
         for number, (_, document) in enumerate(pairs):
@@ -57,7 +62,7 @@ class PairScorer:
         sequences, n_prefix = self._sequences(
             [documents[i] for i in used], DOCUMENT_PREFIX, MAX_LENGTH_TOKENS
         )
-        found = np.zeros((len(pairs), N_FEATURES), dtype=np.float32)
+        found = np.zeros((len(pairs), self.n_features), dtype=np.float32)
         for place, states in self._encoder.stream(sequences, label):
             answer = side_states(states, sequences[place], n_prefix)
             numbers = of_document[used[place]]
@@ -75,7 +80,7 @@ class PairScorer:
 
     def match(self, queries: list[SideStates], document: SideStates) -> Floats:
         """Features of several queries with one document (see `match`)."""
-        return match(queries, document, self._weights, self._importance)
+        return match(queries, document, self.weights, self.importance)
 
     def encode(
         self, texts: list[str], prefix: str, max_tokens: int, label: str
@@ -130,31 +135,41 @@ def unit(vectors: Floats) -> Floats:
 def match(
     queries: list[SideStates], document: SideStates, weights: Floats, importance: Floats
 ) -> Floats:
-    """Features of several queries with one document, (n_queries, 3).
+    """Features of several queries with one document, (n_queries, n_features).
 
-    They are MaxSim, the pooled cosine, and the number of the document's text tokens.
+    They are MaxSim, the same in phrases, the pooled cosine, and the number of the document's text
+    tokens.
     """
     pooled = np.stack([query.pooled for query in queries]) @ document.pooled
-    maxsim = np.zeros(len(queries), dtype=np.float32)
+    maxsim = np.zeros((len(queries), 2), dtype=np.float32)
     for place, query in enumerate(queries):
         if query.ids and document.ids:
-            best = (query.tokens @ document.tokens.T).max(axis=1)  # (n_query_tokens,)
-            shares = weights[query.ids] * np.exp(query.tokens @ importance)
-            maxsim[place] = np.average(best, weights=shares)
+            cosines = query.tokens @ document.tokens.T  # (n_query_tokens, n_document_tokens)
+            averages = in_phrases(cosines, np.array([0]), PHRASE_WEIGHT)
+            best = np.stack([cosines.max(axis=1), averages.max(axis=1)])
+            maxsim[place] = best @ shares_of(query, weights, importance)
     lengths = np.full(len(queries), len(document.ids), dtype=np.float32)
-    return np.stack([maxsim, pooled, lengths], axis=1)
+    return np.column_stack([maxsim, pooled, lengths])
+
+
+def shares_of(query: SideStates, weights: Floats, importance: Floats) -> Floats:
+    """What each token of a query counts, (n_query_tokens,); their sum is 1."""
+    found = weights[query.ids] * np.exp(query.tokens @ importance)
+    shares: Floats = found / found.sum()
+    return shares
 
 
 def pooled_weights(features: Floats, head: Head) -> Floats:
     """The cosine's weight beside MaxSim for each pair, (n_pairs,)."""
-    short = head.short_weight * np.exp(-features[:, 2] / head.short_tokens)
+    short = head.short_weight * np.exp(-features[:, LENGTH] / head.short_tokens)
     return np.asarray(head.pooled_weight + short, dtype=np.float32)
 
 
 def logits(features: Floats, head: Head) -> Floats:
     """The head's logit of each pair, (n_pairs,)."""
     weights = pooled_weights(features, head)
-    matched = features[:, 0] - head.offset + weights * (features[:, 1] - head.pooled_offset)
+    matched = features[:, IN_PHRASES] - head.offset
+    matched = matched + weights * (features[:, COSINE] - head.pooled_offset)
     return np.asarray(head.scale * matched / (1 + weights), dtype=np.float32)
 
 

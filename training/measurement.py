@@ -15,8 +15,8 @@ from scipy.stats import ttest_rel
 from training.base import Floats
 from training.corpora import EvaluationSet, read_evaluation_set
 from training.first_stage import Run, candidates
-from training.folder import Head
-from training.matching import PairScorer, logits
+from training.folder import PHRASE_WEIGHT, Head
+from training.matching import COSINE, MAXSIM, PairScorer, logits
 from training.saving import save_array
 
 NDCG = nDCG @ 10
@@ -62,6 +62,7 @@ def features_path(folder: Path, compute_type: str, candidates_: Candidates, work
     texts, pairs = candidates_.evaluation, candidates_.pairs()
     digest = hashlib.sha256((folder / "model.safetensors").read_bytes())
     digest.update((folder / "tokenizer.json").read_bytes())
+    digest.update(repr(PHRASE_WEIGHT).encode())
     for query, document in pairs:
         part = (query, texts.queries[query], document, texts.documents[document])
         digest.update(repr(part).encode())
@@ -70,17 +71,18 @@ def features_path(folder: Path, compute_type: str, candidates_: Candidates, work
 
 
 def cached_features(folder: Path, compute_type: str, candidates_: Candidates, work: Path) -> Floats:
-    """(n_pairs, 3) features of all pairs; computed once for a model and its pairs."""
+    """(n_pairs, n_features) features of all pairs; computed once for a model and its pairs."""
     path = features_path(folder, compute_type, candidates_, work)
     if path.exists():
         cached: Floats = np.load(path)
         return cached
-    features = _features(PairScorer(folder, compute_type, work), candidates_)
+    features = pair_features(PairScorer(folder, compute_type, work), candidates_)
     save_array(path, features)
     return features
 
 
-def _features(scorer: PairScorer, candidates_: Candidates) -> Floats:
+def pair_features(scorer: PairScorer, candidates_: Candidates) -> Floats:
+    """Features of all pairs, in the order of `pairs`, (n_pairs, n_features)."""
     evaluation = candidates_.evaluation
     queries = {query: i for i, query in enumerate(candidates_.run)}
     documents = {document: i for i, document in enumerate(evaluation.documents)}
@@ -113,9 +115,10 @@ def variants(untrained: Floats, trained: Floats, head: Head) -> dict[str, Floats
     """Scores of everything that is compared, by name; None: the first stage's own."""
     return {
         "bm25": None,
-        "pooled_cosine": untrained[:, 1],
-        "untrained_maxsim": untrained[:, 0],
-        "maxsim": trained[:, 0],
+        "pooled_cosine": untrained[:, COSINE],
+        "untrained_maxsim": untrained[:, MAXSIM],
+        "untrained_same_head": logits(untrained, head),
+        "maxsim": trained[:, MAXSIM],
         "shipped": logits(trained, head),
     }
 

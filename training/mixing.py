@@ -23,7 +23,7 @@ from training.base import DEFAULT_WORK, Floats
 from training.corpora import AIMED_SETS, EvaluationSet
 from training.first_stage import Run
 from training.folder import UNFITTED, Head, read_tensors, write_head, write_weights
-from training.matching import logits
+from training.matching import COSINE, IN_PHRASES, logits
 from training.measurement import (
     Candidates,
     cached_features,
@@ -43,7 +43,7 @@ HEADS = (
     (0.25, 0.0, 40.0),
     (0.25, 3.0, 40.0),
     (0.25, 6.0, 40.0),
-    (0.5, 6.0, 40.0),
+    (0.0, 40.0, 15.0),
 )
 N_NEAR = 8  # of a query's candidates, the best, which tell at what level answers are
 
@@ -134,7 +134,11 @@ def _heads(levels: Floats) -> list[Head]:
 def _levels(candidates: Candidates, features: Floats) -> Floats:
     """MaxSim and cosine of what is near an answer, in the mean over queries, (2,)."""
     ends = np.cumsum([len(found) for found in candidates.run.values()])[:-1]
-    best = [part[np.argsort(-part[:, 0])[:N_NEAR], :2] for part in np.split(features, ends)]
+    kinds = [IN_PHRASES, COSINE]
+    best = [
+        part[np.argsort(-part[:, IN_PHRASES])[:N_NEAR]][:, kinds]
+        for part in np.split(features, ends)
+    ]
     return np.concatenate(best).mean(axis=0)
 
 

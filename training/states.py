@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from training.base import Floats
 from training.folder import read_tensors
-from training.layers import Layer, embed, padded_batches, padded_ids, read_layer
+from training.layers import Layer, embed, fast_products, padded_batches, padded_ids, read_layer
 
 BATCH_TOKENS = 8192
 
@@ -77,7 +77,7 @@ class Encoder:
     def encode(self, sequences: list[list[int]]) -> tuple[Tensor, Tensor]:
         """One batch: states below `first` (n, longest, hidden), and above all layers."""
         ids, mask = padded_ids(sequences)
-        with torch.autocast("cpu", torch.bfloat16):
+        with fast_products():
             states = embed(ids, self.tensors)
             for layer in self.layers[: self.first]:
                 states = layer(states, mask)

@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 
 from training.base import Floats
 from training.folder import IMPORTANCE
-from training.layers import Layer, filled, layer_tensors, padded_batches, read_layer
+from training.layers import Layer, fast_products, filled, layer_tensors, padded_batches, read_layer
 
 BATCH_TOKENS = 6144
 IMPORTANCE_SCALE = 10.0  # states have length 1: so that a usual learning rate moves them
@@ -84,7 +84,7 @@ class Student(nn.Module):
         for batch in padded_batches(lengths, BATCH_TOKENS):
             states, here = _padded([lower[i] for i in batch])
             mask = None if bool(here.all()) else here[:, None, None]
-            with torch.autocast("cpu", torch.bfloat16):
+            with fast_products():
                 for layer in self.layers:
                     states = layer(states, mask)
             for row, i in zip(states.float(), batch, strict=True):

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from transformers import AutoModel, AutoTokenizer
 
 from training.base import Floats
-from training.layers import padded_batches
+from training.layers import fast_products, padded_batches
 from training.saving import save_array
 from training.texts import Texts
 from training.wheels import fetch_members
@@ -73,7 +73,7 @@ def _vectors(documents: list[str], folder: Path) -> Floats:
                 {key: [values[i] for i in batch] for key, values in encoded.items()},
                 return_tensors="pt",
             )
-            with torch.autocast("cpu", torch.bfloat16):
+            with fast_products():
                 states = model(**inputs).last_hidden_state.float()
             here = inputs["attention_mask"][..., None]
             pooled = normalize((states * here).sum(1) / here.sum(1), dim=-1)

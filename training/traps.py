@@ -15,7 +15,7 @@ import numpy as np
 
 from training.base import Floats
 from training.folder import Head
-from training.matching import PairScorer, logits, sigmoid
+from training.matching import COSINE, IN_PHRASES, PairScorer, logits, sigmoid
 
 QUALITY_TESTS = Path(__file__).parent.parent / "tests" / "quality"
 KEYWORD_TRAPS = QUALITY_TESTS / "keyword_traps.jsonl"
@@ -190,8 +190,8 @@ def _rows(
         {
             "document": document,
             "is_answer": i < n_answers,
-            "maxsim": round(float(features[i, 0]), 4),
-            "cosine": round(float(features[i, 1]), 4),
+            "in_phrases": round(float(features[i, IN_PHRASES]), 4),
+            "cosine": round(float(features[i, COSINE]), 4),
             "logit": round(float(scores[i]), 3),
             "score": round(float(sigmoid(scores)[i]), 4),
         }

@@ -84,7 +84,7 @@ class TokenMatch:
         query_token: The query token as it stands in the query.
         document_token: The document token nearest to it, as it stands in the document.
         document_span: Start and end of `document_token` in the document, in characters.
-        similarity: Their cosine, -1..1.
+        similarity: Their cosine, averaged with those of the tokens beside them, -1..1.
         share: The query token's weight in the score; shares of one query sum to 1.
     """
 

@@ -39,6 +39,7 @@ class MaxSimOptions(msgspec.Struct, frozen=True, tag_field="type", tag="maxsim")
 
     Attributes:
         pooled_offset: None: as `offset`.
+        phrase_weight: 0: each token is matched by itself.
         has_importance: Whether the weights have the tensor `maxsim.importance`.
     """
 
@@ -50,6 +51,7 @@ class MaxSimOptions(msgspec.Struct, frozen=True, tag_field="type", tag="maxsim")
     pooled_offset: float | None = None
     short_weight: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     short_tokens: Annotated[float, msgspec.Meta(gt=0)] = 40.0
+    phrase_weight: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     has_importance: bool = False
 
 

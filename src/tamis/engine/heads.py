@@ -71,7 +71,7 @@ class Matches:
 
     Attributes:
         nearest: Position of that token among the document's text tokens, (n_query_tokens,).
-        similarities: Their cosines, (n_query_tokens,).
+        similarities: Their cosines, those of the tokens beside them counted in, (n_query_tokens,).
         shares: Weights of the query tokens, summing to 1, (n_query_tokens,).
     """
 
@@ -84,12 +84,17 @@ class Matches:
 class MaxSimHead:
     """Query and document read apart: late interaction (ColBERT, arXiv:2004.12832).
 
-    Each query token takes its best cosine among the document's tokens; their mean, weighted
+    Each query token takes its best similarity among the document's tokens; their mean, weighted
     by how rare the vocabulary says the tokens are and by what was learned of their states, is
     blended with the cosine of the two mean-pooled sequences, which says more of a short document
     than of a long one: for a document of n text tokens w = pooled_weight + short_weight *
     exp(-n / short_tokens), and
     logit = scale * (maxsim - offset + w * (cosine - pooled_offset)) / (1 + w).
+
+    The similarity of two tokens is their cosine, averaged with the cosines of the tokens before
+    both and of those behind both, which count `phrase_weight` each: tokens found in the query's
+    order count more than the same ones apart. Beyond the query's ends its last token stands once
+    more; beyond the document's there is nothing, which is like nothing (0).
 
     Attributes:
         token_weights: Minus each piece's unigram log-probability, (vocabulary,).
@@ -108,6 +113,7 @@ class MaxSimHead:
     pooled_weight: float
     short_weight: float
     short_tokens: float
+    phrase_weight: float
     scale: float
     offset: float
     pooled_offset: float
@@ -131,6 +137,7 @@ class MaxSimHead:
             pooled_weight=options.pooled_weight,
             short_weight=options.short_weight,
             short_tokens=options.short_tokens,
+            phrase_weight=options.phrase_weight,
             scale=options.scale,
             offset=options.offset,
             pooled_offset=options.offset
@@ -161,7 +168,8 @@ class MaxSimHead:
         document_text = self._document_text(batch, document)
         if query_text.start == query_text.stop or document_text.start == document_text.stop:
             return None
-        similarities = _products(states[query_text], states[document_text])
+        tokens = states[document_text]
+        similarities = self._similarities(states[query_text], tokens, np.array([0]))
         return Matches(
             nearest=similarities.argmax(axis=1),
             similarities=similarities.max(axis=1),
@@ -188,10 +196,15 @@ class MaxSimHead:
             return result
         tokens = np.concatenate([states[texts[row]] for row in filled])  # (n_text_tokens, hidden)
         starts = np.cumsum([0] + [texts[row].stop - texts[row].start for row in filled[:-1]])
-        similarities = _products(states[self._query_text(batch, query)], tokens)
+        similarities = self._similarities(states[self._query_text(batch, query)], tokens, starts)
         best = np.maximum.reduceat(similarities, starts, axis=1)  # (n_query_tokens, n_filled)
         result[filled] = shares @ best
         return result
+
+    def _similarities(self, query: Matrix, documents: Matrix, starts: NDArray[np.intp]) -> Matrix:
+        """Of a query's tokens and those of documents, end to end, (n_query_tokens, n_tokens)."""
+        cosines = _products(query, documents)
+        return in_phrases(cosines, starts, self.phrase_weight) if self.phrase_weight else cosines
 
     def _shares(self, states: Matrix, batch: PackedBatch, query: int) -> Matrix:
         text = self._query_text(batch, query)
@@ -222,6 +235,24 @@ def _products(left: Matrix, right: Matrix) -> Matrix:
     for start in range(0, len(right), step):
         products[:, start : start + step] = left @ right[start : start + step].T
     return products
+
+
+def in_phrases(cosines: Matrix, starts: NDArray[np.intp], weight: float) -> Matrix:
+    """Each cosine averaged with those of the tokens before both and of the tokens behind both.
+
+    Args:
+        cosines: Of a query's tokens and those of documents, end to end, (n_query_tokens, n_tokens).
+        starts: Where each document starts, (n_documents,).
+        weight: Of each neighbor; the cosine itself counts 1.
+    """
+    before = cosines.copy()
+    before[1:, 1:] = cosines[:-1, :-1]
+    before[1:, starts] = 0
+    behind = cosines.copy()
+    behind[:-1, :-1] = cosines[1:, 1:]
+    behind[:-1, np.append(starts[1:], cosines.shape[1]) - 1] = 0
+    averages = (cosines + weight * (before + behind)) / (1 + 2 * weight)
+    return averages.astype(np.float32, copy=False)
 
 
 def _mean_states(outputs: Matrix, batch: PackedBatch) -> Matrix:

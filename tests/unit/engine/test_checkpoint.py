@@ -57,7 +57,7 @@ def test_tamis_json_names_the_model_its_head_and_its_dtype(maxsim_folder: Path) 
 
     assert (checkpoint.name, checkpoint.cpu_dtype) == ("tiny-maxsim", "int8")
     assert checkpoint.maxsim == MaxSimOptions(
-        "query:", "passage:", 0.5, 20.0, 0.6, 0.5, 2.0, 10.0, has_importance=True
+        "query:", "passage:", 0.5, 20.0, 0.6, 0.5, 2.0, 10.0, 0.75, has_importance=True
     )
 
 
@@ -231,6 +231,7 @@ HEAD = {
         ({"head": "maxsim"}, r"at `\$\.head"),
         ({"head": HEAD | {"pooled_weight": None}}, r"at `\$\.head\.pooled_weight"),
         ({"head": HEAD | {"pooled_weight": -1}}, r"at `\$\.head\.pooled_weight"),
+        ({"head": HEAD | {"phrase_weight": -1}}, r"at `\$\.head\.phrase_weight"),
         ({"head": HEAD | {"scale": "1"}}, r"at `\$\.head\.scale"),
         ({"head": HEAD | {"query_prefix": 3}}, r"at `\$\.head\.query_prefix"),
         ({"name": 3}, r"at `\$\.name"),

@@ -22,6 +22,7 @@ HEAD = MaxSimHead(
     pooled_weight=0.4,
     short_weight=3.0,
     short_tokens=5.0,
+    phrase_weight=0.25,
     scale=12.0,
     offset=0.3,
     pooled_offset=0.2,
@@ -54,17 +55,34 @@ def formula(states: NDArray[np.float32], batch: PackedBatch, pair: int) -> float
     )
     start = batch.cu_seqlens[batch.pair_sequences[pair][0]]
     weights = HEAD.token_weights[batch.token_ids[start : start + len(query)]]
+    asked = query[HEAD.query_skip : -HEAD.suffix]
+    read = document[HEAD.document_skip : -HEAD.suffix]
     total = best = 0.0
-    for token, weight in list(zip(query, weights, strict=True))[HEAD.query_skip : -HEAD.suffix]:
-        cosines = [_cosine(token, other) for other in document[HEAD.document_skip : -HEAD.suffix]]
+    for place, (token, weight) in enumerate(
+        zip(asked, weights[HEAD.query_skip : -HEAD.suffix], strict=True)
+    ):
+        found = [_similarity(asked, read, place, n) for n in range(len(read))]
         share = float(weight * np.exp(HEAD.importance @ token / np.linalg.norm(token)))
         total += share
-        best += share * max(cosines, default=0.0)
+        best += share * max(found, default=0.0)
     maxsim = best / total if total else 0.0
     cosine = _cosine(query.mean(axis=0), document.mean(axis=0))
     n_text = max(0, len(document) - HEAD.document_skip - HEAD.suffix)
     share = 0.4 + 3.0 * float(np.exp(-n_text / 5))
     return 12.0 * (maxsim - 0.3 + share * (cosine - 0.2)) / (1 + share)
+
+
+def _similarity(
+    query: NDArray[np.float64], document: NDArray[np.float64], asked: int, read: int
+) -> float:
+    """Of one token of the query's text and one of the document's, and of those beside them."""
+    total = _cosine(query[asked], document[read])
+    for step in (-1, 1):
+        if not 0 <= asked + step < len(query):
+            total += HEAD.phrase_weight * _cosine(query[asked], document[read])
+        elif 0 <= read + step < len(document):
+            total += HEAD.phrase_weight * _cosine(query[asked + step], document[read + step])
+    return total / (1 + 2 * HEAD.phrase_weight)
 
 
 def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
@@ -128,7 +146,7 @@ def test_matches_name_the_nearest_token_its_cosine_and_its_share() -> None:
     states = states_of(batch)
     states[5 + 3 + 2] = 4 * states[2]  # the third text token of the document is the first query's
 
-    matches = HEAD.matches(states, batch, 0)
+    matches = replace(HEAD, phrase_weight=0.0).matches(states, batch, 0)
 
     assert matches is not None
     assert matches.nearest[0] == 2
@@ -150,6 +168,35 @@ def test_matches_add_up_to_the_late_interaction_part_of_the_logit() -> None:
     assert float(matches.shares @ matches.similarities) == pytest.approx(
         float(without_cosine.logits(states, batch)[0]), abs=1e-6
     )
+
+
+def test_tokens_in_the_query_s_order_count_more_than_the_same_ones_apart() -> None:
+    query, document = sequence(6, 1), sequence(12, 2)  # three and eight tokens of text
+    batch = batch_of([query, query], [document, sequence(12, 3)])
+    states = np.eye(len(batch.token_ids), dtype=np.float32)
+    text = states[2:5]
+    states[6 + 3 + 2 : 6 + 3 + 5] = text  # in order, in the first document
+    states[18 + 3 : 18 + 3 + 6 : 2] = text  # one apart, in the second
+
+    head = replace(HEAD, importance=np.zeros(len(states), dtype=np.float32), phrase_weight=0.5)
+
+    together, apart = (head.matches(states, batch, pair) for pair in range(2))
+
+    assert together is not None
+    assert apart is not None
+    assert together.nearest.tolist() == [2, 3, 4]
+    assert apart.nearest.tolist() == [0, 2, 4]
+    np.testing.assert_allclose(together.similarities, [1, 1, 1])
+    np.testing.assert_allclose(apart.similarities, [0.75, 0.5, 0.75])
+
+
+def test_a_query_of_one_token_has_no_phrase() -> None:
+    batch = batch_of([sequence(4, 1)] * 2, [sequence(9, 2), sequence(5, 3)])
+    states = states_of(batch)
+
+    alone = replace(HEAD, phrase_weight=0.0).logits(states, batch)
+
+    np.testing.assert_allclose(HEAD.logits(states, batch), alone, atol=1e-6)
 
 
 def test_the_heads_say_what_they_read() -> None:
