@@ -254,6 +254,7 @@ def measure_precision(places: Places, sets: dict[str, Candidates], head: Head) -
     content = {
         "dtype": dtype,
         "products": KIND,
+        "version": VERSION,
         "sets": comparisons,
         "batch_noise_logits": noise,
         "tokens_per_second": {

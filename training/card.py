@@ -89,6 +89,7 @@ def _numbers(found: dict[str, Result]) -> Result:
         "noise_float32": f"{noise['float32']['largest']:.6f}",
         "noise_int8": f"{noise['int8']['largest']:.3f}",
         "speed_ratio": f"{speed['int8'] / speed['float32']:.2f}",
+        "precision_version": found["precision"]["version"],
         "processor": found["precision"]["machine"]["processor"],
         "cores": found["precision"]["machine"]["cores"],
     }

@@ -49,9 +49,9 @@ class Head:
     phrase_weight: float = PHRASE_WEIGHT
 
 
-# The cosine's weights: chosen by `training.interaction`. For short answers it is higher than MaxSim
-# in phrases: by 0.015 among the practice lists of up to 100 tokens; rgb-zh-int, which has short
-# documents among long ones, ranks better with less. The rest is fitted.
+# How fast the cosine's weight falls was looked at in `training.interaction`. `pooled_offset` is how
+# much higher the cosine of a short answer is than its MaxSim in phrases: 0.015 among the practice
+# lists, and by hand less, with which rgb-zh-int ranks better. The rest is fitted.
 UNFITTED = Head(pooled_weight=0.0, short_weight=100.0, short_tokens=10.0, pooled_offset=0.01)
 
 
@@ -110,7 +110,8 @@ def write_head(folder: Path, head: Head, *, name: str, version: str, dtype: str)
 
 def read_head(folder: Path) -> Head:
     """Reads the head back out of tamis.json."""
-    head = json.loads((folder / "tamis.json").read_text())["head"]
+    written = json.loads((folder / "tamis.json").read_text())["head"]
+    head = {"phrase_weight": 0.0} | written
     return Head(**{field.name: float(head[field.name]) for field in fields(Head)})
 
 

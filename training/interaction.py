@@ -143,10 +143,7 @@ def compare(
     table: dict[str, object] = {}
     for number, way in enumerate(WAYS):
         rise = float(np.mean([(f[:, number] - f[:, 0]).mean() for _, f in features]))
-        heads = [
-            Head(*one, offset=OFFSET + rise, pooled_offset=POOLED_OFFSET, phrase_weight=0.0)
-            for one in HEADS
-        ]
+        heads = [Head(*one, offset=OFFSET + rise, pooled_offset=POOLED_OFFSET) for one in HEADS]
         row: dict[str, object] = {}
         for candidates, found in features:
             scores = [logits(_as_features(found, number), one) for one in heads]
@@ -185,15 +182,16 @@ def main() -> None:
     """Parses the command line, measures, saves."""
     parser = argparse.ArgumentParser(prog="training.interaction", description=__doc__)
     parser.add_argument("model", type=Path, help="a model folder")
-    parser.add_argument("--data", type=Path, required=True, help="folder with eval/")
+    parser.add_argument("--data", type=Path, required=True, help="folder with eval/ and train/")
     parser.add_argument("--work", type=Path, default=DEFAULT_WORK)
     parser.add_argument("--results", type=Path, default=RESULTS_FOLDER)
     options = parser.parse_args()
     scorer = ComparedScorer(options.model, "float32", options.work)
+    across = read_across(scorer, options.data)
     sets = [load_candidates(options.data, name) for name in EVALUATION_SETS]
     features = [(found, pair_features(scorer, found)) for found in sets]
     traps = pair_features(scorer, trap_candidates())
-    table = compare(features, traps, read_across(scorer, options.data))
+    table = compare(features, traps, across)
     save_result(options.results, "interaction", {"heads": HEADS, "ways": table})
 
 

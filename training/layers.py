@@ -1,7 +1,7 @@
 """The base's layers in torch: post-norm transformer layers.
 
-Products are of bfloat16, sums float32, where the processor has AVX-512 or AMX; one that has neither
-takes several times as long for bfloat16 as for float32, and gets float32.
+Products are of bfloat16, sums float32, where the processor has AVX-512; one that has not takes
+several times as long for bfloat16 as for float32, and gets float32.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention
 from training.base import Floats
 
 LAYER_NORM_EPS = 1e-12
-IS_FAST_IN_BFLOAT16 = torch.backends.cpu.get_cpu_capability().startswith(("AVX512", "AMX"))
+IS_FAST_IN_BFLOAT16 = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
 # Hugging Face names of a layer's linear parts and norms, by ours; `joined` holds three.
 _PARTS = {

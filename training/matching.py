@@ -166,7 +166,13 @@ def pooled_weights(features: Floats, head: Head) -> Floats:
 
 
 def logits(features: Floats, head: Head) -> Floats:
-    """The head's logit of each pair, (n_pairs,)."""
+    """The head's logit of each pair, (n_pairs,).
+
+    Raises:
+        ValueError: the features are not in phrases of the head's weight.
+    """
+    if head.phrase_weight != PHRASE_WEIGHT:
+        raise ValueError(f"features are of phrase_weight {PHRASE_WEIGHT}, not {head.phrase_weight}")
     weights = pooled_weights(features, head)
     matched = features[:, IN_PHRASES] - head.offset
     matched = matched + weights * (features[:, COSINE] - head.pooled_offset)

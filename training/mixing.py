@@ -4,8 +4,7 @@
 
 Weights between the two keep what the base knew of texts of other kinds (WiSE-FT, Wortsman et al.,
 arXiv:2109.01903). Which part ranks best is looked at on the evaluation sets, which are there to
-choose by, and on the keyword traps; `Plan.mixing` and the cosine's weights in
-`training.folder.UNFITTED` are what was chosen.
+choose by, and on the keyword traps; `Plan.mixing` is what was chosen.
 """
 
 from __future__ import annotations
@@ -41,9 +40,9 @@ SHARES = (0.5, 0.7, 1.0)
 HEADS = (
     (0.0, 0.0, 40.0),
     (0.25, 0.0, 40.0),
-    (0.25, 3.0, 40.0),
     (0.25, 6.0, 40.0),
     (0.0, 40.0, 15.0),
+    (0.0, 100.0, 10.0),
 )
 N_NEAR = 8  # of a query's candidates, the best, which tell at what level answers are
 
@@ -132,7 +131,7 @@ def _heads(levels: Floats) -> list[Head]:
 
 
 def _levels(candidates: Candidates, features: Floats) -> Floats:
-    """MaxSim and cosine of what is near an answer, in the mean over queries, (2,)."""
+    """MaxSim in phrases and cosine of what is near an answer, in the mean over queries, (2,)."""
     ends = np.cumsum([len(found) for found in candidates.run.values()])[:-1]
     kinds = [IN_PHRASES, COSINE]
     best = [

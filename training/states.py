@@ -21,7 +21,15 @@ from tqdm import tqdm
 
 from training.base import Floats
 from training.folder import read_tensors
-from training.layers import Layer, embed, fast_products, padded_batches, padded_ids, read_layer
+from training.layers import (
+    IS_FAST_IN_BFLOAT16,
+    Layer,
+    embed,
+    fast_products,
+    padded_batches,
+    padded_ids,
+    read_layer,
+)
 
 BATCH_TOKENS = 8192
 
@@ -87,7 +95,8 @@ class Encoder:
         return lower, states.float()
 
     def _digest(self, sequences: list[list[int]]) -> str:
-        digest = hashlib.sha256(repr((len(self.layers), self.first, sequences)).encode())
+        shape = (IS_FAST_IN_BFLOAT16, len(self.layers), self.first, sequences)
+        digest = hashlib.sha256(repr(shape).encode())
         for name in sorted(self.tensors):
             digest.update(self.tensors[name].tobytes())
         return digest.hexdigest()[:16]

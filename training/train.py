@@ -231,7 +231,8 @@ class Trainer:
         content = torch.load(self.checkpoint, weights_only=True)
         if content.get("of") != self._fingerprint:
             raise ValueError(
-                f"{self.checkpoint} is of another plan, base or texts: delete it to train anew"
+                f"{self.checkpoint} is of another plan, base, texts or kind of processor: "
+                "delete it to train anew"
             )
         self.student.load_state_dict(content["student"])
         self._optimizer.load_state_dict(content["optimizer"])

@@ -93,8 +93,8 @@ class MaxSimHead:
 
     The similarity of two tokens is their cosine, averaged with the cosines of the tokens before
     both and of those behind both, which count `phrase_weight` each: tokens found in the query's
-    order count more than the same ones apart. Beyond the query's ends its last token stands once
-    more; beyond the document's there is nothing, which is like nothing (0).
+    order count more than the same ones apart. Where the query ends, the cosine itself stands for
+    the missing one; where the document ends, 0.
 
     Attributes:
         token_weights: Minus each piece's unigram log-probability, (vocabulary,).

