@@ -17,8 +17,6 @@ FOLDER = Path(__file__).parent
 # 17 of 20 each are aimed at; what is reached must not get lost.
 LEAST_TRAPS = {"en": 11, "zh": 17}
 LEAST_ANSWER, MOST_OTHER = 0.8, 0.2
-# One answer, in German, scores 0.75.
-ANSWERS_BELOW = 1
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +52,7 @@ def test_obvious_answers_score_high_and_obvious_non_answers_low(reranker: Rerank
         for kind in ("answer", "other")
     )
 
-    assert sum(score <= LEAST_ANSWER for score in answers) <= ANSWERS_BELOW
-    assert min(answers) > 0.7
+    assert min(answers) > LEAST_ANSWER
     assert max(others) < MOST_OTHER
 
 
