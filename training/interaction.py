@@ -32,7 +32,7 @@ from training.matching import (
     shares_of,
 )
 from training.measurement import Candidates, load_candidates, ndcg_of_each_query, pair_features
-from training.mixing import trap_candidates
+from training.mixing import HEADS, trap_candidates
 from training.saving import RESULTS_FOLDER, save_result
 from training.traps import KEYWORD_TRAPS, read_rows
 
@@ -95,16 +95,6 @@ WAYS: Mapping[str, Aggregate] = {
     "in phrases, 0.5, soft best, 120": in_phrases_of(0.5, soft_best(120)),
     "in phrases, 0.5, 0.01 more at the start": from_the_start(0.01, 100),
 }
-# (pooled weight, short weight, short tokens) of the head
-HEADS = (
-    (0.0, 0.0, 40.0),
-    (0.25, 6.0, 40.0),
-    (0.0, 6.0, 40.0),
-    (0.0, 40.0, 15.0),
-    (0.0, 100.0, 10.0),
-)
-
-
 # Of "best" and of the cosine, as they were fitted before anything else was tried (version 2).
 OFFSET, POOLED_OFFSET = 0.76898, 0.78098
 

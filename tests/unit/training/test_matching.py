@@ -1,12 +1,12 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from training.across import Across
 from training.folder import read_head
 from training.interaction import (
-    HEADS,
     WAYS,
     ComparedScorer,
     best,
@@ -16,9 +16,9 @@ from training.interaction import (
     mean_of_best,
     soft_best,
 )
-from training.matching import IN_PHRASES, MAXSIM, PairScorer, logits
+from training.matching import IN_PHRASES, MAXSIM, N_FEATURES, PairScorer, logits
 from training.measurement import Candidates, pair_features
-from training.mixing import trap_candidates
+from training.mixing import HEADS, trap_candidates
 
 from tamis import Reranker
 from tamis.engine.location import EMBEDDED_FOLDER
@@ -46,6 +46,18 @@ def test_the_training_s_logits_are_those_of_the_engine(
     wanted = [ranked[number] for number in range(len(DOCUMENTS))]
     np.testing.assert_allclose(logits(features, read_head(EMBEDDED_FOLDER)), wanted, atol=2e-3)
     assert (features[:, IN_PHRASES] != features[:, MAXSIM])[:3].all()
+
+
+def test_features_of_another_phrase_weight_are_refused(tmp_path: Path) -> None:
+    written = json.loads((EMBEDDED_FOLDER / "tamis.json").read_text(encoding="utf-8"))
+    del written["head"]["phrase_weight"]  # as version 2 was
+    (tmp_path / "tamis.json").write_text(json.dumps(written), encoding="utf-8")
+
+    head = read_head(tmp_path)
+
+    assert head.phrase_weight == 0
+    with pytest.raises(ValueError, match=r"of phrase_weight 0\.25, not 0\.0"):
+        logits(np.zeros((1, N_FEATURES), dtype=np.float32), head)
 
 
 def test_ways_to_make_one_number_of_a_token_s_cosines() -> None:
