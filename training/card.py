@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,7 @@ def _numbers(found: dict[str, Result]) -> Result:
     noise, speed = precision["batch_noise_logits"], precision["tokens_per_second"]
     return {
         **head,
+        **{f"cosine_at_{n}": f"{_cosine_part(head, n):.0%}" for n in (20, 50, 100)},
         **_of_training(found["training"]["plan"]),
         **_of_traps(found["traps"]),
         **_of_across(found["across"]),
@@ -93,6 +95,13 @@ def _numbers(found: dict[str, Result]) -> Result:
         "processor": found["precision"]["machine"]["processor"],
         "cores": found["precision"]["machine"]["cores"],
     }
+
+
+def _cosine_part(head: Result, n_tokens: int) -> float:
+    """How much of the score is the cosine's, for a document of so many tokens."""
+    short = head["short_weight"] * math.exp(-n_tokens / head["short_tokens"])
+    weight = float(head["pooled_weight"] + short)
+    return weight / (1 + weight)
 
 
 def _of_training(plan: Result) -> Result:
