@@ -1,8 +1,10 @@
+import json
 from typing import Any
 
 import pytest
 
 from tamis.errors import MalformedBodyError
+from tamis.settings import LimitsSettings
 from tamis.wire.choice import choose_dialect, parse_object
 
 
@@ -57,3 +59,16 @@ def test_what_is_not_a_json_object_in_utf8_is_malformed(data: bytes) -> None:
 
 def test_a_key_given_twice_counts_as_it_was_given_last() -> None:
     assert parse_object(b'{"query": "a", "query": "b"}') == {"query": "b"}
+
+
+@pytest.mark.parametrize("length", [60_000, 2**16 - 1, 2**16, 2**16 + 1, 150_000])
+def test_brackets_count_outside_of_strings_alone_however_long_these_are(length: int) -> None:
+    text = ('[{\\"' * length)[:length] + "]}" * 40
+    body = {"query": text, "documents": [[text], [[text]], []] * 7}
+    data = json.dumps(body).encode()
+    containers = 1 + 1 + 4 * 7
+    assert parse_object(data, LimitsSettings(max_containers=containers, max_depth=4)) == body
+    with pytest.raises(MalformedBodyError, match="arrays and objects"):
+        parse_object(data, LimitsSettings(max_containers=containers - 1, max_depth=4))
+    with pytest.raises(MalformedBodyError, match="levels"):
+        parse_object(data, LimitsSettings(max_containers=containers, max_depth=3))
