@@ -74,6 +74,15 @@ def test_a_measurement_that_is_too_slow_ends_with_its_first_batch() -> None:
     assert len(runtime.sizes) > 4
 
 
+def test_a_pass_that_takes_long_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = CountingRuntime()
+    measure_speed(runtime, 512, 512)
+    monkeypatch.setattr(tuning, "LONG_SECONDS", 0.0)
+    once = CountingRuntime()
+    measure_speed(once, 512, 512)
+    assert runtime.sizes == 2 * once.sizes
+
+
 def test_what_was_measured_is_found_again_for_the_same_processor_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
