@@ -45,7 +45,7 @@ bench: $(VENV)/.dev  ## how fast the embedded model is here, alone and behind a 
 		--output build/bench-server.json --plot build/bench-server.png
 	@echo "build/bench-engine.png and build/bench-server.png show it; benchmarks/README.md has the rest"
 
-train: $(VENV)/.training  ## make the embedded model anew, from DATA: hours; goes on where it stopped
+train: $(VENV)/.dev  ## make the embedded model anew, from DATA: hours; goes on where it stopped
 	$(BIN)/python -m training.build --data $(DATA)
 
 train-smoke: $(VENV)/.dev  ## train and export a toy, in a minute or two
@@ -68,7 +68,3 @@ $(VENV)/.run: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) --editable ".[dev]"
 	@touch $@ $(VENV)/.run
-
-$(VENV)/.training: training/requirements.txt $(VENV)/.dev
-	$(PIP) --requirement training/requirements.txt
-	@touch $@

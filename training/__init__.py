@@ -1,1 +1,1 @@
-"""How the model that tamis carries is made: base -> trimmed -> measured -> exported."""
+"""How the model that tamis carries is made: base -> trimmed -> trained -> measured -> exported."""

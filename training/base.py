@@ -7,7 +7,6 @@ then the tensors: Q4_0 blocks of 32 weights, or plain float32.
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from dataclasses import dataclass
 from itertools import pairwise
@@ -61,11 +60,9 @@ class Base:
     intermediate: int
     n_positions: int
     n_types: int
-    layer_norm_eps: float
     pieces: list[str]
     scores: list[float]
     tensors: dict[str, Floats]
-    sha256: str
 
 
 class _Cursor:
@@ -107,8 +104,7 @@ def read_base(path: Path) -> Base:
     cursor = _Cursor(data)
     cursor.at = 8
     hidden, n_layers, n_heads, intermediate, n_rows, n_positions, n_types = cursor.read("7i")
-    (eps,) = cursor.read("f")
-    cursor.read("i")  # the block length, always 32
+    cursor.read("fi")  # the layer norms' epsilon, and the block length: always 1e-12 and 32
     pieces, scores = _read_vocabulary(cursor)
     shapes = _shapes(hidden, intermediate, (n_rows, n_positions, n_types), n_layers)
     return Base(
@@ -118,11 +114,9 @@ def read_base(path: Path) -> Base:
         intermediate=intermediate,
         n_positions=n_positions,
         n_types=n_types,
-        layer_norm_eps=float(np.float32(eps)),
         pieces=pieces,
         scores=scores,
         tensors=_read_tensors(cursor, shapes),
-        sha256=hashlib.sha256(data).hexdigest(),
     )
 
 

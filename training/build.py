@@ -2,7 +2,7 @@
 
     python -m training.build --data DATA
 
-Every long step keeps its result in the work folder; run again, it goes on from there.
+States, training and features of pairs are kept in the work folder: a second run goes on from there.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import io
 import shutil
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +23,10 @@ from training import practice, vocabulary
 from training.across import across_figures, read_across
 from training.base import DEFAULT_WORK, Base, Floats, fetch, read_base
 from training.card import write_card
-from training.corpora import AIMED_SETS, EVALUATION_SETS, check_data
+from training.corpora import AIMED_SETS, EVALUATION_SETS, DataError, check_data
 from training.curves import plot_curves
 from training.fit import calibration, fit_head, practice_ranking
-from training.folder import UNFITTED, Head, read_tensors, write_folder, write_head, write_weights
+from training.folder import UNFITTED, Head, read_tensors, write_alike, write_folder, write_head
 from training.golden import renew_golden
 from training.matching import PairScorer
 from training.measurement import (
@@ -77,17 +77,10 @@ class Places:
         return self.work / "trained"
 
 
-def build(places: Places) -> None:
-    """Trims, trains, fits, measures, exports: one step after the other.
-
-    Raises:
-        DataError: the data folder lacks something.
-    """
-    check_data(places.data)
-    base = read_base(fetch(places.work))
+def build(places: Places, base: Base, plan: Plan) -> None:
+    """Trims, trains, fits, measures, exports: one step after the other."""
     trimmed = trim_vocabulary(base, places)
-    plan = Plan()
-    train_weights(trimmed, places, plan)
+    train_weights(places, plan)
     head = fit(places)
     sets = {name: load_candidates(places.data, name) for name in EVALUATION_SETS}
     family = Family([places.untrained, places.exact, places.trained], plan.first_layer)
@@ -121,30 +114,31 @@ def trim_vocabulary(base: Base, places: Places) -> Base:
     """Chooses the pieces and writes the trimmed model, its head not fitted yet."""
     ids = vocabulary.choose(base, places.data, vocabulary.N_PIECES)
     trimmed = vocabulary.trim(base, ids)
-    write(places.untrained, trimmed, quantized=True)
+    write_folder(
+        places.untrained,
+        trimmed,
+        UNFITTED,
+        name=NAME,
+        version=VERSION,
+        dtype="float32",
+        quantized=True,
+    )
     return trimmed
 
 
-def train_weights(trimmed: Base, places: Places, plan: Plan) -> None:
+def train_weights(places: Places, plan: Plan) -> None:
     """Trains, and writes the trained weights in float32 and as they are shipped."""
     trainer = train(places.untrained, places.data, places.work, plan)
     student = mixed_student(places.untrained, plan, trainer.checkpoint, plan.mixing)
     after = student.tensors()
     tensors = {**read_tensors(places.untrained), **after}
-    trained = replace(trimmed, tensors=tensors)
-    write(places.exact, trained, quantized=False)
-    write(places.trained, trained, quantized=True)
     rows = rounded(student, trainer.material.documents["passage"], after)
-    write_weights(places.trained, tensors, quantized=True, rounded=rows)
+    for folder, kept in ((places.exact, None), (places.trained, rows)):
+        write_alike(
+            folder, places.untrained, tensors, UNFITTED, name=NAME, version=VERSION, rounded=kept
+        )
     save(places, "training", {"plan": asdict(plan), "curves": trainer.curves})
     plot_curves(trainer.curves, places.results / "training.png")
-
-
-def write(folder: Path, model: Base, *, quantized: bool) -> None:
-    """A model folder whose head is not fitted yet."""
-    write_folder(
-        folder, model, UNFITTED, name=NAME, version=VERSION, dtype="float32", quantized=quantized
-    )
 
 
 def vocabulary_figures(
@@ -306,7 +300,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=PACKAGE_FOLDER)
     parser.add_argument("--results", type=Path, default=RESULTS_FOLDER)
     options = parser.parse_args()
-    build(Places(options.data, options.work, options.output, options.results))
+    try:
+        check_data(options.data)  # before anything is fetched
+    except DataError as error:
+        parser.error(str(error))
+    places = Places(options.data, options.work, options.output, options.results)
+    build(places, read_base(fetch(options.work)), Plan())
 
 
 if __name__ == "__main__":

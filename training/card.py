@@ -1,4 +1,4 @@
-"""Writes the model card from the saved results: every figure in it comes from one of them."""
+"""Writes the model card from the saved results: every measured figure comes from one of them."""
 
 from __future__ import annotations
 
@@ -85,6 +85,7 @@ def _numbers(found: dict[str, Result]) -> Result:
         "seed": found["head"]["seed"],
         "lists": f"{found['head']['lists']:,}",
         "practice_pairs": f"{found['head']['pairs']:,}",
+        "fitted_pairs": f"{calibration['pairs_fitted_on']:,}",
         "calibration_error": calibration["expected_calibration_error"],
         **{f"above_{kind}": f"{x:.0%}" for kind, x in calibration["above_one_half"].items()},
         "dtype": precision["dtype"],

@@ -121,12 +121,14 @@ def calibration(lists: Sequence[PracticeList], features: Floats, head: Head) -> 
     rows = [row for row in rows if row["share"]]
     return {
         "pairs": int(held_out.sum()),
+        "pairs_fitted_on": int((~held_out).sum()),
         "expected_calibration_error": round(
             sum(row["share"] * abs(row["score"] - row["relevant"]) for row in rows), 4
         ),
         "bins": rows,
         "above_one_half": {
-            str(kind): round(float((scores[kinds == kind] > 0.5).mean()), 4) for kind in KIND_SHARES
+            kind: round(float(np.average(scores[of] > 0.5, weights=weights[of])), 4)
+            for kind, of in ((kind, kinds == kind) for kind in KIND_SHARES)
         },
     }
 

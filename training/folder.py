@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -13,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
 from training.base import Base, Floats
+from training.tokenizer import build_tokenizer
 
 Arrays = dict[str, NDArray[np.generic]]
 Rows = tuple[NDArray[np.int8], Floats]
@@ -63,13 +65,29 @@ def write_folder(
     Quantized means int8 rows with a float32 scale each, and float16 for what is small; else all
     is float32, as `transformers` would save it.
     """
-    from training.tokenizer import build_tokenizer  # here: a toy needs no sentencepiece
-
     folder.mkdir(parents=True, exist_ok=True)
     write_weights(folder, base.tensors, quantized=quantized)
     build_tokenizer(base.pieces, base.scores).save(str(folder / "tokenizer.json"), pretty=False)
     _write_json(folder / "config.json", encoder_config(base))
     write_head(folder, head, name=name, version=version, dtype=dtype)
+
+
+def write_alike(
+    folder: Path,
+    other: Path,
+    tensors: dict[str, Floats],
+    head: Head,
+    *,
+    name: str,
+    version: str,
+    rounded: Mapping[str, Rows] | None,
+) -> None:
+    """Writes a folder with another's configuration and vocabulary; float32 without rows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in ("config.json", "tokenizer.json"):
+        shutil.copyfile(other / part, folder / part)
+    write_weights(folder, tensors, quantized=rounded is not None, rounded=rounded)
+    write_head(folder, head, name=name, version=version, dtype="float32")
 
 
 def write_weights(

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from tamis.engine.heads import in_phrases
@@ -32,9 +31,9 @@ from training.matching import (
     shares_of,
 )
 from training.measurement import Candidates, load_candidates, ndcg_of_each_query, pair_features
-from training.mixing import HEADS, trap_candidates
+from training.mixing import HEADS
 from training.saving import RESULTS_FOLDER, save_result
-from training.traps import KEYWORD_TRAPS, read_rows
+from training.traps import trap_candidates, traps_passed
 
 Aggregate = Callable[[Floats], Floats]
 """Cosines of a query's tokens and a document's -> one number for each of the query's."""
@@ -129,7 +128,6 @@ def compare(
         traps: The same of the keyword traps: answer, trap, answer, ...
         across: The same of questions and passages in many languages.
     """
-    languages = np.array([row["language"] for row in read_rows(KEYWORD_TRAPS)])
     table: dict[str, object] = {}
     for number, way in enumerate(WAYS):
         rise = float(np.mean([(f[:, number] - f[:, 0]).mean() for _, f in features]))
@@ -146,7 +144,7 @@ def compare(
         )
         told = [across_figures(of_way, one) for one in heads]
         row |= {kind: [one[kind] for one in told] for kind in ("same_language", "across")}
-        row["traps"] = _first(np.stack(scores), languages)
+        row["traps"] = traps_passed(np.stack(scores))
         table[way] = row
         tqdm.write(f"{way} {row}")
     return table
@@ -158,14 +156,6 @@ def _as_features(compared: Floats, way: int) -> Floats:
     features[..., IN_PHRASES] = compared[..., way]
     features[..., [COSINE, LENGTH]] = compared[..., -2:]
     return features
-
-
-def _first(scores: Floats, languages: NDArray[np.str_]) -> dict[str, list[int]]:
-    right = scores[:, 0::2] > scores[:, 1::2]
-    return {
-        language: right[:, languages == language].sum(axis=1).tolist()
-        for language in dict.fromkeys(languages.tolist())
-    }
 
 
 def main() -> None:

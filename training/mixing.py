@@ -10,7 +10,6 @@ choose by, and on the keyword traps; `Plan.mixing` is what was chosen.
 from __future__ import annotations
 
 import argparse
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,9 +18,8 @@ import torch
 from tqdm import tqdm
 
 from training.base import DEFAULT_WORK, Floats
-from training.corpora import AIMED_SETS, EvaluationSet
-from training.first_stage import Run
-from training.folder import UNFITTED, Head, read_tensors, write_head, write_weights
+from training.corpora import AIMED_SETS
+from training.folder import UNFITTED, Head, read_tensors, write_alike
 from training.matching import COSINE, IN_PHRASES, logits
 from training.measurement import (
     Candidates,
@@ -33,7 +31,7 @@ from training.saving import RESULTS_FOLDER, save_result
 from training.sharing import KIND, Family
 from training.student import Student
 from training.train import Plan, new_student
-from training.traps import KEYWORD_TRAPS, read_rows
+from training.traps import trap_candidates, traps_passed
 
 SHARES = (0.5, 0.7, 1.0)
 # (pooled weight, short weight, short tokens) of the head
@@ -52,11 +50,16 @@ def mixed_student(folder: Path, plan: Plan, checkpoint: Path, share: float) -> S
 
     Raises:
         FileNotFoundError: there is no checkpoint.
+        ValueError: it is not the last one of the plan's training.
     """
     if not checkpoint.exists():
         raise FileNotFoundError(f"{checkpoint} is not there: train first (make train)")
     student = new_student(folder, plan)
-    trained = torch.load(checkpoint, weights_only=True)["student"]
+    content = torch.load(checkpoint, weights_only=True)
+    if content["step"] != plan.n_steps:
+        step, last = content["step"], plan.n_steps
+        raise ValueError(f"{checkpoint} is of step {step}, not of {last}: train to the end first")
+    trained = content["student"]
     state = {name: value.lerp(trained[name], share) for name, value in student.state_dict().items()}
     student.load_state_dict(state)
     return student
@@ -67,27 +70,11 @@ def write_shares(folder: Path, plan: Plan, checkpoint: Path, output: Path) -> di
     folders = {0.0: folder}
     for share in SHARES:
         after = mixed_student(folder, plan, checkpoint, share).tensors()
-        written = output / str(share)
-        written.mkdir(parents=True, exist_ok=True)
-        for name in ("config.json", "tokenizer.json"):
-            shutil.copyfile(folder / name, written / name)
-        write_weights(written, {**read_tensors(folder), **after}, quantized=False)
-        write_head(written, UNFITTED, name=f"share-{share}", version="0", dtype="float32")
-        folders[share] = written
+        folders[share] = output / str(share)
+        tensors = {**read_tensors(folder), **after}
+        name = f"share-{share}"
+        write_alike(folders[share], folder, tensors, UNFITTED, name=name, version="0", rounded=None)
     return folders
-
-
-def trap_candidates() -> Candidates:
-    """The keyword traps as a set of queries with two documents each."""
-    rows = read_rows(KEYWORD_TRAPS)
-    queries = {str(number): row["query"] for number, row in enumerate(rows)}
-    documents: dict[str, str] = {}
-    run: Run = {}
-    for number, row in enumerate(rows):
-        documents |= {f"{number} answer": row["answer"], f"{number} trap": row["trap"]}
-        run[str(number)] = {f"{number} answer": 1.0, f"{number} trap": 0.0}
-    qrels = {number: {f"{number} answer": 1} for number in queries}
-    return Candidates(EvaluationSet("traps", queries, documents, qrels), run)
 
 
 def measure(
@@ -115,12 +102,7 @@ def measure(
         row["levels"] = np.mean(levels, axis=0).round(4).tolist()
         features = cached_features(folder, KIND, traps, work)
         scores = np.stack([logits(features, head) for head in _heads(np.mean(levels, axis=0))])
-        right = scores[:, 0::2] > scores[:, 1::2]
-        languages = np.array([row["language"] for row in read_rows(KEYWORD_TRAPS)])
-        row["traps"] = {
-            language: right[:, languages == language].sum(axis=1).tolist()
-            for language in dict.fromkeys(languages.tolist())
-        }
+        row["traps"] = traps_passed(scores)
         table[str(share)] = row
         tqdm.write(f"{share} {row}")
     return table

@@ -91,7 +91,10 @@ def agreement(part: Candidates, reference: Floats, other: Floats) -> dict[str, f
 def batch_noise(
     folder: Path, compute_type: str, candidates: Candidates, head: Head, work: Path
 ) -> dict[str, float]:
-    """The most a logit moves with its batch mates: each pair alone against all in one batch."""
+    """The most a logit moves with its batch mates.
+
+    Each pair alone against the same in batches of like length, as `TokenEncoder.stream` makes them.
+    """
     scorer = PairScorer(folder, compute_type, work)
     evaluation = candidates.evaluation
     documents = list(evaluation.documents.values())[:N_NOISE_DOCUMENTS]

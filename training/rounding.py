@@ -43,6 +43,7 @@ def rounded(student: Student, states: States, tensors: Mapping[str, Floats]) -> 
 def round_rows(weight: Floats, gram: Floats) -> Rows:
     """A matrix (n_out, n_in) as int8 rows; `gram` is the sum of x xT over inputs, (n_in, n_in)."""
     step = np.abs(weight).max(axis=1) / LARGEST  # (n_out,)
+    step[step == 0] = 1
     damped = gram.astype(np.float64)
     damped[np.diag_indices_from(damped)] += DAMPING * np.diag(damped).mean()
     upper = np.linalg.cholesky(np.linalg.inv(damped)).T  # (n_in, n_in)

@@ -19,7 +19,7 @@ from training.folder import read_tensors, read_tokenizer
 
 Spec = Any  # ctranslate2's specifications make their fields at run time: no types
 
-# CTranslate2 is fastest on a CPU with small batches (design/performance.md).
+# CTranslate2 is fastest on a CPU with small batches.
 MAX_BATCH_TOKENS = 1024
 
 # Batches run beside each other on one thread each: threads that share a batch wait for each
@@ -76,14 +76,17 @@ def token_batches(lengths: list[int]) -> Iterator[range]:
 
 def convert(folder: Path, work: Path) -> Path:
     """Converts a model folder to CTranslate2 (float32), once for each content."""
-    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:16]
+    parts = [(folder / name).read_bytes() for name in ("model.safetensors", "config.json")]
+    digest = hashlib.sha256(b"".join(parts)).hexdigest()[:16]
     target = work / "ct2" / digest
-    if not (target / "model.bin").exists():
-        target.mkdir(parents=True, exist_ok=True)
+    if not target.exists():
         spec = _specification(folder)
         spec.validate()
         spec.optimize(quantization=None)
-        spec.save(str(target))
+        partial = target.with_suffix(".partial")
+        partial.mkdir(parents=True, exist_ok=True)
+        spec.save(str(partial))
+        partial.rename(target)
     return target
 
 

@@ -9,13 +9,12 @@ Its weights are good for nothing.
 from __future__ import annotations
 
 import argparse
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 from tamis.engine.location import EMBEDDED_FOLDER
 from training.curves import plot_curves
-from training.folder import read_head, read_tensors, write_head, write_weights
+from training.folder import read_head, read_tensors, write_alike
 from training.mixing import mixed_student
 from training.rounding import rounded
 from training.train import Plan, train
@@ -28,17 +27,17 @@ def smoke(output: Path) -> None:
     """Trains, and writes the model folder, the curves and what it worked with to `output`."""
     trainer = train(EMBEDDED_FOLDER, DATA, output / "work", PLAN)
     plot_curves(trainer.curves, output / "training.png")
-    folder = output / "model"
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("config.json", "tokenizer.json"):
-        shutil.copyfile(EMBEDDED_FOLDER / name, folder / name)
-    before = read_tensors(EMBEDDED_FOLDER)
     student = mixed_student(EMBEDDED_FOLDER, PLAN, trainer.checkpoint, PLAN.mixing)
     after = student.tensors()
-    rows = rounded(student, trainer.material.documents["passage"], after)
-    write_weights(folder, {**before, **after}, quantized=True, rounded=rows)
-    head = read_head(EMBEDDED_FOLDER)
-    write_head(folder, head, name="tamis-toy", version="0", dtype="float32")
+    write_alike(
+        output / "model",
+        EMBEDDED_FOLDER,
+        {**read_tensors(EMBEDDED_FOLDER), **after},
+        read_head(EMBEDDED_FOLDER),
+        name="tamis-toy",
+        version="0",
+        rounded=rounded(student, trainer.material.documents["passage"], after),
+    )
 
 
 def main() -> None:

@@ -99,16 +99,16 @@ class Texts:
         return self._places[passage]
 
 
-def read_texts(data: Path, tokenizer: Tokenizer, *, most_rows: int | None = None) -> Texts:
-    """Reads every training file there is below `data`; `most_rows` keeps the first of each."""
+def read_texts(data: Path, tokenizer: Tokenizer) -> Texts:
+    """Reads every training file there is below `data`."""
     texts = Texts()
     chance = random.Random(SEED)
     for source in MONOLINGUAL_FILES:
-        rows = _rows(data, source)[:most_rows]
+        rows = _rows(data, source)
         if source == "medquad":
             rows = _articles_with_several_questions(rows, chance)
         _add_rows(texts, source, rows, tokenizer, chance)
-    _add_xquad(texts, data, most_rows)
+    _add_xquad(texts, data)
     return texts
 
 
@@ -213,10 +213,10 @@ def _add_cloze(texts: Texts, whole: Passage, kept_out: bool, chance: random.Rand
     texts.queries.append(Query(query, whole.source, whole.group, "cloze", (place,), kept_out))
 
 
-def _add_xquad(texts: Texts, data: Path, most_rows: int | None) -> None:
+def _add_xquad(texts: Texts, data: Path) -> None:
     by_id: dict[str, dict[str, Row]] = {}
     for language in XQUAD_LANGUAGES:
-        for row in _rows(data, f"xquad-{language}")[:most_rows]:
+        for row in _rows(data, f"xquad-{language}"):
             by_id.setdefault(row.id, {})[language] = row
     for rows in by_id.values():
         if len(rows) < 2:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from functools import cache
 
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
@@ -18,6 +19,7 @@ CHECK_TEXT = "what is a panda?"
 CHECK_IDS = [0, 2367, 83, 10, 6, 85407, 32, 2]
 
 
+@cache
 def nmt_nfkc_charsmap() -> bytes:
     """XLM-R's normalization map, from a throw-away sentencepiece model that carries it."""
     buffer = io.BytesIO()

@@ -20,7 +20,13 @@ from training.base import Floats
 from training.batches import Batches
 from training.folder import read_scores, read_tensors, read_tokenizer
 from training.lookalikes import Lookalikes, write_lookalikes
-from training.matching import DOCUMENT_PREFIX, QUERY_PREFIX, id_sequences, token_weights
+from training.matching import (
+    DOCUMENT_PREFIX,
+    MAX_LENGTH_TOKENS,
+    QUERY_PREFIX,
+    id_sequences,
+    token_weights,
+)
 from training.negatives import RankingList, ranking_lists
 from training.objective import Material, Outcome, compute
 from training.states import read_encoder
@@ -97,14 +103,16 @@ def new_student(folder: Path, plan: Plan) -> Student:
 _PREFIXES = (QUERY_PREFIX, DOCUMENT_PREFIX)
 
 
-def prepare(folder: Path, data: Path, work: Path, plan: Plan, most_rows: int | None) -> Prepared:
+def prepare(folder: Path, data: Path, work: Path, plan: Plan) -> Prepared:
     """Reads the texts, finds negatives, and computes all states that stay as they are."""
     tokenizer, encoder = read_tokenizer(folder), read_encoder(folder, plan.first_layer)
-    texts = read_texts(data, tokenizer, most_rows=most_rows)
+    texts = read_texts(data, tokenizer)
     asked, n_prefix = id_sequences(
         tokenizer, [query.text for query in texts.queries], QUERY_PREFIX, QUERY_TOKENS
     )
-    read, _ = id_sequences(tokenizer, [p.text for p in texts.passages], DOCUMENT_PREFIX, 512)
+    read, _ = id_sequences(
+        tokenizer, [p.text for p in texts.passages], DOCUMENT_PREFIX, MAX_LENGTH_TOKENS
+    )
     read = [
         [*ids[:-1][: passage.max_tokens - 1], ids[-1]]
         for ids, passage in zip(read, texts.passages, strict=True)
@@ -161,10 +169,6 @@ class Trainer:
         self._optimizer = torch.optim.AdamW(
             groups, betas=(0.9, 0.98), weight_decay=plan.weight_decay
         )
-
-    def tensors(self) -> dict[str, Floats]:
-        """What has been trained, under the names of a model folder."""
-        return self.student.tensors()
 
     def run(self, *, until: int | None = None) -> None:
         """Trains to the end of the plan (or `until` a step), from the last checkpoint on."""
@@ -231,7 +235,7 @@ class Trainer:
         content = torch.load(self.checkpoint, weights_only=True)
         if content.get("of") != self._fingerprint:
             raise ValueError(
-                f"{self.checkpoint} is of another plan, base, texts or kind of processor: "
+                f"{self.checkpoint} is of another plan, base, texts, aims or kind of processor: "
                 "delete it to train anew"
             )
         self.student.load_state_dict(content["student"])
@@ -241,7 +245,10 @@ class Trainer:
 
 
 def _fingerprint(plan: Plan, prepared: Prepared) -> str:
-    """What a checkpoint is of: the plan, the texts, what the base makes of them, and the aims."""
+    """What a checkpoint is of: the plan, the texts, what the base makes of them, and the aims.
+
+    How far the weights are mixed is chosen after the training.
+    """
     constants = [
         (name, value)
         for module in (batches, objective)
@@ -249,9 +256,11 @@ def _fingerprint(plan: Plan, prepared: Prepared) -> str:
         if name.isupper()
     ]
     texts, short = prepared.texts, prepared.short
-    parts = (plan, constants, texts.queries, texts.passages, short.examples, short.documents)
-    digest = hashlib.sha256(repr(parts).encode())
+    parts = (replace(plan, mixing=0.0), constants, texts.queries, texts.passages, prepared.lists)
+    digest = hashlib.sha256(repr((*parts, short.examples, short.documents)).encode())
     digest.update(prepared.material.queries.pooled.tobytes())
+    for vectors in prepared.material.teacher or ():
+        digest.update(vectors.tobytes())
     return digest.hexdigest()
 
 
@@ -259,11 +268,9 @@ def _means(outcomes: list[Outcome]) -> dict[str, float]:
     return {n: round(float(np.mean([float(getattr(o, n)) for o in outcomes])), 4) for n in _FIGURES}
 
 
-def train(
-    folder: Path, data: Path, work: Path, plan: Plan, *, most_rows: int | None = None
-) -> Trainer:
+def train(folder: Path, data: Path, work: Path, plan: Plan) -> Trainer:
     """Trains a model folder's layers, and returns what there is at the end."""
-    prepared = prepare(folder, data, work, plan, most_rows)
+    prepared = prepare(folder, data, work, plan)
     trainer = Trainer(new_student(folder, plan), prepared, plan, work / "train")
     trainer.run()
     return trainer

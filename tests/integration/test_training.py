@@ -47,4 +47,5 @@ def test_a_second_run_finds_everything_done(output: Path) -> None:
     said = train(output)
 
     assert "4/4" in said
+    assert "0/4" not in said
     assert (output / "model" / "model.safetensors").read_bytes() == before

@@ -1,12 +1,25 @@
+import os
 from pathlib import Path
 
 import pytest
+import torch
 from training.folder import read_tokenizer
 from training.smoke import DATA, PLAN
 from training.texts import Texts, read_texts
 from training.train import Prepared, prepare
 
 from tamis.engine.location import EMBEDDED_FOLDER
+
+
+@pytest.fixture(autouse=True)
+def with_all_cores() -> None:
+    """Runtimes that other tests have opened may have left torch one."""
+    take_all_cores()
+
+
+def take_all_cores() -> None:
+    """Torch computes with every core from now on."""
+    torch.set_num_threads(os.cpu_count() or 1)
 
 
 @pytest.fixture(scope="session")
@@ -18,4 +31,5 @@ def texts() -> Texts:
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """All that the toy is trained from."""
-    return prepare(EMBEDDED_FOLDER, DATA, Path(tmp_path_factory.mktemp("work")), PLAN, None)
+    take_all_cores()
+    return prepare(EMBEDDED_FOLDER, DATA, Path(tmp_path_factory.mktemp("work")), PLAN)

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 import torch
 from training.folder import read_tensors
-from training.mixing import HEADS, SHARES, measure, trap_candidates, write_shares
+from training.mixing import HEADS, SHARES, measure, write_shares
 from training.sharing import Family
 from training.smoke import PLAN
 from training.train import new_student
+from training.traps import trap_candidates
 
 from tamis.engine.location import EMBEDDED_FOLDER
 
@@ -22,7 +23,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     state = student.state_dict()
     state["layers.1.narrowed.weight"] *= 0.2
     path = tmp_path_factory.mktemp("train") / "checkpoint.pt"
-    torch.save({"student": state}, path)
+    torch.save({"student": state, "step": PLAN.n_steps}, path)
     return path
 
 
@@ -53,6 +54,13 @@ def test_each_share_is_measured_on_samples_and_traps(checkpoint: Path, tmp_path:
         np.testing.assert_allclose(row["mean"], wanted, atol=2e-4)
         assert len(row["mean"]) == len(HEADS)
     assert table["0.0"]["mean"] != table["1.0"]["mean"]
+
+
+def test_a_training_that_has_not_ended_is_not_mixed(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"student": {}, "step": 1}, path)
+    with pytest.raises(ValueError, match=r"is of step 1, not of 4: train to the end first"):
+        write_shares(EMBEDDED_FOLDER, PLAN, path, tmp_path)
 
 
 def test_without_a_training_it_is_said_what_comes_first(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -5,15 +6,24 @@ import numpy as np
 import pytest
 import torch
 from torch.nn.functional import normalize
+from training import batches
 from training.matching import COSINE, MAXSIM, SideStates, match
+from training.negatives import RankingList
 from training.objective import compute
 from training.smoke import PLAN
 from training.student import Side
-from training.train import Prepared, Trainer, new_student
+from training.train import Plan, Prepared, Trainer, new_student
 
 from tamis.engine.location import EMBEDDED_FOLDER
 
 HIDDEN = 384
+
+
+@pytest.fixture(autouse=True)
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of few queries."""
+    monkeypatch.setattr(batches, "N_TRANSLATED", 2)
+    monkeypatch.setattr(batches, "N_SHORT", 3)
 
 
 def side(n_tokens: int) -> Side:
@@ -60,16 +70,49 @@ def test_a_training_that_was_stopped_ends_where_one_in_one_go_does(
     resumed.run()
 
     assert resumed.curves[-1]["step"] == whole.curves[-1]["step"] == PLAN.n_steps
-    for name, tensor in whole.tensors().items():
-        np.testing.assert_array_equal(resumed.tensors()[name], tensor, err_msg=name)
+    for name, tensor in whole.student.tensors().items():
+        np.testing.assert_array_equal(resumed.student.tensors()[name], tensor, err_msg=name)
 
 
-def test_a_checkpoint_of_another_training_is_refused(prepared: Prepared, tmp_path: Path) -> None:
+def other_negatives(prepared: Prepared) -> Prepared:
+    """The same with one more candidate in a list."""
+    first, *others = prepared.lists
+    longer = RankingList((*first.passages, 0), (*first.cosines, 0.5))
+    return replace(prepared, lists=[longer, *others])
+
+
+def other_teacher(prepared: Prepared) -> Prepared:
+    """The same with something of a teacher."""
+    vectors = np.zeros((1, 2), dtype=np.float32)
+    return replace(prepared, material=replace(prepared.material, teacher=(vectors, vectors)))
+
+
+@pytest.mark.parametrize(
+    ("plan", "change"),
+    [
+        (replace(PLAN, rate=2 * PLAN.rate), lambda prepared: prepared),
+        (PLAN, other_negatives),
+        (PLAN, other_teacher),
+    ],
+    ids=["plan", "negatives", "teacher"],
+)
+def test_a_checkpoint_of_another_training_is_refused(
+    prepared: Prepared, tmp_path: Path, plan: Plan, change: Callable[[Prepared], Prepared]
+) -> None:
     Trainer(new_student(EMBEDDED_FOLDER, PLAN), prepared, PLAN, tmp_path).run(until=1)
-    other = replace(PLAN, rate=2 * PLAN.rate)
 
     with pytest.raises(ValueError, match=r"checkpoint\.pt is of another plan"):
-        Trainer(new_student(EMBEDDED_FOLDER, other), prepared, other, tmp_path).run()
+        Trainer(new_student(EMBEDDED_FOLDER, plan), change(prepared), plan, tmp_path).run()
+
+
+def test_how_far_to_mix_is_chosen_after_the_training(prepared: Prepared, tmp_path: Path) -> None:
+    Trainer(new_student(EMBEDDED_FOLDER, PLAN), prepared, PLAN, tmp_path).run(until=1)
+    other = replace(PLAN, mixing=PLAN.mixing / 2)
+
+    found = Trainer(new_student(EMBEDDED_FOLDER, other), prepared, other, tmp_path)
+    found.run(until=1)
+
+    assert [row["step"] for row in found.curves] == [1]
 
 
 def test_steps_bring_the_loss_of_what_they_see_down(prepared: Prepared, tmp_path: Path) -> None:
