@@ -13,8 +13,9 @@ HEAD = """# Performance
 Printed by `python -m docs.generate` from `benchmarks/results/`; each section names its script. All
 of it ran on two cores of one machine: {processor}. The large model is bge-reranker-v2-m3's
 architecture (XLM-RoBERTa-large) with seeded random weights: speed and memory mean something there,
-ranking does not. Machines wander, so ratios count, taken in one run, in turn. No GPU was at hand:
-[gpu.md](gpu.md).
+ranking does not. tamis-mini is its version 1 here, before it was trained, before its head took
+less time and matched in phrases. Machines wander, so ratios count, taken in one run, in turn. No
+GPU was at hand: [gpu.md](gpu.md).
 
 The aims are tamis's own, set before measuring. One that is missed is called so.
 """
@@ -46,11 +47,11 @@ runtime, 0.75 for int8.
 
 """
 LIMIT_NOTE = """
-With AMX the matrix units take int8 in a tenth of float32's time, and what stays in vector
-instructions (attention, softmax, GELU, norms, quantizing each token's activations) takes the
-larger part: CTranslate2's int8 does not come near 0.75 there. bfloat16 on AMX is faster than int8
-and nearer to float32's logits, but wants torch, and a processor that has it; `dtype auto` does not
-take it by itself.
+Both aims are missed, float32's by a little. With AMX the matrix units take int8 in a tenth of
+float32's time, and what stays in vector instructions (attention, softmax, GELU, norms, quantizing
+each token's activations) takes the larger part: CTranslate2's int8 does not come near 0.75 there.
+bfloat16 on AMX is faster than int8 and nearer to float32's logits, but wants torch, and a
+processor that has it; `dtype auto` does not take it by itself.
 """
 HTTP = """
 ## Beside another server
@@ -68,9 +69,9 @@ converted before. Aims: 1,600 MB and 3 s (large, int8), 300 MB and 1 s (tamis-mi
 
 """
 MEMORY_NOTE = """
-tamis-mini computes in float32 from int8 weights: its word embedding, widened, is the largest part,
-then the tokenizer, the layers, and Python with its libraries. In int8 it would need far less, and
-its ranking would move ([numerics](numerics.md)).
+tamis-mini misses its 300 MB: it computes in float32 from int8 weights. Its word embedding,
+widened, is the largest part, then the tokenizer, the layers, and Python with its libraries. In
+int8 it would need far less, and its ranking would move ([numerics](numerics.md)).
 """
 COST = """
 ## Cost grows with tokens
@@ -103,8 +104,8 @@ time of one. Aims: 100 times the throughput, 5 ms in process, 10 ms through Redi
 
 """
 CACHE_NOTE = """
-New requests ({n_cold} of {cold_documents} documents) took {memory:+.1f}% (memory) and
-{redis:+.1f}% (Redis) more time than without a cache, in sum: nothing that this machine can tell
+New requests ({n_cold} of {cold_documents} documents) took longer than without a cache by
+{memory:+.1f}% (memory) and {redis:+.1f}% (Redis), in sum: nothing that this machine can tell
 from noise. Aim: 2%.
 """
 
