@@ -50,8 +50,8 @@ How far a logit moves with the runtime, the precision and the other pairs of its
 | int8, tamis-mini | within 0.25 | within 0.7 |
 | int8, a large model | depends on its weights: measure it | depends on its weights: measure it |
 
-Tests hold the first two rows (`tests/integration/test_parity.py`); the int8 bounds are 1.7 and 3
-times the largest difference seen (0.42 and 0.081, version 2, its card). So in float32 the answer
+Tests hold the first two rows (`tests/integration/test_parity.py`); the int8 bounds, 0.25 and 0.7,
+are about three and 1.7 times the largest difference seen (0.09 and 0.42). So in float32 the answer
 to a request does not depend on what else the server is doing. In int8 it does, by the batch
 tolerance above: activations are quantized token by token, so batch mates do not share a scale, but
 a last-bit difference flips a rounding now and then, and the layers after it amplify it.

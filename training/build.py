@@ -114,15 +114,7 @@ def trim_vocabulary(base: Base, places: Places) -> Base:
     """Chooses the pieces and writes the trimmed model, its head not fitted yet."""
     ids = vocabulary.choose(base, places.data, vocabulary.N_PIECES)
     trimmed = vocabulary.trim(base, ids)
-    write_folder(
-        places.untrained,
-        trimmed,
-        UNFITTED,
-        name=NAME,
-        version=VERSION,
-        dtype="float32",
-        quantized=True,
-    )
+    write_folder(places.untrained, trimmed, UNFITTED, name=NAME, version=VERSION, quantized=True)
     return trimmed
 
 

@@ -127,10 +127,14 @@ def calibration(lists: Sequence[PracticeList], features: Floats, head: Head) -> 
         ),
         "bins": rows,
         "above_one_half": {
-            kind: round(float(np.average(scores[of] > 0.5, weights=weights[of])), 4)
-            for kind, of in ((kind, kinds == kind) for kind in KIND_SHARES)
+            kind: _share_above(scores[kinds == kind], weights[kinds == kind])
+            for kind in KIND_SHARES
         },
     }
+
+
+def _share_above(scores: Numbers, weights: Numbers) -> float:
+    return round(float(weights[scores > 0.5].sum() / weights.sum()), 4)
 
 
 def _bin(

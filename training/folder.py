@@ -58,7 +58,7 @@ UNFITTED = Head(pooled_weight=0.0, short_weight=100.0, short_tokens=10.0, pooled
 
 
 def write_folder(
-    folder: Path, base: Base, head: Head, *, name: str, version: str, dtype: str, quantized: bool
+    folder: Path, base: Base, head: Head, *, name: str, version: str, quantized: bool
 ) -> None:
     """Writes the whole folder; the same arguments give the same bytes.
 
@@ -69,7 +69,7 @@ def write_folder(
     write_weights(folder, base.tensors, quantized=quantized)
     build_tokenizer(base.pieces, base.scores).save(str(folder / "tokenizer.json"), pretty=False)
     _write_json(folder / "config.json", encoder_config(base))
-    write_head(folder, head, name=name, version=version, dtype=dtype)
+    write_head(folder, head, name=name, version=version, dtype="float32")
 
 
 def write_alike(

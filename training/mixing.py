@@ -58,7 +58,7 @@ def mixed_student(folder: Path, plan: Plan, checkpoint: Path, share: float) -> S
     content = torch.load(checkpoint, weights_only=True)
     if content["step"] != plan.n_steps:
         step, last = content["step"], plan.n_steps
-        raise ValueError(f"{checkpoint} is of step {step}, not of {last}: train to the end first")
+        raise ValueError(f"{checkpoint} is of step {step}, not of the plan's last, {last}")
     trained = content["student"]
     state = {name: value.lerp(trained[name], share) for name, value in student.state_dict().items()}
     student.load_state_dict(state)

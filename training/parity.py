@@ -22,7 +22,7 @@ def export_full_base(folder: Path, work: Path = DEFAULT_WORK, head: Head = DEFAU
     """Writes multilingual-e5-small (dequantized, 250,037 rows) into `folder`; returns it."""
     base = read_base(fetch(work))
     check_tokenizer(build_tokenizer(base.pieces, base.scores))
-    write_folder(folder, base, head, name="e5-full", version="0", dtype="float32", quantized=False)
+    write_folder(folder, base, head, name="e5-full", version="0", quantized=False)
     return folder
 
 

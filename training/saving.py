@@ -21,6 +21,13 @@ def save_result(folder: Path, name: str, content: Mapping[str, object]) -> None:
     (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
 
 
+def save_bytes(path: Path, content: bytes) -> None:
+    """Writes a file that later runs read: a run that is killed leaves no part of it."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_bytes(content)
+    partial.rename(path)
+
+
 def save_array(path: Path, array: NDArray[np.generic]) -> None:
     """Writes an array that later runs read: a run that is killed leaves no part of it."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -256,7 +256,8 @@ def _fingerprint(plan: Plan, prepared: Prepared) -> str:
         if name.isupper()
     ]
     texts, short = prepared.texts, prepared.short
-    parts = (replace(plan, mixing=0.0), constants, texts.queries, texts.passages, prepared.lists)
+    candidates = [found.passages for found in prepared.lists]
+    parts = (replace(plan, mixing=0.0), constants, texts.queries, texts.passages, candidates)
     digest = hashlib.sha256(repr((*parts, short.examples, short.documents)).encode())
     digest.update(prepared.material.queries.pooled.tobytes())
     for vectors in prepared.material.teacher or ():

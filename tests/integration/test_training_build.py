@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from training import practice, vocabulary
 from training.base import Base
 from training.build import MODEL_FILES, Places, build
@@ -28,13 +29,17 @@ from training.texts import HELD_OUT_ELSEWHERE, is_one_in
 from training.train import Plan
 
 from tamis import Reranker
+from tamis.engine.device import usable_cores
 from tamis.engine.location import EMBEDDED_FOLDER
 from tamis.engine.manifest import verify_manifest
+
+pytestmark = pytest.mark.timeout(600)
 
 Row = dict[str, str]
 
 ROOT = Path(__file__).parents[2]
 
+KEPT = ("states", "features", "ct2", "train")
 PLAN = replace(Plan(), n_steps=2, n_warm_up=1, first_layer=1, with_teacher=False)
 N_PIECES = 30_000
 N_PIECES_KEPT = 20_000
@@ -45,6 +50,7 @@ FREQUENT_WORD = 1e-4
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
     """Where a model was built."""
+    torch.set_num_threads(usable_cores())  # as the build's own golden logits leave it
     root = tmp_path_factory.mktemp("build")
     found = Places(root / "data", root / "work", root / "output", root / "results")
     write_data(found.data)
@@ -53,7 +59,8 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
         patch.setattr(vocabulary, "N_PIECES", N_PIECES_KEPT)
         patch.setattr(vocabulary, "RAREST_WORD", FREQUENT_WORD)
         patch.setattr(vocabulary, "COMMON_WORD", FREQUENT_WORD)
-        patch.setattr(practice, "N_LEXICAL", 1)  # of a handful of passages some are left to chance
+        # else BM25's best would be all of a handful of passages, and none is left to chance
+        patch.setattr(practice, "N_LEXICAL", 1)
         build(found, tiny_base(), PLAN)
         yield found
 
@@ -183,7 +190,7 @@ def test_what_is_built_scores_as_the_measured_features_do(places: Places) -> Non
 
     wanted = logits(features, read_head(places.output))
     np.testing.assert_allclose(found, wanted, atol=1e-3)
-    assert len(set(np.round(found, 2))) == len(documents)
+    assert np.ptp(found) > 0.01
 
 
 def test_every_result_is_saved_and_the_card_filled_from_them(places: Places) -> None:
@@ -207,6 +214,7 @@ def test_a_second_build_computes_no_states_steps_or_features_again(places: Place
 
     build(again, tiny_base(), PLAN)
 
+    assert {path.relative_to(places.work).parts[0] for path in kept} == set(KEPT)
     assert written_at(places) == kept
     for name in MODEL_FILES:
         assert (again.output / name).read_bytes() == (places.output / name).read_bytes()
@@ -214,8 +222,7 @@ def test_a_second_build_computes_no_states_steps_or_features_again(places: Place
 
 def written_at(places: Places) -> dict[Path, int]:
     """When what takes long was written, by file."""
-    folders = ("states", "features", "ct2", "train")
-    found = [path for folder in folders for path in (places.work / folder).rglob("*.*")]
+    found = [path for folder in KEPT for path in (places.work / folder).rglob("*.*")]
     return {path: path.stat().st_mtime_ns for path in found}
 
 

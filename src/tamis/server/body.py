@@ -1,4 +1,4 @@
-"""A request's body: read in time, within its bounds, and unpacked no further than they allow."""
+"""A request's body: read in time, within its bounds, unpacked no further than they allow."""
 
 import asyncio
 import sys
@@ -20,12 +20,16 @@ from tamis.errors import (
     UnsupportedMediaTypeError,
 )
 from tamis.settings import LimitsSettings
+from tamis.wire.choice import parse_object
+from tamis.wire.dialect import RawBody
 
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
 
+PARSED_AT_ONCE_BYTES = 256 * 2**10
+"""Larger bodies are parsed in a thread, beside the event loop."""
 UNSUSPICIOUS_BYTES = 64 * 2**10
 """Up to here a ratio says nothing: one long run of blanks is no attack."""
 ZSTD_WINDOW_LOG = 23
@@ -149,6 +153,17 @@ async def read_body(request: Request, limits: LimitsSettings, share: BodyShare) 
     except TimeoutError:
         raise SlowBodyError(f"the body was not there in {limits.body_seconds:g} s") from None
     return unpacking.finish()
+
+
+async def parse_body(content: bytes, limits: LimitsSettings) -> RawBody:
+    """The JSON object that a body is; the loop goes on while a large one is parsed.
+
+    Raises:
+        MalformedBodyError: it is none, or has too many levels or parts.
+    """
+    if len(content) <= PARSED_AT_ONCE_BYTES:
+        return parse_object(content, limits)
+    return await asyncio.to_thread(parse_object, content, limits)
 
 
 async def _collect(request: Request, unpacking: "Unpacking", share: BodyShare) -> None:

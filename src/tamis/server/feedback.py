@@ -8,12 +8,11 @@ from starlette.responses import Response
 
 from tamis.errors import TamisError
 from tamis.server.answers import json_answer
-from tamis.server.body import read_body
+from tamis.server.body import parse_body, read_body
 from tamis.server.context import ServerContext
 from tamis.server.errors import native_error
 from tamis.server.keys import Caller
 from tamis.server.routes import CLIENT_GONE, ended_by_draining
-from tamis.wire.choice import parse_object
 from tamis.wire.dialect import convert, require
 
 Index = Annotated[int, msgspec.Meta(ge=0)]
@@ -52,7 +51,7 @@ async def feedback(request: Request) -> Response:
     limits = context.settings.limits
     try:
         with context.bodies.share() as share, ended_by_draining():
-            body = parse_object(await read_body(request, limits, share), limits)
+            body = await parse_body(await read_body(request, limits, share), limits)
         require(body, "request_id", "index", "event")
         said = convert(body, FeedbackRequest)
         indices = said.index if isinstance(said.index, list) else [said.index]

@@ -11,14 +11,14 @@ from starlette.responses import Response
 
 from tamis.errors import InvalidFieldError, ShuttingDownError, TamisError
 from tamis.server.answers import json_answer
-from tamis.server.body import read_body
+from tamis.server.body import parse_body, read_body
 from tamis.server.context import ServerContext
 from tamis.server.errors import headers_of, status_of
 from tamis.server.keys import Caller
 from tamis.server.limits import require_within
 from tamis.service import RerankService
 from tamis.types import RerankRequest, RerankResult
-from tamis.wire.choice import choose_dialect, parse_object
+from tamis.wire.choice import choose_dialect
 from tamis.wire.dialect import Dialect, Failure
 from tamis.wire.native import Native
 
@@ -39,7 +39,7 @@ async def rerank(request: Request) -> Response:
         with context.bodies.share() as share, ended_by_draining():
             content = await read_body(request, limits, share)
             with timing.stage("decode"):
-                body = parse_object(content, limits)
+                body = await parse_body(content, limits)
                 dialect = choose_dialect(body)
                 request.state.dialect = dialect.name
                 call = dialect.decode(body)

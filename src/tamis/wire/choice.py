@@ -27,7 +27,7 @@ def parse_object(data: bytes, limits: LimitsSettings = _DEFAULT_LIMITS) -> RawBo
         MalformedBodyError: it is not UTF-8, not JSON, too deep, or not an object.
     """
     most, depth = limits.max_containers, limits.max_depth
-    brackets = _brackets(data, depth)
+    brackets = _brackets(data, depth, most)
     if len(brackets) > 2 * most:
         raise MalformedBodyError(f"the body has more than {most:,} arrays and objects")
     try:
@@ -48,20 +48,26 @@ def choose_dialect(body: RawBody) -> Dialect:
     return Jina() if body.get("model") is not None else Native()
 
 
-def _brackets(data: bytes, max_depth: int) -> bytes:
+def _brackets(data: bytes, max_depth: int, max_containers: int) -> bytes:
     """The brackets of a JSON text that are outside of its strings, braces as square ones.
 
-    A few fast passes over the bytes; of few brackets, which cannot be too deep, there are none.
+    A few fast passes over the bytes; of few brackets, which cannot be too deep, there are none, and
+    of too many not all.
     """
     if data.count(b"[") + data.count(b"{") <= max_depth:
         return b""
     unescaped = data.replace(b"\\\\", b"").replace(b'\\"', b"")
     marks = unescaped.translate(_BRACKETS, _ALL_BUT_BRACKETS_AND_QUOTES).replace(b'""', b"")
-    return b"".join(_outside_of_strings(marks))
+    found = bytearray()
+    for outside in _outside_of_strings(marks):
+        found += outside
+        if len(found) > 2 * max_containers:
+            break
+    return bytes(found)
 
 
 def _outside_of_strings(marks: bytes) -> Iterator[bytes]:
-    """What is not between quotes, a block at a time: a whole body's would keep the GIL for long."""
+    """What is not between quotes, a block at a time, so that other threads run in between."""
     inside = 0
     for start in range(0, len(marks), _BLOCK):
         parts = marks[start : start + _BLOCK].split(b'"')

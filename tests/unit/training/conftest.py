@@ -1,4 +1,3 @@
-import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +7,7 @@ from training.smoke import DATA, PLAN
 from training.texts import Texts, read_texts
 from training.train import Prepared, prepare
 
+from tamis.engine.device import usable_cores
 from tamis.engine.location import EMBEDDED_FOLDER
 
 
@@ -19,7 +19,7 @@ def with_all_cores() -> None:
 
 def take_all_cores() -> None:
     """Torch computes with every core from now on."""
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(usable_cores())
 
 
 @pytest.fixture(scope="session")

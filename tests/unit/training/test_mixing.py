@@ -59,7 +59,7 @@ def test_each_share_is_measured_on_samples_and_traps(checkpoint: Path, tmp_path:
 def test_a_training_that_has_not_ended_is_not_mixed(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
     torch.save({"student": {}, "step": 1}, path)
-    with pytest.raises(ValueError, match=r"is of step 1, not of 4: train to the end first"):
+    with pytest.raises(ValueError, match=r"is of step 1, not of the plan's last, 4"):
         write_shares(EMBEDDED_FOLDER, PLAN, path, tmp_path)
 
 
