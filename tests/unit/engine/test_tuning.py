@@ -83,6 +83,17 @@ def test_a_pass_that_takes_long_is_not_repeated(monkeypatch: pytest.MonkeyPatch)
     assert runtime.sizes == 2 * once.sizes
 
 
+@pytest.mark.parametrize(("again", "taken"), [(115.0, 1024), (110.0, 2048)])
+def test_a_budget_has_to_win_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: float, taken: int
+) -> None:
+    told = {512: [100.0], 1024: [100.0, again], 2048: [120.0, 90.0]}
+    monkeypatch.setattr(tuning, "measure_speed", lambda _, budget, __: told[budget].pop(0))
+    tuned = tune(CountingRuntime(), tmp_path, threads=2, max_length=512)
+    assert tuned.max_batch_tokens == taken
+    assert not any(told.values())
+
+
 def test_what_was_measured_is_found_again_for_the_same_processor_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
