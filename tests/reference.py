@@ -47,6 +47,7 @@ class LateInteraction:
         self.model = BertModel(config, add_pooling_layer=False).eval()
         tensors = _dequantized(folder / "model.safetensors")
         self.importance = tensors.pop("maxsim.importance", torch.zeros(config.hidden_size))
+        self.projection = tensors.pop("maxsim.projection", torch.eye(config.hidden_size))
         self.model.load_state_dict(tensors)
         self.weights = _token_weights(folder)
 
@@ -57,8 +58,8 @@ class LateInteraction:
         _, document_states, document_text = self._read(self.head["document_prefix"], document)
         maxsim = torch.tensor(0.0)
         if query_text.any() and document_text.any():
-            asked = _unit(query_states[query_text])
-            similarities = asked @ _unit(document_states[document_text]).T
+            asked = _unit(query_states[query_text] @ self.projection)
+            similarities = asked @ _unit(document_states[document_text] @ self.projection).T
             similarities = _in_phrases(similarities, self.head.get("phrase_weight", 0.0))
             weights = self.weights[query_ids[query_text]] * (asked @ self.importance).exp()
             maxsim = (similarities.max(dim=1).values * weights).sum() / weights.sum()

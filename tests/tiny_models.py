@@ -165,7 +165,10 @@ def save_late_interaction(folder: Path) -> Path:
     model = BertModel(config_of("bert", vocab_size=n_pieces), add_pooling_layer=False).eval()
     randomize(model, seed=11, std=0.2)
     importance = torch.linspace(-2, 3, model.config.hidden_size)
-    model.save_pretrained(folder, state_dict=model.state_dict() | {"maxsim.importance": importance})
+    hidden = model.config.hidden_size
+    change = torch.randn(hidden, hidden, generator=torch.Generator().manual_seed(3)) / 8
+    learned = {"maxsim.importance": importance, "maxsim.projection": torch.eye(hidden) + change}
+    model.save_pretrained(folder, state_dict=model.state_dict() | learned)
     xlm_roberta_tokenizer().save(str(folder / "tokenizer.json"))
     head = {
         "type": "maxsim",
@@ -179,6 +182,7 @@ def save_late_interaction(folder: Path) -> Path:
         "short_tokens": 10.0,
         "phrase_weight": 0.75,
         "has_importance": True,
+        "has_projection": True,
     }
     write_json(folder / "tamis.json", {"name": "tiny-maxsim", "head": head})
     return folder
@@ -199,7 +203,8 @@ def quantize_rows(weights: Path) -> None:
     """Rewrite a safetensors file as tamis-mini's: int8 rows with a scale each, the rest float16."""
     stored: dict[str, NDArray[Any]] = {}
     for name, tensor in load_file(weights).items():
-        if tensor.ndim != 2 or "position_embeddings" in name or "token_type" in name:
+        kept = ("position_embeddings", "token_type", "maxsim.projection")
+        if tensor.ndim != 2 or any(part in name for part in kept):
             stored[name] = tensor.astype(np.float16)
             continue
         scales = np.abs(tensor).max(axis=1) / np.float32(127)

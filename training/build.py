@@ -26,7 +26,15 @@ from training.card import write_card
 from training.corpora import AIMED_SETS, EVALUATION_SETS, DataError, check_data
 from training.curves import plot_curves
 from training.fit import calibration, fit_head, practice_ranking
-from training.folder import UNFITTED, Head, read_tensors, write_alike, write_folder, write_head
+from training.folder import (
+    UNFITTED,
+    Head,
+    add_learned,
+    read_tensors,
+    write_alike,
+    write_folder,
+    write_head,
+)
 from training.golden import renew_golden
 from training.matching import PairScorer
 from training.measurement import (
@@ -40,6 +48,7 @@ from training.measurement import (
 )
 from training.mixing import mixed_student
 from training.precision import batch_noise, choose_dtype, compare, tokens_per_second
+from training.projection import ProjectionPlan, learn
 from training.rounding import rounded
 from training.saving import RESULTS_FOLDER, save_result
 from training.sharing import KIND, Family
@@ -47,7 +56,7 @@ from training.train import Plan, train
 from training.traps import keyword_trap_figures, obvious_figures, trap_figures
 
 NAME = "tamis-mini"
-VERSION = "3"
+VERSION = "4"
 MODEL_FILES = ("config.json", "tokenizer.json", "model.safetensors", "tamis.json")
 PACKAGE_FOLDER = Path(__file__).parent.parent / "src" / "tamis" / "models" / "mini"
 
@@ -77,10 +86,11 @@ class Places:
         return self.work / "trained"
 
 
-def build(places: Places, base: Base, plan: Plan) -> None:
-    """Trims, trains, fits, measures, exports: one step after the other."""
+def build(places: Places, base: Base, plan: Plan, projection: ProjectionPlan) -> None:
+    """Trims, trains, projects, fits, measures, exports: one step after the other."""
     trimmed = trim_vocabulary(base, places)
     train_weights(places, plan)
+    learn_projection(places, projection)
     head = fit(places)
     sets = {name: load_candidates(places.data, name) for name in EVALUATION_SETS}
     family = Family([places.untrained, places.exact, places.trained], plan.first_layer)
@@ -131,6 +141,19 @@ def train_weights(places: Places, plan: Plan) -> None:
         )
     save(places, "training", {"plan": asdict(plan), "curves": trainer.curves})
     plot_curves(trainer.curves, places.results / "training.png")
+
+
+def learn_projection(places: Places, plan: ProjectionPlan) -> None:
+    """Learns from the rounded weights what the head does with their states; for both folders."""
+    learned = learn(places.trained, places.data, places.work, plan)
+    for folder in (places.exact, places.trained):
+        add_learned(folder, learned.tensors())
+    content = {
+        "plan": asdict(plan),
+        "questions": learned.n_questions,
+        "losses": learned.losses,
+    }
+    save(places, "projection", content)
 
 
 def vocabulary_figures(
@@ -297,7 +320,7 @@ def main() -> None:
     except DataError as error:
         parser.error(str(error))
     places = Places(options.data, options.work, options.output, options.results)
-    build(places, read_base(fetch(options.work)), Plan())
+    build(places, read_base(fetch(options.work)), Plan(), ProjectionPlan())
 
 
 if __name__ == "__main__":

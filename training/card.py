@@ -7,13 +7,25 @@ import math
 from pathlib import Path
 from typing import Any
 
-from training import teacher
+from training import manuals, teacher
 from training.base import MEMBER, PACKAGE, SHA256
 from training.corpora import EVALUATION_SETS
 
 Result = dict[str, Any]
 
-RESULTS = (*("across", "files", "head", "precision", "ranking", "training", "traps", "vocabulary"),)
+RESULTS = (
+    *(
+        "across",
+        "files",
+        "head",
+        "precision",
+        "projection",
+        "ranking",
+        "training",
+        "traps",
+        "vocabulary",
+    ),
+)
 ARITHMETIC = {
     "float32": "in float32, as it runs",
     "bfloat16": "with bfloat16 products (features within 0.002 of float32's: a test)",
@@ -76,6 +88,7 @@ def _numbers(found: dict[str, Result]) -> Result:
         **head,
         **{f"cosine_at_{n}": f"{_cosine_part(head, n):.0%}" for n in (20, 50, 100)},
         **_of_training(found["training"]["plan"]),
+        **_of_projection(found["projection"]),
         **_of_traps(found["traps"]),
         **_of_across(found["across"]),
         "pieces": f"{found['vocabulary']['pieces']:,}",
@@ -112,6 +125,17 @@ def _of_training(plan: Result) -> Result:
         "n_steps": plan["n_steps"],
         "training_seed": plan["seed"],
         "mixing": plan["mixing"],
+    }
+
+
+def _of_projection(projection: Result) -> Result:
+    counts: dict[str, int] = projection["questions"]
+    return {
+        "manuals": ", ".join(package.replace("==", " ") for package in manuals.PACKAGES),
+        "projection_steps": projection["plan"]["n_steps"],
+        "projection_questions": f"{sum(counts.values()):,}",
+        "projection_sources": ", ".join(f"{name} {n:,}" for name, n in counts.items()),
+        "projection_judged": f"{projection['plan']['judged']:.0%}",
     }
 
 

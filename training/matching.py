@@ -18,7 +18,14 @@ from tokenizers import Tokenizer
 
 from tamis.engine.heads import in_phrases
 from training.base import Floats
-from training.folder import PHRASE_WEIGHT, Head, read_importance, read_scores, read_tokenizer
+from training.folder import (
+    PHRASE_WEIGHT,
+    Head,
+    read_importance,
+    read_projection,
+    read_scores,
+    read_tokenizer,
+)
 from training.runtime import TokenEncoder
 
 QUERY_PREFIX = "query:"
@@ -32,7 +39,7 @@ Pairs = Sequence[tuple[int, int]]
 
 @dataclass(frozen=True, slots=True)
 class SideStates:
-    """What is kept of one text: unit token states, unit pooled state, and the tokens' ids."""
+    """What is kept of one text: unit token states, projected; unit pooled state; tokens' ids."""
 
     tokens: Floats  # (n_tokens, hidden)
     pooled: Floats  # (hidden,)
@@ -49,6 +56,7 @@ class PairScorer:
         self._tokenizer = read_tokenizer(folder)
         self.weights = token_weights(read_scores(folder))
         self.importance = read_importance(folder)
+        self.projection = read_projection(folder)
 
     def features(
         self, queries: list[str], documents: list[str], pairs: Pairs, label: str
@@ -64,7 +72,7 @@ class PairScorer:
         )
         found = np.zeros((len(pairs), self.n_features), dtype=np.float32)
         for place, states in self._encoder.stream(sequences, label):
-            answer = side_states(states, sequences[place], n_prefix)
+            answer = side_states(states, sequences[place], n_prefix, self.projection)
             numbers = of_document[used[place]]
             asked = [sides[pairs[number][0]] for number in numbers]
             found[numbers] = self.match(asked, answer)
@@ -89,7 +97,7 @@ class PairScorer:
         sequences, n_prefix = self._sequences(texts, prefix, max_tokens)
         sides: dict[int, SideStates] = {}
         for index, states in self._encoder.stream(sequences, label):
-            sides[index] = side_states(states, sequences[index], n_prefix)
+            sides[index] = side_states(states, sequences[index], n_prefix, self.projection)
         return [sides[index] for index in range(len(texts))]
 
     def length(self, text: str) -> int:
@@ -119,10 +127,14 @@ def token_weights(scores: Floats) -> Floats:
     return weights
 
 
-def side_states(states: Floats, ids: list[int], n_prefix: int) -> SideStates:
-    """Keeps the text's own tokens, and the mean of all tokens, normalized."""
+def side_states(
+    states: Floats, ids: list[int], n_prefix: int, projection: Floats | None
+) -> SideStates:
+    """Keeps the text's own tokens, projected, and the mean of all tokens; both normalized."""
     first = 1 + n_prefix
-    return SideStates(unit(states[first:-1]), unit(states.mean(axis=0)), ids[first:-1])
+    text = states[first:-1]
+    tokens = unit(text if projection is None else text @ projection)
+    return SideStates(tokens, unit(states.mean(axis=0)), ids[first:-1])
 
 
 def unit(vectors: Floats) -> Floats:

@@ -34,3 +34,11 @@ def save_array(path: Path, array: NDArray[np.generic]) -> None:
     partial = path.with_suffix(".partial.npy")
     np.save(partial, array)
     partial.rename(path)
+
+
+def save_arrays(path: Path, **arrays: NDArray[np.generic]) -> None:
+    """Writes several arrays in one file that later runs read, in the same way."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial.npz")
+    np.savez(partial, **arrays)
+    partial.rename(path)

@@ -14,7 +14,14 @@ import torch
 from tqdm import tqdm
 
 from training.base import Floats
-from training.folder import IMPORTANCE, read_importance, read_scores, read_tokenizer
+from training.folder import (
+    IMPORTANCE,
+    PROJECTION,
+    read_importance,
+    read_projection,
+    read_scores,
+    read_tokenizer,
+)
 from training.layers import IS_FAST_IN_BFLOAT16, embed, fast_products, padded_batches, padded_ids
 from training.matching import (
     DOCUMENT_PREFIX,
@@ -46,6 +53,7 @@ class Family:
         self._folders = folders
         self._encoders = [read_encoder(folder, n_shared) for folder in folders]
         self._importances = [read_importance(folder) for folder in folders]
+        self._projections = [read_projection(folder) for folder in folders]
         self._tokenizer = read_tokenizer(folders[0])
         self._weights = token_weights(read_scores(folders[0]))
         for encoder in self._encoders[1:]:
@@ -73,7 +81,8 @@ class Family:
             rows = of_document[used[number]]
             asked = [place[pairs[row][0]] for row in rows]
             for model, own in enumerate(states):
-                document = side_states(own, sequences[number], n_prefix)
+                projection = self._projections[model]
+                document = side_states(own, sequences[number], n_prefix, projection)
                 sides = [queries[query][model] for query in asked]
                 found[model][rows] = match(sides, document, self._weights, self._importances[model])
         return found
@@ -83,7 +92,10 @@ class Family:
         sequences, n_prefix = self._sequences(texts, is_query=is_query)
         sides: list[list[SideStates]] = [[] for _ in texts]
         for number, states in self._stream(sequences, "queries"):
-            sides[number] = [side_states(own, sequences[number], n_prefix) for own in states]
+            sides[number] = [
+                side_states(own, sequences[number], n_prefix, projection)
+                for own, projection in zip(states, self._projections, strict=True)
+            ]
         return sides
 
     def _sequences(self, texts: list[str], *, is_query: bool) -> tuple[list[list[int]], int]:
@@ -123,7 +135,7 @@ class Family:
 
 def _require_same(one: Encoder, other: Encoder) -> None:
     for name, tensor in one.tensors.items():
-        if name == IMPORTANCE:
+        if name in (IMPORTANCE, PROJECTION):
             continue
         number = name.removeprefix("encoder.layer.").partition(".")[0]
         is_shared = not number.isdigit() or int(number) < one.first

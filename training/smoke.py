@@ -14,12 +14,15 @@ from pathlib import Path
 
 from tamis.engine.location import EMBEDDED_FOLDER
 from training.curves import plot_curves
-from training.folder import read_head, read_tensors, write_alike
+from training.folder import add_learned, read_head, read_tensors, write_alike, write_head
 from training.mixing import mixed_student
+from training.projection import ProjectionPlan, learn
 from training.rounding import rounded
 from training.train import Plan, train
 
 DATA = Path(__file__).parent.parent / "tests" / "data" / "xquad"
+NAME = {"name": "tamis-toy", "version": "0"}
+PROJECTION = ProjectionPlan(n_steps=3, n_groups=1, n_translated=60, with_packages=False)
 PLAN = replace(Plan(), n_steps=4, n_warm_up=1, first_layer=10, with_teacher=False)
 
 
@@ -34,10 +37,12 @@ def smoke(output: Path) -> None:
         EMBEDDED_FOLDER,
         {**read_tensors(EMBEDDED_FOLDER), **after},
         read_head(EMBEDDED_FOLDER),
-        name="tamis-toy",
-        version="0",
+        **NAME,
         rounded=rounded(student, trainer.material.documents["passage"], after),
     )
+    learned = learn(output / "model", DATA, output / "work", PROJECTION)
+    add_learned(output / "model", learned.tensors())
+    write_head(output / "model", read_head(EMBEDDED_FOLDER), **NAME, dtype="float32")
 
 
 def main() -> None:

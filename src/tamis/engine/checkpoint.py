@@ -20,6 +20,8 @@ UNIGRAM_SCORES = "unigram_scores"
 """The tensor of a converted model that holds its vocabulary's log-probabilities, (vocabulary,)."""
 IMPORTANCE = "maxsim.importance"
 """The tensor of a model whose maxsim head has learned which query tokens count, (hidden,)."""
+PROJECTION = "maxsim.projection"
+"""The tensor by which a maxsim head multiplies the states that it matches, (hidden, hidden)."""
 PICKLED_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5", ".msgpack")
 FORMAT_VERSION = 3
 """Of converted folders; raised when they change in a way that old ones must not be used."""
@@ -41,6 +43,7 @@ class MaxSimOptions(msgspec.Struct, frozen=True, tag_field="type", tag="maxsim")
         pooled_offset: None: as `offset`.
         phrase_weight: 0: each token is matched by itself.
         has_importance: Whether the weights have the tensor `maxsim.importance`.
+        has_projection: Whether the weights have the tensor `maxsim.projection`.
     """
 
     query_prefix: str
@@ -53,6 +56,7 @@ class MaxSimOptions(msgspec.Struct, frozen=True, tag_field="type", tag="maxsim")
     short_tokens: Annotated[float, msgspec.Meta(gt=0)] = 40.0
     phrase_weight: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     has_importance: bool = False
+    has_projection: bool = False
 
 
 class _CpuDtype(msgspec.Struct, frozen=True):

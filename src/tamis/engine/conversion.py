@@ -17,6 +17,7 @@ from tamis.engine.checkpoint import (
     CONFIG_FILE,
     FORMAT_VERSION,
     IMPORTANCE,
+    PROJECTION,
     RUNTIME_FOLDER,
     TAMIS_FILE,
     TOKENIZER_FILE,
@@ -112,6 +113,8 @@ def _write(checkpoint: Checkpoint, folder: Path, dtype: str) -> None:
         tensors = {UNIGRAM_SCORES: read_unigram_scores(definition)}
         if checkpoint.maxsim.has_importance:
             tensors[IMPORTANCE] = weights.array(IMPORTANCE)
+        if checkpoint.maxsim.has_projection:
+            tensors[PROJECTION] = weights.array(PROJECTION)
     (folder / WEIGHTS_FILE).write_bytes(save(tensors))  # `save_file` keeps others from reading it
     _write_description(checkpoint, folder, computed=dtype, stored=stored)
     write_manifest(folder)

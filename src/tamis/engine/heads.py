@@ -1,6 +1,7 @@
 """Encoder outputs -> logits. Two heads, in numpy, the same for every runtime."""
 
 from dataclasses import dataclass
+from math import isqrt
 from typing import Protocol, Self
 
 import numpy as np
@@ -96,10 +97,15 @@ class MaxSimHead:
     order count more than the same ones apart. Where the query ends, the cosine itself stands for
     the missing one; where the document ends, 0.
 
+    A model may have learned a projection of the states for this; the pooled cosine is of the
+    states as the encoder gives them.
+
     Attributes:
         token_weights: Minus each piece's unigram log-probability, (vocabulary,).
         importance: A query token's weight is multiplied by exp(importance . state), its state
-            taken to length 1, (hidden,).
+            projected and taken to length 1, (hidden,).
+        projection: Token states are multiplied by it before they are matched, (hidden, hidden);
+            None leaves them as they are.
         query_skip: Tokens before the query's text (start token and prefix).
         document_skip: Tokens before the document's text.
         suffix: Tokens after the text, of either.
@@ -107,6 +113,7 @@ class MaxSimHead:
 
     token_weights: Matrix
     importance: Matrix
+    projection: Matrix | None
     query_skip: int
     document_skip: int
     suffix: int
@@ -126,11 +133,13 @@ class MaxSimHead:
         template: SeparateTemplate,
         unigram_scores: Matrix,
         importance: Matrix,
+        projection: Matrix | None,
     ) -> Self:
-        """A head from its options, its template, each piece's log-probability and importance."""
+        """A head from its options, its template, each piece's log-probability, what it learned."""
         return cls(
             token_weights=-unigram_scores,
             importance=importance,
+            projection=projection,
             query_skip=len(template.query_prefix.token_ids),
             document_skip=len(template.document_prefix.token_ids),
             suffix=len(template.suffix.token_ids),
@@ -147,7 +156,7 @@ class MaxSimHead:
 
     def logits(self, outputs: Matrix, batch: PackedBatch) -> Logits:
         """Logits of token states (n_tokens, hidden)."""
-        states = _normalized(outputs)  # (n_tokens, hidden)
+        states = self._matched_states(outputs)  # (n_tokens, hidden)
         pooled = _normalized(_mean_states(outputs, batch))  # (n_sequences, hidden)
         queries, documents = batch.pair_sequences.T  # (n_pairs,) each
         cosine = np.einsum("ph,ph->p", pooled[queries], pooled[documents])
@@ -162,7 +171,7 @@ class MaxSimHead:
 
     def matches(self, outputs: Matrix, batch: PackedBatch, pair: int) -> Matches | None:
         """What each query token of one pair found; None where either has no text."""
-        states = _normalized(outputs)
+        states = self._matched_states(outputs)
         query, document = batch.pair_sequences[pair]
         query_text = self._query_text(batch, query)
         document_text = self._document_text(batch, document)
@@ -174,6 +183,12 @@ class MaxSimHead:
             nearest=similarities.argmax(axis=1),
             similarities=similarities.max(axis=1),
             shares=self._shares(states, batch, query),
+        )
+
+    def _matched_states(self, outputs: Matrix) -> Matrix:
+        """Token states as they are matched: projected, of length 1."""
+        return _normalized(
+            outputs if self.projection is None else project(outputs, self.projection)
         )
 
     def _pooled_weights(self, lengths: NDArray[np.int32]) -> NDArray[np.float64]:
@@ -235,6 +250,22 @@ def _products(left: Matrix, right: Matrix) -> Matrix:
     for start in range(0, len(right), step):
         products[:, start : start + step] = left @ right[start : start + step].T
     return products
+
+
+def project(states: Matrix, projection: Matrix) -> Matrix:
+    """`states @ projection`, (n_tokens, hidden), in the caller's thread alone (see `_products`)."""
+    n_tokens, hidden = states.shape
+    side = max(1, isqrt(_SERIAL_MULTIPLICATIONS // hidden))
+    n_rows, n_columns = -(-n_tokens // side), -(-hidden // side)
+    rows = np.zeros((n_rows * side, hidden), dtype=np.float32)
+    rows[:n_tokens] = states
+    columns = np.zeros((hidden, n_columns * side), dtype=np.float32)
+    columns[:, :hidden] = projection
+    blocks = rows.reshape(n_rows, 1, side, hidden) @ np.ascontiguousarray(
+        columns.reshape(hidden, n_columns, side).transpose(1, 0, 2)
+    )  # (n_rows, n_columns, side, side)
+    joined: Matrix = blocks.transpose(0, 2, 1, 3).reshape(n_rows * side, n_columns * side)
+    return joined[:n_tokens, :hidden]
 
 
 def in_phrases(cosines: Matrix, starts: NDArray[np.intp], weight: float) -> Matrix:

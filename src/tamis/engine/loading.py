@@ -15,10 +15,12 @@ from tamis.engine.backend import LocalBackend
 from tamis.engine.checkpoint import (
     CONFIG_FILE,
     IMPORTANCE,
+    PROJECTION,
     TAMIS_FILE,
     TOKENIZER_FILE,
     UNIGRAM_SCORES,
     Checkpoint,
+    MaxSimOptions,
     read_checkpoint,
     weight_files,
 )
@@ -283,8 +285,14 @@ def _read_tokenizer_and_head(checkpoint: Checkpoint, max_length: int) -> tuple[P
         text, query_prefix=options.query_prefix, document_prefix=options.document_prefix
     )
     tokenizer = PairTokenizer(text, separate, max_length=max_length)
-    scores, importance = _read_unigram_scores(checkpoint), _read_importance(checkpoint)
-    return tokenizer, MaxSimHead.read(options, separate, scores, importance)
+    head = MaxSimHead.read(
+        options,
+        separate,
+        _read_unigram_scores(checkpoint),
+        _read_importance(checkpoint, options),
+        _read_projection(checkpoint, options),
+    )
+    return tokenizer, head
 
 
 def _read_text_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
@@ -301,17 +309,30 @@ def _read_unigram_scores(checkpoint: Checkpoint) -> NDArray[np.float32]:
     return Weights(weight_files(checkpoint.folder)).array(UNIGRAM_SCORES)
 
 
-def _read_importance(checkpoint: Checkpoint) -> NDArray[np.float32]:
+def _read_importance(checkpoint: Checkpoint, options: MaxSimOptions) -> NDArray[np.float32]:
     """What a maxsim head has learned of query tokens (hidden,); zeros where it has not."""
-    if checkpoint.maxsim is None or not checkpoint.maxsim.has_importance:
-        return np.zeros(checkpoint.hidden_size, dtype=np.float32)
-    importance = Weights(weight_files(checkpoint.folder)).array(IMPORTANCE)
-    if importance.shape != (checkpoint.hidden_size,):
+    hidden = checkpoint.hidden_size
+    if not options.has_importance:
+        return np.zeros(hidden, dtype=np.float32)
+    return _read_learned(checkpoint, IMPORTANCE, (hidden,))
+
+
+def _read_projection(checkpoint: Checkpoint, options: MaxSimOptions) -> NDArray[np.float32] | None:
+    """By what a maxsim head multiplies token states (hidden, hidden); None where by nothing."""
+    hidden = checkpoint.hidden_size
+    if not options.has_projection:
+        return None
+    return _read_learned(checkpoint, PROJECTION, (hidden, hidden))
+
+
+def _read_learned(checkpoint: Checkpoint, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    learned = Weights(weight_files(checkpoint.folder)).array(name)
+    if learned.shape != shape:
         raise UnsupportedModelError(
-            f"{checkpoint.folder}: {IMPORTANCE} has shape {importance.shape}, and the hidden size "
+            f"{checkpoint.folder}: {name} has shape {learned.shape}, and the hidden size "
             f"is {checkpoint.hidden_size}; they do not belong together"
         )
-    return importance
+    return learned
 
 
 def _require_no_padding(checkpoint: Checkpoint, template: JointTemplate) -> None:

@@ -57,7 +57,17 @@ def test_tamis_json_names_the_model_its_head_and_its_dtype(maxsim_folder: Path) 
 
     assert (checkpoint.name, checkpoint.cpu_dtype) == ("tiny-maxsim", "int8")
     assert checkpoint.maxsim == MaxSimOptions(
-        "query:", "passage:", 0.5, 20.0, 0.6, 0.5, 2.0, 10.0, 0.75, has_importance=True
+        "query:",
+        "passage:",
+        0.5,
+        20.0,
+        0.6,
+        0.5,
+        2.0,
+        10.0,
+        0.75,
+        has_importance=True,
+        has_projection=True,
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tamis.engine.collate import PackedBatch, collate
-from tamis.engine.heads import ClassificationHead, MaxSimHead, _products
+from tamis.engine.heads import ClassificationHead, MaxSimHead, _products, project
 from tamis.engine.pairs import EncodedPair, TokenSequence
 
 HIDDEN = 8
@@ -16,6 +16,7 @@ N_PIECES = 50
 HEAD = MaxSimHead(
     token_weights=np.linspace(1, 9, N_PIECES, dtype=np.float32),
     importance=np.linspace(-1, 2, HIDDEN, dtype=np.float32),
+    projection=np.random.default_rng(7).normal(size=(HIDDEN, HIDDEN)).astype(np.float32),
     query_skip=2,
     document_skip=3,
     suffix=1,
@@ -55,8 +56,8 @@ def formula(states: NDArray[np.float32], batch: PackedBatch, pair: int) -> float
     )
     start = batch.cu_seqlens[batch.pair_sequences[pair][0]]
     weights = HEAD.token_weights[batch.token_ids[start : start + len(query)]]
-    asked = query[HEAD.query_skip : -HEAD.suffix]
-    read = document[HEAD.document_skip : -HEAD.suffix]
+    asked = query[HEAD.query_skip : -HEAD.suffix] @ HEAD.projection
+    read = document[HEAD.document_skip : -HEAD.suffix] @ HEAD.projection
     total = best = 0.0
     for place, (token, weight) in enumerate(
         zip(asked, weights[HEAD.query_skip : -HEAD.suffix], strict=True)
@@ -152,7 +153,8 @@ def test_matches_name_the_nearest_token_its_cosine_and_its_share() -> None:
     assert matches.nearest[0] == 2
     assert matches.similarities[0] == pytest.approx(1.0, abs=1e-6)
     assert matches.shares.sum() == pytest.approx(1.0, abs=1e-6)
-    units = states[2:4] / np.linalg.norm(states[2:4], axis=1, keepdims=True)
+    projected = states[2:4] @ HEAD.projection
+    units = projected / np.linalg.norm(projected, axis=1, keepdims=True)
     weights = HEAD.token_weights[query.token_ids[2:4]] * np.exp(units @ HEAD.importance)
     np.testing.assert_allclose(matches.shares, weights / weights.sum(), rtol=1e-6)
 
@@ -178,7 +180,12 @@ def test_tokens_in_the_query_s_order_count_more_than_the_same_ones_apart() -> No
     states[6 + 3 + 2 : 6 + 3 + 5] = text  # in order, in the first document
     states[18 + 3 : 18 + 3 + 6 : 2] = text  # one apart, in the second
 
-    head = replace(HEAD, importance=np.zeros(len(states), dtype=np.float32), phrase_weight=0.5)
+    head = replace(
+        HEAD,
+        importance=np.zeros(len(states), dtype=np.float32),
+        projection=None,
+        phrase_weight=0.5,
+    )
 
     together, apart = (head.matches(states, batch, pair) for pair in range(2))
 
@@ -213,7 +220,11 @@ import numpy as np
 from tests.unit.engine.test_heads import HEAD, batch_of, sequence
 
 chance = np.random.default_rng(2)
-head = replace(HEAD, importance=chance.normal(size=384).astype(np.float32))
+head = replace(
+    HEAD,
+    importance=chance.normal(size=384).astype(np.float32),
+    projection=chance.normal(size=(384, 384)).astype(np.float32),
+)
 batch = batch_of([sequence(60, 1)] * 40, [sequence(200, 2 + n) for n in range(40)])
 states = chance.normal(size=(len(batch.token_ids), 384)).astype(np.float32)
 for _ in range(8):
@@ -242,3 +253,24 @@ def test_products_in_parts_are_the_product() -> None:
         left = chance.normal(size=(n_left, 384)).astype(np.float32)
         right = chance.normal(size=(n_right, 384)).astype(np.float32)
         np.testing.assert_allclose(_products(left, right), left @ right.T, rtol=1e-4, atol=1e-4)
+
+
+def test_a_projection_in_parts_is_the_product() -> None:
+    chance = np.random.default_rng(4)
+    for n_tokens, hidden in ((1, 1), (700, 384), (0, 8), (27, 32), (3, 1024)):
+        states = chance.normal(size=(n_tokens, hidden)).astype(np.float32)
+        projection = chance.normal(size=(hidden, hidden)).astype(np.float32)
+        np.testing.assert_allclose(
+            project(states, projection), states @ projection, rtol=1e-4, atol=1e-3
+        )
+
+
+def test_without_a_projection_states_are_matched_as_they_are() -> None:
+    batch = batch_of([sequence(9, 1)], [sequence(15, 2)])
+    states = states_of(batch)
+
+    plain = replace(HEAD, projection=None).logits(states, batch)
+    same = replace(HEAD, projection=np.eye(HIDDEN, dtype=np.float32)).logits(states, batch)
+
+    np.testing.assert_allclose(plain, same, atol=1e-6)
+    assert abs(float(plain[0] - HEAD.logits(states, batch)[0])) > 0.01

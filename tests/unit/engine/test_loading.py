@@ -257,13 +257,14 @@ def test_a_model_whose_logits_are_not_finite_does_not_come_up(load: Any, tiny_mo
         warm_up(LoadedModel("broken", model.tokenizer, backend, "ctranslate2", 512))
 
 
-def test_an_importance_of_another_width_than_the_model_s_is_refused(
-    tiny_maxsim: Path, tmp_path: Path, cache_dir: Path, runtime: RuntimeName
+@pytest.mark.parametrize("name", ["maxsim.importance", "maxsim.projection"])
+def test_what_a_head_learned_for_another_width_than_the_model_s_is_refused(
+    tiny_maxsim: Path, tmp_path: Path, cache_dir: Path, runtime: RuntimeName, name: str
 ) -> None:
     folder = Path(shutil.copytree(tiny_maxsim, tmp_path / "spoilt"))
     tensors = load_file(folder / "model.safetensors")
-    tensors["maxsim.importance"] = tensors["maxsim.importance"][:-1].copy()
+    tensors[name] = tensors[name][:-1].copy()
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
-    with pytest.raises(UnsupportedModelError, match=r"maxsim\.importance has shape"):
+    with pytest.raises(UnsupportedModelError, match=f"{name} has shape"):
         load_model(ModelSettings(name=str(folder), cache_dir=cache_dir, runtime=runtime))
