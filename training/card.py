@@ -135,6 +135,7 @@ def _of_projection(projection: Result) -> Result:
         "projection_steps": projection["plan"]["n_steps"],
         "projection_questions": f"{sum(counts.values()):,}",
         "projection_sources": ", ".join(f"{name} {n:,}" for name, n in counts.items()),
+        "projection_share": f"{projection['plan']['share']:.0%}",
         "projection_judged": f"{projection['plan']['judged']:.0%}",
     }
 

@@ -104,23 +104,14 @@ def write_weights(
     arrays: Arrays = quantize(tensors) if quantized else dict(tensors)
     for name, (rows, scale) in (rounded or {}).items():
         arrays[name], arrays[name + _SCALE] = rows, scale
-    save_file(
-        {key: np.ascontiguousarray(arrays[key]) for key in sorted(arrays)},
-        folder / "model.safetensors",
-        metadata={"format": "pt"},
-    )
+    _write_arrays(folder, arrays)
 
 
 def add_learned(folder: Path, learned: Mapping[str, Floats]) -> None:
     """Puts what the head has learned into model.safetensors, as fine as its norms."""
     stored = load_file(folder / "model.safetensors")
     kind = stored[_NORM].dtype
-    arrays = stored | {name: tensor.astype(kind) for name, tensor in learned.items()}
-    save_file(
-        {key: np.ascontiguousarray(arrays[key]) for key in sorted(arrays)},
-        folder / "model.safetensors",
-        metadata={"format": "pt"},
-    )
+    _write_arrays(folder, stored | {name: part.astype(kind) for name, part in learned.items()})
 
 
 def write_head(folder: Path, head: Head, *, name: str, version: str, dtype: str) -> None:
@@ -226,6 +217,14 @@ def read_scores(folder: Path) -> Floats:
     """Reads the vocabulary's unigram log-probabilities, by id."""
     model = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]
     return np.array([score for _, score in model["vocab"]], dtype=np.float32)
+
+
+def _write_arrays(folder: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+    save_file(
+        {key: np.ascontiguousarray(arrays[key]) for key in sorted(arrays)},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
 
 
 def _write_json(path: Path, content: object) -> None:

@@ -23,17 +23,20 @@ from torch.nn.functional import cross_entropy, log_softmax, normalize, pad
 from tqdm import tqdm
 
 from training.base import Floats
+from training.drawing import draw
 from training.folder import (
     IMPORTANCE,
     PHRASE_WEIGHT,
     PROJECTION,
     read_importance,
+    read_projection,
     read_scores,
     read_tokenizer,
 )
+from training.judges import Judges
+from training.kept import Kept, encode, fingerprint
 from training.manuals import read_manuals
 from training.matching import token_weights
-from training.material import Judges, Kept, draw, encode, fingerprint
 from training.saving import save_arrays
 from training.student import IMPORTANCE_SCALE
 from training.texts import Texts, read_texts
@@ -261,7 +264,13 @@ def _states(kept: Kept, number: int) -> Tensor:
 
 
 def learn(folder: Path, data: Path, work: Path, plan: ProjectionPlan) -> Learned:
-    """Draws what is learned from, encodes it with a model folder, learns: all of it once."""
+    """Draws what is learned from, encodes it with a model folder, learns: all of it once.
+
+    Raises:
+        ValueError: the model has a projection already, which would be learned upon and then lost.
+    """
+    if read_projection(folder) is not None:
+        raise ValueError(f"{folder} has a projection already")
     manuals = read_manuals(work) if plan.with_packages else []
     texts = read_texts(data, read_tokenizer(folder), manuals)
     drawn = draw(texts, plan.n_questions, plan.n_translated)

@@ -1,5 +1,6 @@
 """What is learned on kept states: it begins as nothing, and ranks what it is shown."""
 
+import hashlib
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import torch
 from training import manuals
 from training.base import Floats
+from training.drawing import draw
 from training.folder import (
     add_learned,
     read_importance,
@@ -16,13 +18,16 @@ from training.folder import (
     read_tensors,
     write_weights,
 )
+from training.judges import Judges
+from training.kept import Kept
 from training.manuals import manual
 from training.matching import IN_PHRASES, SideStates, match, unit
-from training.material import Judges, Kept, draw
-from training.projection import Learner, Projection, ProjectionPlan, in_phrases
+from training.projection import Learner, Projection, ProjectionPlan, in_phrases, learn
+from training.smoke import DATA
 from training.texts import Passage, Query, Texts
 
 from tamis.engine import heads
+from tamis.engine.location import EMBEDDED_FOLDER
 
 HIDDEN = 16
 N_PIECES = 40
@@ -218,22 +223,64 @@ def test_a_summary_asks_for_the_prose_of_its_docstring() -> None:
 def test_manuals_are_read_from_wheels_that_are_there_without_their_tests(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(manuals, "PACKAGES", ("pipe-flow==1.0",))
-    (tmp_path / "manuals").mkdir()
-    with zipfile.ZipFile(tmp_path / "manuals" / "pipe_flow-1.0-py3-none-any.whl", "w") as wheel:
+    path = tmp_path / "manuals" / "pipe_flow-1.0-py3-none-any.whl"
+    path.parent.mkdir()
+    with zipfile.ZipFile(path, "w") as wheel:
         wheel.writestr("pipe_flow/core.py", CODE)
         wheel.writestr("pipe_flow/tests/test_core.py", CODE.replace("pressure", "other"))
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setattr(manuals, "PACKAGES", {"pipe-flow==1.0": sha256})
 
     (row,) = manuals.read_manuals(tmp_path)
 
     assert (row.language, row.group) == ("en", "pipe_flow pipe_flow/core.py")
 
 
-def test_a_package_that_cannot_be_had_is_named(
+def test_bm25_and_the_teacher_judge_english_files_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(manuals, "PACKAGES", ("pipe-flow==1.0",))
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    texts = Texts()
+    for source in ("medquad", "drcd"):
+        for word in ("measles", "rickets", "scurvy"):
+            text = f"{word} is a disease that physicians know, {source}"
+            place = (texts.place(Passage(text, source, f"{source} {word}", text, 99)),)
+            texts.queries.append(
+                Query(f"what is {word}", source, word, "question", place, is_held_out=False)
+            )
+    vectors = np.eye(6, dtype=np.float32)
+    vectors[3:] = 0  # what the teacher does not read
+    monkeypatch.setattr("training.judges.teacher_vectors", lambda *_: (vectors, vectors))
+    kept = (Kept.of(sides(6, 1)), Kept.of(sides(6, 2)))
 
-    with pytest.raises(RuntimeError, match=r"could not download pipe-flow==1\.0"):
-        manuals.read_manuals(tmp_path)
+    judges = Judges(texts, *kept, tmp_path)
+
+    assert judges.bm25(1, [0, 1, 2]).argmax() == 1
+    assert judges.bm25(1, [2, 1]).max() == 1
+    assert not judges.bm25(4, [3, 4, 5]).any()
+    cosines = judges.teacher([0, 1], [1, 2])
+    assert cosines is not None
+    assert cosines.tolist() == [[0, 0], [1, 0]]
+    assert judges.teacher([3, 4], [3, 4]) is None
+    assert judges.teacher([0], [0, 5]) is None
+    assert Judges(texts, *kept, None).teacher([0, 1], [1, 2]) is None
+    assert sorted(judges.lookalikes[0]) == [1, 2]
+
+
+def test_the_judges_are_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = some_texts(6)
+    kept = (Kept.of(sides(6, 3)), Kept.of(sides(6, 4)))
+    judges = Judges(texts, *kept, None)
+    # they hold the passage behind the answer for the best
+    found = np.roll(np.eye(6, dtype=np.float32), 1, axis=1)
+    monkeypatch.setattr(judges, "teacher", lambda asked, read: found[np.ix_(asked, read)])
+    plan = replace(PLAN, judged=1.0, own=0.0, teacher=8.0, n_steps=40)
+    importance = np.zeros(HIDDEN, dtype=np.float32)
+
+    learned = Learner(texts, kept, judges, information(), importance, plan).learn()
+
+    assert np.mean(learned.losses[-5:]) < 0.6 * np.mean(learned.losses[:5])
+
+
+def test_a_model_that_has_a_projection_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="has a projection already"):
+        learn(EMBEDDED_FOLDER, DATA, tmp_path, PLAN)

