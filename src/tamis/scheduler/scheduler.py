@@ -24,7 +24,7 @@ from tamis.errors import (
 from tamis.scheduler.execution import BatchReport, BatchRunner, Observer
 from tamis.scheduler.jobs import Batch, Job, Scores, Terms
 from tamis.scheduler.queue import PairQueue
-from tamis.scheduler.rate import DrainRate
+from tamis.scheduler.rate import DrainRate, SuspensionClock
 from tamis.timing import BatchRun, StageObserver
 
 logger = logging.getLogger(__name__)
@@ -104,22 +104,28 @@ class Scheduler:
         self._timing = timing or StageObserver()
         self._queue = PairQueue(max_tokens=max_queued_tokens, max_flow_tokens=max_flow_tokens)
         self._rate = DrainRate()
+        self._suspension = SuspensionClock()
         self._running_tokens = 0
         self._futures: dict[Job, asyncio.Future[None]] = {}
         self._wake = asyncio.Event()
         self._threads = ThreadPoolExecutor(len(runners), thread_name_prefix="tamis-model")
         self._loops: list[asyncio.Task[None]] = []
+        self._ticking: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Start the loops; call from the event loop that will call `submit`."""
         loop = asyncio.get_running_loop()
+        self._suspension.tick()
         self._loops = [loop.create_task(self._run(runner)) for runner in self._runners]
+        self._ticking = loop.create_task(self._tick())
 
     async def close(self) -> None:
         """Stop after the running batches; callers still waiting get `ShuttingDownError`."""
         loops, self._loops = self._loops, []
         for loop in loops:
             loop.cancel()
+        if self._ticking is not None:
+            self._ticking.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
         self._fail_all(ShuttingDownError("the server is shutting down"))
         await asyncio.to_thread(self._threads.shutdown)
@@ -196,10 +202,6 @@ class Scheduler:
             del self._futures[job]
             self._tell(job, admitted, time.monotonic())
 
-    def seconds_to_drain(self, n_tokens: int = 0) -> float | None:
-        """How long what is admitted, and so many tokens more, takes; None while unknown."""
-        return self._rate.seconds_for(self._queue.n_tokens + n_tokens)
-
     def _tell(self, job: Job, admitted: float, left: float) -> None:
         """Say how a job's time was spent: until its first batch, and from there on."""
         self._timing.passed("queue", admitted, left if job.began is None else job.began)
@@ -213,14 +215,25 @@ class Scheduler:
         self._queue.add(job)
 
     def _require_time(self, n_tokens: int, n_before: int, terms: Terms) -> None:
-        """Refuse what cannot be done in time by the measured rate, unless a part is enough."""
+        """Refuse what cannot be done in time by the measured rate, unless a part is enough.
+
+        An idle scheduler tries whatever comes: what it learns is the only thing that corrects a
+        rate that is wrong.
+        """
+        if terms.partial or self._is_idle:
+            return
         left = terms.deadline - time.monotonic()
-        wanted = self._rate.seconds_for(n_before + n_tokens) or 0.0
-        if wanted > left and not terms.partial:
+        most = max(runner.max_batch_tokens for runner in self._runners)
+        wanted = self._rate.sure_seconds_for(n_before + n_tokens, max_batch_tokens=most) or 0.0
+        if wanted > left:
             raise DeadlineExceededError(
                 f"{n_tokens:,} tokens behind {n_before:,} others take about {wanted:.1f} s, "
                 f"and {max(0.0, left):.1f} s are left; send fewer documents or allow more time"
             )
+
+    @property
+    def _is_idle(self) -> bool:
+        return not self._running_tokens and not self._queue.n_jobs
 
     def _scores(self, job: Job) -> Scores:
         """What has become of a job now: at its deadline, or when every pair is settled.
@@ -243,6 +256,11 @@ class Scheduler:
     @property
     def _running(self) -> bool:
         return bool(self._loops) and not any(loop.done() for loop in self._loops)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(self._suspension.TICK_SECONDS)
+            self._suspension.tick()
 
     async def _run(self, runner: BatchRunner) -> None:
         try:
@@ -281,8 +299,10 @@ class Scheduler:
         self._running_tokens += n_tokens
         try:
             loop = asyncio.get_running_loop()
+            suspended = self._suspension.suspended_seconds
             run = await loop.run_in_executor(self._threads, self._run_in_turn, runner, batch)
-            self._rate.observe(n_tokens, (run.ended - run.started) / len(self._runners))
+            suspended = self._suspension.suspended_seconds - suspended
+            self._rate.observe(n_tokens, (run.ended - run.started - suspended) / len(self._runners))
             for job in batch.jobs:
                 job.runs.append(run)
         except Exception as error:

@@ -42,6 +42,11 @@ class Gate:
         """Let this batch and all later ones pass."""
         self._opened.set()
 
+    def close(self) -> None:
+        """Hold the batches that come from now on."""
+        self._opened.clear()
+        self.came.clear()
+
 
 def pairs_of(*documents: str) -> list[EncodedPair]:
     """Pairs of one query with some documents."""
@@ -452,18 +457,44 @@ async def test_what_is_late_in_the_queue_is_told_at_once_and_never_run() -> None
     assert backend.batches[1:] == [timely]
 
 
+async def measure_the_rate(scheduler: Scheduler) -> None:
+    """Run three batches: fewer refuse nobody."""
+    for number in range(3):
+        await submit(scheduler, pairs_of(f"measures the rate {number}"))
+
+
 async def test_what_cannot_be_done_in_time_is_refused_at_once() -> None:
-    backend = FakeBackend(slowly(0.1))
+    gate = Gate()
+    gate.open()
+    backend = FakeBackend(lambda pairs: (time.sleep(0.1), gate(pairs)))
 
     async with running(backend, max_batch_tokens=16) as scheduler:
-        await submit(scheduler, pairs_of("measures the rate"))
-        n_batches = len(backend.batches)
-        started = time.monotonic()
-        with pytest.raises(DeadlineExceededError, match=r"tokens behind 0 others take about"):
+        await measure_the_rate(scheduler)
+        gate.close()
+        busy = asyncio.create_task(submit(scheduler, pairs_of("keeps it busy")))
+        await gate.came.wait()
+        n_batches, started = len(backend.batches), time.monotonic()
+        with pytest.raises(DeadlineExceededError, match=r"tokens behind \d+ others take about"):
             await scheduler.submit(pairs_of(*["one two three"] * 50), due_in(0.5))
         assert time.monotonic() - started < 0.1
         assert len(backend.batches) == n_batches
+        gate.open()
+        await busy
         assert scheduler.statistics().n_tokens == 0
+
+
+async def test_an_idle_scheduler_tries_whatever_the_rate_says() -> None:
+    seconds = 0.1
+    backend = FakeBackend(lambda pairs: time.sleep(seconds))
+    pairs = pairs_of(*["one two three"] * 50)
+
+    async with running(backend, max_batch_tokens=16) as scheduler:
+        await measure_the_rate(scheduler)
+        seconds = 0.0  # it was slow for a moment only
+        scheduler.require_room(sum(pair.n_tokens for pair in pairs), due_in(0.5))
+        scores = await scheduler.submit(pairs, due_in(0.5))
+
+    assert scores.logits.tolist() == expected(pairs)
 
 
 async def test_a_part_is_answered_at_the_deadline_where_it_is_enough() -> None:
