@@ -1,6 +1,10 @@
 """The `tamis` command."""
 
+import os
+import signal
 import sys
+from contextlib import suppress
+from typing import NoReturn
 
 from tamis.errors import (
     CacheUnreachableError,
@@ -23,6 +27,9 @@ _EXIT_CODES: dict[type[TamisError], int] = {  # sysexits.h
 
 def main() -> None:
     """Run the command; errors raised on purpose become one sentence and an exit code."""
+    if "serve" in sys.argv[1:]:
+        for number in (signal.SIGTERM, signal.SIGINT):  # `serve` handles both once it is imported
+            signal.signal(number, lambda *_: end_now(0))
     try:
         from tamis.cli.commands import app
 
@@ -31,6 +38,18 @@ def main() -> None:
         fail(error)
     except KeyboardInterrupt:  # typer has its own way with it, but only once it is loaded
         sys.exit(130)
+
+
+def end_now(code: int) -> NoReturn:
+    """End the process without waiting for its threads.
+
+    Python's own way out ends in a crash while another thread is inside a C++ library, for example
+    loading a model.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # nobody reads it any more
+            stream.flush()
+    os._exit(code)
 
 
 def fail(error: TamisError) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tamis.cli import fail
+from tamis.cli import end_now, fail
 from tamis.errors import SettingsError
 from tamis.settings import ServerSettings, Settings, TelemetrySettings, load_settings
 
@@ -95,6 +95,8 @@ def run(settings: Settings, load: "ModelLoader | None" = None) -> None:
         tracing.close()
     if life.failure is not None:
         fail(life.failure)
+    if life.is_loading:
+        end_now(0)
 
 
 def _open_tracing(settings: TelemetrySettings) -> "Tracing | None":

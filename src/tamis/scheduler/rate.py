@@ -11,7 +11,7 @@ FEWEST_BATCHES = 3
 """Below this many, one slow batch could decide alone."""
 _REMEMBERED_BATCHES = 64
 _COMPARABLE = 1 / 4
-"""A batch's fixed cost makes small ones slow per token: they don't tell how long large ones take."""
+"""Smaller batches say nothing of larger ones: their fixed cost makes each token slow."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,7 @@ class ModelLife:
         self._crews: list[WorkerCrew] = []
         self._turn = Lock()
         self._begun: Future[LoadedModel] | None = None
+        self._loads: list[Future[LoadedModel]] = []
         self._service: RerankService | None = None
         self.cache: ScoreCache | None = None
         self.vitals = Vitals()
@@ -105,6 +106,11 @@ class ModelLife:
         if self.is_draining:
             return "draining"
         return "down" if self.vitals.is_down else "ready"
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether a thread is still loading a model, perhaps for a server that has ended."""
+        return not all(load.done() for load in self._loads)
 
     @property
     def degraded(self) -> str | None:
@@ -134,7 +140,7 @@ class ModelLife:
     def begin(self) -> None:
         """Start loading before there is an event loop; `run` goes on from there."""
         if not self._settings.scheduler.workers:
-            self._begun = _in_thread(lambda: self._load(self._settings.model))
+            self._begun = self._load_beside(self._settings.model)
 
     @asynccontextmanager
     async def run(self) -> AsyncGenerator[None]:
@@ -185,12 +191,18 @@ class ModelLife:
 
     async def _open(self, settings: ModelSettings, n_workers: int) -> Model:
         if not n_workers:
-            return await asyncio.wrap_future(_in_thread(lambda: self._load(settings)))
+            return await asyncio.wrap_future(self._load_beside(settings))
         crew = self._hire(settings, n_workers)
         self.vitals.watch(crew.backends)
         self._metrics.state.watch_workers(lambda: sum(crew.n_ready for crew in self._crews))
         await asyncio.wrap_future(_in_thread(crew.open))
         return crew
+
+    def _load_beside(self, settings: ModelSettings) -> Future[LoadedModel]:
+        """Load in a thread that the end of the server does not wait for."""
+        load = _in_thread(lambda: self._load(settings))
+        self._loads.append(load)
+        return load
 
     def _hire(
         self,

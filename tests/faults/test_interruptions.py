@@ -1,0 +1,66 @@
+"""Rows 49 and 50: a process that is stopped for a while, and one that is ended while it starts."""
+
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx2
+import pytest
+
+from tests.integration.serving import Shell, until
+
+FROZEN_SECONDS = 3.0
+
+
+def ask(url: str, n_documents: int, timeout_ms: int) -> int:
+    """The status of a request whose pairs nobody has asked for before."""
+    documents = [f"{time.monotonic_ns()} a bear in the forest " * 8 for _ in range(n_documents)]
+    body = {"query": "what is a panda?", "documents": documents, "timeout_ms": timeout_ms}
+    return httpx2.post(f"{url}/rerank", json=body, timeout=60).status_code
+
+
+def test_row_49_a_server_that_was_frozen_refuses_nobody_afterwards(shell: Shell) -> None:
+    with shell.serve("--server.port", "0", "--scheduler.max-batch-tokens", "512") as process:
+        url = process.url()
+        with ThreadPoolExecutor(1) as callers:
+            frozen = callers.submit(ask, url, 8, 60_000)
+            until(lambda: httpx2.get(f"{url}/v1/stats").json()["queue"]["tokens"] > 0)
+            os.kill(process.pid, signal.SIGSTOP)
+            time.sleep(FROZEN_SECONDS)
+            os.kill(process.pid, signal.SIGCONT)
+            assert frozen.result() == 200
+        assert ask(url, 8, 10_000) == 200
+        assert httpx2.get(f"{url}/readyz").status_code == 200
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("workers", [(), ("--workers", "1")])
+def test_row_50_a_signal_while_the_model_loads_ends_it_with_0(
+    shell: Shell, workers: tuple[str, ...], number: signal.Signals
+) -> None:
+    with shell.serve("--server.port", "0", *workers) as process:
+        until(lambda: "listening on" in process.log)
+        os.kill(process.pid, number)
+        assert process.wait() == 0, process.log
+        assert "terminate called" not in process.log
+        assert "Traceback" not in process.log
+
+
+@pytest.mark.parametrize("seconds", [0.2, 0.4, 0.8])
+def test_row_50_a_signal_at_any_moment_of_the_start_ends_it_with_0(
+    shell: Shell, seconds: float
+) -> None:
+    with shell.serve("--server.port", "0") as process:
+        time.sleep(seconds)
+        process.terminate()
+        assert process.wait() == 0, process.log
+        assert "Traceback" not in process.log
+
+
+def test_row_50_a_second_signal_changes_nothing(shell: Shell) -> None:
+    with shell.serve("--server.port", "0") as process:
+        until(lambda: "listening on" in process.log)
+        process.terminate()
+        process.terminate()
+        assert process.wait() == 0, process.log
