@@ -4,6 +4,7 @@ Multi-stage ranking (Nogueira et al., arXiv:1910.14424): a cheap model scores al
 dear one only the best of them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tamis.errors import SettingsError
+from tamis.ranking import BLANK_LOGIT
 
 _LEAST_DEVIATION = 1e-6
 """Below it logits are all alike, and say nothing of their scale."""
@@ -108,6 +110,23 @@ def merge(
         logits[rest] = _equated(first[rest], first[kept], second)
     head = _best_first(logits, np.sort(kept))
     return StagedLogits(logits, np.concatenate([head, rest]), is_second)
+
+
+def with_blank(staged: StagedLogits, places: Sequence[int], n_documents: int) -> StagedLogits:
+    """Logits of all documents, where some are blank and were not scored; those come last.
+
+    Args:
+        staged: Of the documents that have words.
+        places: Their indices among all, ascending.
+        n_documents: All.
+    """
+    where = np.asarray(places, dtype=np.intp)
+    logits = np.full(n_documents, BLANK_LOGIT, dtype=np.float32)
+    logits[where] = staged.logits
+    is_second = np.zeros(n_documents, dtype=np.bool_)
+    is_second[where] = staged.is_second
+    blank = np.setdiff1d(np.arange(n_documents, dtype=np.intp), where)
+    return StagedLogits(logits, np.concatenate([where[staged.order], blank]), is_second)
 
 
 def _best_first(logits: NDArray[np.float32], among: NDArray[np.intp]) -> NDArray[np.intp]:

@@ -1,10 +1,16 @@
 """Logits -> scores, order, top_n and threshold. Pure."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+BLANK_LOGIT = -1000.0
+"""Of a document without a letter or digit: its score is exactly 0, whatever the model."""
+
+_WORD_CHARACTER = re.compile(r"[^\W_]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +20,11 @@ class Placed:
     index: int
     logit: float
     score: float
+
+
+def has_words(text: str) -> bool:
+    """Whether a text has a letter or digit of any script: without one it answers nothing."""
+    return _WORD_CHARACTER.search(text) is not None
 
 
 def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -34,7 +45,7 @@ def rank(
     Args:
         logits: One for each document, (n,).
         top_n: At most so many; None for all.
-        threshold: Lowest score that stays; None for no bound.
+        threshold: Lowest score that stays; None for no bound. A blank document is below any.
         order: Documents, best first, where it is known already; those without a logit have no
             place in it.
     """
@@ -47,5 +58,6 @@ def _placed(
     logits: NDArray[np.float32], order: NDArray[np.intp], threshold: float | None
 ) -> Iterator[Placed]:
     for index, score in zip(order, sigmoid(logits[order]).tolist(), strict=True):
-        if threshold is None or score >= threshold:
-            yield Placed(int(index), float(logits[index]), score)
+        logit = float(logits[index])
+        if threshold is None or (score >= threshold and logit > BLANK_LOGIT):
+            yield Placed(int(index), logit, score)

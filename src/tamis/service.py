@@ -1,16 +1,16 @@
 """Reranking for many callers: score in one stage or two, then put in order."""
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tamis.cascade import Cascade, StagedLogits, merge, one_stage
+from tamis.cascade import Cascade, StagedLogits, merge, one_stage, with_blank
 from tamis.encoding import EncodingThread
 from tamis.errors import ShuttingDownError, TamisError
-from tamis.ranking import rank
+from tamis.ranking import has_words, rank
 from tamis.scheduler.jobs import Terms
 from tamis.scheduler.scheduler import SchedulerStatistics
 from tamis.stage import ModelStage, StageScores
@@ -41,7 +41,7 @@ class _Scored:
 
     Attributes:
         logits: Of all documents; NaN, and no place in the order, where there is none.
-        scored_by: The model of each document's logit; None without a cascade.
+        scored_by: The model of each document's logit; None without a cascade and for a blank one.
         failures: Why a document has no logit, by index.
         degraded: Whether a stage has left something out.
     """
@@ -165,23 +165,47 @@ class RerankService:
         return Terms(flow, request.priority, deadline, request.partial, max_flow_tokens)
 
     async def _score(self, request: RerankRequest, terms: Terms) -> _Scored:
-        """Logits of all documents, in one stage or, beyond what a cascade keeps, in two."""
+        """Logits of all documents; a blank one answers nothing, and no model has to read it."""
+        texts = request.texts()
+        places = [index for index, text in enumerate(texts) if has_words(text)]
+        if len(places) == len(texts):
+            return await self._score_documents(request, terms, places)
+        scored = (
+            await self._score_documents(request, terms, places) if places else _nothing_to_score()
+        )
+        names: list[str | None] = [None] * len(texts)
+        for place, name in zip(places, scored.scored_by, strict=True):
+            names[place] = name
+        return _Scored(
+            with_blank(scored.logits, places, len(texts)),
+            names,
+            replace(scored.usage, n_pairs=len(texts)),
+            {places[position]: error for position, error in scored.failures.items()},
+            scored.degraded,
+        )
+
+    async def _score_documents(
+        self, request: RerankRequest, terms: Terms, places: Sequence[int]
+    ) -> _Scored:
+        """Logits of some documents, in one stage or, beyond what a cascade keeps, in two."""
         namespace = "" if self._shared_cache else terms.flow
-        first_stage, n_pairs = self._first_stage, len(request.documents)
-        if first_stage is None or n_pairs <= first_stage.cascade.keep:
-            scores = await self._stage.score(request, terms, namespace=namespace)
+        first_stage = self._first_stage
+        if first_stage is None or len(places) <= first_stage.cascade.keep:
+            scores = await self._stage.score(request, terms, namespace=namespace, indices=places)
             name = None if first_stage is None else self._stage.model_name
             return _Scored(
                 one_stage(scores.logits),
-                [name] * n_pairs,
+                [name] * len(places),
                 _usage(scores),
                 scores.failures,
                 degraded=bool(scores.failures),
             )
-        first = await first_stage.stage.score(request, terms, namespace=namespace)
+        first = await first_stage.stage.score(request, terms, namespace=namespace, indices=places)
         found = np.flatnonzero(np.isfinite(first.logits))
         kept = found[first_stage.cascade.select(first.logits[found])]
-        second = await self._stage.score(request, terms, namespace=namespace, indices=kept.tolist())
+        second = await self._stage.score(
+            request, terms, namespace=namespace, indices=[places[position] for position in kept]
+        )
         read = np.isfinite(second.logits)
         logits = merge(first.logits, kept[read], second.logits[read])
         names = [first_stage.stage.model_name, self._stage.model_name]
@@ -192,6 +216,10 @@ class RerankService:
             first.failures,
             degraded=bool(first.failures or second.failures),
         )
+
+
+def _nothing_to_score() -> _Scored:
+    return _Scored(one_stage(np.empty(0, dtype=np.float32)), [], Usage(0, 0, 0), {}, degraded=False)
 
 
 def _usage(scores: StageScores) -> Usage:

@@ -169,6 +169,18 @@ def test_row_20_odd_unicode_is_scored(served: Served, text: str) -> None:
     assert {result["index"] for result in answer.json()["results"]} == {0, 1, 2}
 
 
+@pytest.mark.parametrize("text", ["", " ", "\u200b", "\u3000", ".", " - ", "| | |\n|---|---|"])
+def test_row_51_a_blank_document_ranks_last_and_counts_as_irrelevant(
+    served: Served, text: str
+) -> None:
+    body = {"query": "what is a panda?", "documents": [text, "The taxi is late."]}
+    answer = served.client.post("/rerank", json=body).json()
+    assert [one["index"] for one in answer["results"]] == [1, 0]
+    assert answer["results"][1]["relevance_score"] == 0
+    kept = served.client.post("/rerank", json=body | {"threshold": 0}).json()
+    assert [one["index"] for one in kept["results"]] == [1]
+
+
 @given(st.text(st.characters(), min_size=1, max_size=30))
 @example("\ud800")
 @example("a\udfff")

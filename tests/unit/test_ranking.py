@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tamis.ranking import rank, sigmoid
+from tamis.ranking import BLANK_LOGIT, has_words, rank, sigmoid
 
 FLOATS = st.floats(-50, 50, width=32)
 
@@ -69,3 +69,21 @@ def test_what_comes_back_is_the_head_of_the_sorted_and_filtered_list(
     kept = [i for i in order if threshold is None or scores[i] >= threshold]
 
     assert [place.index for place in rank(logits, top_n=top_n, threshold=threshold)] == kept[:top_n]
+
+
+@pytest.mark.parametrize("text", ["a", "7", "，是", "٣", "½", "я.", "ไ", "_x_", "e\u0301"])
+def test_a_letter_or_digit_of_any_script_is_a_word(text: str) -> None:
+    assert has_words(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", " \t\n", ".", "…。！", "\u200b\ufeff", "___", "|---|", "\u3000"]
+)
+def test_a_text_without_letters_and_digits_has_no_words(text: str) -> None:
+    assert not has_words(text)
+
+
+def test_a_blank_document_is_below_a_threshold_of_zero() -> None:
+    logits = np.array([BLANK_LOGIT, -30.0], dtype=np.float32)
+    assert [place.index for place in rank(logits, threshold=0.0)] == [1]
+    assert [place.index for place in rank(logits)] == [1, 0]

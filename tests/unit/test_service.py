@@ -19,14 +19,14 @@ from tamis.errors import (
     TextTooLongError,
     UnscorableDocumentError,
 )
-from tamis.ranking import rank
+from tamis.ranking import BLANK_LOGIT, rank
 from tamis.service import FirstStage, RerankService
 from tamis.testing import FakeBackend, WordTokenizer, fake_logit
 from tamis.types import Document, RerankRequest
 from tests.stages import stage_on
 
 QUERY = "what is a panda"
-DOCUMENTS: tuple[Document, ...] = ("hi", {"id": 7, "text": "a bear"}, "The giant panda", "")
+DOCUMENTS: tuple[Document, ...] = ("hi", {"id": 7, "text": "a bear"}, "The giant panda", "far")
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ async def test_documents_come_back_in_order_with_index_logit_and_score(
 ) -> None:
     result = await service.rerank(RerankRequest(QUERY, DOCUMENTS))
 
-    logits = np.array(logits_alone("hi", "a bear", "The giant panda", ""), dtype=np.float32)
+    logits = np.array(logits_alone("hi", "a bear", "The giant panda", "far"), dtype=np.float32)
     assert result.model == "word-model"
     assert [(r.index, r.logit, r.score) for r in result.results] == [
         (place.index, place.logit, place.score) for place in rank(logits)
@@ -346,7 +346,7 @@ async def test_with_partial_the_others_are_ranked_and_the_bad_one_follows_with_i
     whole = await service.rerank(RerankRequest(QUERY, ("good",), partial=True))
     await service.close()
 
-    logits = np.array(logits_alone("hi", "The giant panda", ""), dtype=np.float32)
+    logits = np.array(logits_alone("hi", "The giant panda", "far"), dtype=np.float32)
     assert [r.logit for r in result.results] == sorted(logits.tolist(), reverse=True)
     assert result.degraded
     (unscored,) = result.unscored
@@ -371,8 +371,8 @@ async def test_what_has_no_score_comes_last_within_top_n(
 async def test_a_document_that_only_the_second_stage_cannot_score_keeps_the_firsts(
     backend: FakeBackend,
 ) -> None:
-    best = int(np.argmax(logits_alone("hi", "a bear", "The giant panda", "")))
-    text = ("hi", "a bear", "The giant panda", "")[best]
+    best = int(np.argmax(logits_alone("hi", "a bear", "The giant panda", "far")))
+    text = ("hi", "a bear", "The giant panda", "far")[best]
     second = FakeBackend(refuse(text))
     service = await cascading(backend, second, keep=2)
     await service.rerank(RerankRequest(QUERY, ("one", "two")))
@@ -416,3 +416,55 @@ async def test_a_request_that_cannot_be_admitted_is_never_tokenized(
     await service.close()
 
     assert asked == []
+
+
+BLANK = ("", " \n", "...", "\u200b", "| | |\n|---|---|", "___")
+
+
+@pytest.mark.parametrize("keep", [None, 2, 100])
+async def test_blank_documents_come_last_and_no_model_reads_them(keep: int | None) -> None:
+    backend, cheap = FakeBackend(), FakeBackend()
+    encoding = EncodingThread(max_waiting_characters=10_000)
+    first = None if keep is None else FirstStage(stage_on(cheap, encoding), Cascade(keep))
+    service = RerankService(
+        stage_on(backend, encoding), encoding, timeout_seconds=60, first_stage=first
+    )
+    documents = (*BLANK[:3], "hi", *BLANK[3:], "a bear", "The giant panda")
+
+    result = await service.rerank(RerankRequest(QUERY, documents))
+    bounded = await service.rerank(RerankRequest(QUERY, documents, threshold=0.0))
+    await service.close()
+
+    order = [ranked.index for ranked in result.results]
+    assert sorted(order[:3]) == [3, 7, 8]
+    assert order[3:] == [0, 1, 2, 4, 5, 6]
+    assert {ranked.score for ranked in result.results[3:]} == {0.0}
+    assert {ranked.logit for ranked in result.results[3:]} == {BLANK_LOGIT}
+    assert [ranked.index for ranked in bounded.results] == order[:3]
+    assert result.usage.n_pairs == len(documents)
+    n_read = sum(len(batch) for batch in (*backend.batches, *cheap.batches))
+    assert n_read <= 2 * 3 * (1 if keep is None else 2)
+
+
+async def test_only_blank_documents_cost_nothing(
+    service: RerankService, backend: FakeBackend
+) -> None:
+    result = await service.rerank(RerankRequest(QUERY, BLANK))
+    assert [ranked.index for ranked in result.results] == list(range(len(BLANK)))
+    assert result.usage.n_tokens == 0
+    assert backend.batches == []
+
+
+async def test_a_document_that_fails_beside_a_blank_one_is_named_by_its_own_index() -> None:
+    backend = FakeBackend(_fail_on_long)
+    service = serving(backend)
+    documents = ("", "one two three four five six seven", "hi")
+    result = await service.rerank(RerankRequest(QUERY, documents, partial=True))
+    await service.close()
+    assert [ranked.index for ranked in result.results] == [2, 0]
+    assert [one.index for one in result.unscored] == [1]
+
+
+def _fail_on_long(pairs: Sequence[EncodedPair]) -> None:
+    if any(pair.n_tokens > 10 for pair in pairs):
+        raise InferenceError("too long for this one")
