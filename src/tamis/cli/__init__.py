@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from types import FrameType
 from typing import NoReturn
 
 from tamis.errors import (
@@ -29,7 +30,7 @@ def main() -> None:
     """Run the command; errors raised on purpose become one sentence and an exit code."""
     if "serve" in sys.argv[1:]:
         for number in (signal.SIGTERM, signal.SIGINT):  # `serve` handles both once it is imported
-            signal.signal(number, lambda *_: end_now(0))
+            signal.signal(number, _end_at_signal)
     try:
         from tamis.cli.commands import app
 
@@ -50,6 +51,10 @@ def end_now(code: int) -> NoReturn:
         with suppress(OSError, ValueError):  # nobody reads it any more
             stream.flush()
     os._exit(code)
+
+
+def _end_at_signal(_number: int, _frame: FrameType | None) -> None:
+    end_now(0)
 
 
 def fail(error: TamisError) -> None:

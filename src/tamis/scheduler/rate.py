@@ -1,9 +1,11 @@
 """How fast batches were computed lately: what waiting times are estimated from."""
 
 import time
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 
 MEMORY_SECONDS = 60.0
 """Older batches say nothing about the speed of today."""
@@ -78,12 +80,9 @@ class DrainRate:
 def _median_speed(batches: list[_Observation]) -> float:
     """Tokens per second at which half of the tokens, or more, were computed or slower."""
     fastest_first = sorted(batches, key=lambda one: one.seconds / one.n_tokens)
-    left = sum(one.n_tokens for one in batches) / 2
-    for one in fastest_first:
-        left -= one.n_tokens
-        if left <= 0:
-            break
-    return one.n_tokens / one.seconds
+    tokens = list(accumulate(one.n_tokens for one in fastest_first))
+    median = fastest_first[bisect_left(tokens, tokens[-1] / 2)]
+    return median.n_tokens / median.seconds
 
 
 class SuspensionClock:
