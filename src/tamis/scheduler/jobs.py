@@ -41,6 +41,7 @@ class Job:
             share a batch, and what attention pads inside it stays small.
         logits: One for each pair; NaN where there is none (yet).
         failures: Why a pair has no logit and will get none, by position.
+        n_waiting_tokens: Tokens of the pairs no batch has taken.
         n_unsettled: Pairs with neither.
         began: When its first batch began, in seconds of `time.monotonic()`.
         runs: The batches it had pairs in, as they were done.
@@ -53,6 +54,7 @@ class Job:
     indices: Sequence[int] | None = None
     n_tokens: int = field(init=False)
     waiting: deque[int] = field(init=False)
+    n_waiting_tokens: int = field(init=False)
     logits: Logits = field(init=False)
     failures: dict[int, TamisError] = field(init=False, default_factory=dict)
     n_unsettled: int = field(init=False)
@@ -63,7 +65,7 @@ class Job:
 
     def __post_init__(self) -> None:
         lengths = [pair.n_tokens for pair in self.pairs]
-        self.n_tokens = sum(lengths)
+        self.n_tokens = self.n_waiting_tokens = sum(lengths)
         self.waiting = deque(sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)))
         self.logits = np.full(len(lengths), np.nan, dtype=np.float32)
         self.n_unsettled = len(lengths)
@@ -73,10 +75,16 @@ class Job:
         """Tokens of the pair that is taken next."""
         return self.pairs[self.waiting[0]].n_tokens
 
-    @property
-    def n_waiting_tokens(self) -> int:
-        """Tokens of pairs no batch has taken."""
-        return sum(self.pairs[position].n_tokens for position in self.waiting)
+    def take_next(self) -> int:
+        """The position of the pair whose turn it is; it waits no more."""
+        position = self.waiting.popleft()
+        self.n_waiting_tokens -= self.pairs[position].n_tokens
+        return position
+
+    def take_nothing_more(self) -> None:
+        """Leave no pair waiting."""
+        self.waiting.clear()
+        self.n_waiting_tokens = 0
 
     @property
     def settled(self) -> bool:

@@ -1,12 +1,33 @@
 """Jobs waiting for the model, shared out fairly: plain data, no await, no clock."""
 
-from bisect import insort_right
 from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from itertools import chain, islice
+from math import inf
 
 from tamis.errors import QueueFullError, RequestTooLargeError
 from tamis.scheduler.jobs import Batch, Entry, Job, Terms
+
+
+@dataclass(slots=True, eq=False)
+class _Level:
+    """The jobs of one caller and priority, the one whose turn is next first.
+
+    Attributes:
+        n_tokens: Of all their waiting pairs, kept as they come and go: nobody has to add them up.
+    """
+
+    jobs: dict[Job, None] = field(default_factory=dict[Job, None])
+    n_tokens: int = 0
+
+    def add(self, job: Job) -> None:
+        self.jobs[job] = None
+        self.n_tokens += job.n_waiting_tokens
+
+    def remove(self, job: Job) -> None:
+        del self.jobs[job]
+        self.n_tokens -= job.n_waiting_tokens
 
 
 @dataclass(slots=True, eq=False)
@@ -14,44 +35,77 @@ class _Flow:
     """The jobs of one caller, by priority and then in turn.
 
     Attributes:
-        jobs: Those with waiting pairs; lower priority numbers first, then who waits longest.
+        levels: Those with waiting pairs, by priority; none is empty.
         deficit: Tokens it may still take in this turn, and carries over to the next.
         in_turn: Whether its turn has begun and is not over.
     """
 
-    jobs: list[Job] = field(default_factory=list)
+    levels: dict[int, _Level] = field(default_factory=dict[int, _Level])
     deficit: int = 0
     in_turn: bool = False
 
-    def add(self, job: Job) -> None:
-        insort_right(self.jobs, job, key=lambda other: other.terms.priority)
+    @property
+    def n_tokens(self) -> int:
+        return sum(level.n_tokens for level in self.levels.values())
 
-    def fill(self, entries: list[Entry], room: int, quantum: int) -> int:
+    @property
+    def n_jobs(self) -> int:
+        return sum(len(level.jobs) for level in self.levels.values())
+
+    def add(self, job: Job) -> None:
+        self.levels.setdefault(job.terms.priority, _Level()).add(job)
+
+    def remove(self, job: Job) -> None:
+        """Take out a job, if it is here."""
+        level = self.levels.get(job.terms.priority)
+        if level is not None and job in level.jobs:
+            level.remove(job)
+            if not level.jobs:
+                del self.levels[job.terms.priority]
+
+    def fill(self, entries: list[Entry], room: int, quantum: int, now: float) -> int:
         """Move pairs into a batch while deficit and room allow; returns the room that is left.
 
         A job that got a quantum goes behind its equals; one that room or deficit stopped before
         keeps its place, and smaller ones pass. One whose next pair exceeds the deficit ends the
-        flow's turn, so that the deficit can grow to it.
+        flow's turn, so that the deficit can grow to it. One whose deadline has come is dropped.
         """
-        for job in list(self.jobs):
-            n_before = len(entries)
-            while job.waiting and self._fits(job.next_tokens, entries, room):
-                room -= job.next_tokens
-                self.deficit -= job.next_tokens
-                job.turn_tokens += job.next_tokens
-                entries.append((job, job.waiting.popleft()))
-            if not job.waiting:
-                self.jobs.remove(job)
-            elif len(entries) > n_before and job.turn_tokens + job.next_tokens > quantum:
-                job.turn_tokens = 0
-                self.jobs.remove(job)
-                self.add(job)
+        for job in self._first(room):
+            if job.terms.deadline <= now:
+                self.remove(job)
+                job.take_nothing_more()
+                job.is_wanted = False
+                continue
+            room = self._take(job, entries, room, quantum)
             if job.waiting and job.next_tokens > self.deficit:
                 self.in_turn = False
                 break
             if room <= 0:
                 break
         return room
+
+    def _take(self, job: Job, entries: list[Entry], room: int, quantum: int) -> int:
+        """Move pairs of one job into a batch; returns the room that is left."""
+        level = self.levels[job.terms.priority]
+        n_before, n_waiting = len(entries), job.n_waiting_tokens
+        while job.waiting and self._fits(job.next_tokens, entries, room):
+            room -= job.next_tokens
+            self.deficit -= job.next_tokens
+            job.turn_tokens += job.next_tokens
+            entries.append((job, job.take_next()))
+        level.n_tokens -= n_waiting - job.n_waiting_tokens
+        if not job.waiting:
+            self.remove(job)
+        elif len(entries) > n_before and job.turn_tokens + job.next_tokens > quantum:
+            job.turn_tokens = 0
+            del level.jobs[job]
+            level.jobs[job] = None
+        return room
+
+    def _first(self, n_jobs: int) -> list[Job]:
+        """The jobs whose turn is next, at most this many: each takes a token of a batch or more."""
+        in_order = (self.levels[priority].jobs for priority in sorted(self.levels))
+        return list(islice(chain.from_iterable(in_order), n_jobs))
 
     def _fits(self, n_tokens: int, entries: Collection[Entry], room: int) -> bool:
         return n_tokens <= self.deficit and (n_tokens <= room or not entries)
@@ -85,24 +139,23 @@ class PairQueue:
     @property
     def n_jobs(self) -> int:
         """Jobs with pairs that no batch has taken."""
-        return sum(len(flow.jobs) for flow in self._turns)
+        return sum(flow.n_jobs for flow in self._turns)
 
     def tokens_before(self, job: Job) -> int:
-        """Waiting tokens computed before a job that came now would be done, as turns go.
+        """Waiting tokens computed before a job that came now would be done, as turns go; at most.
 
-        Beside it every other flow, and every equal of its own, gets as much as it does.
+        Meanwhile every other flow, and every equal of its own, gets as much as it does.
         """
         own, n_before = job.n_tokens, 0
         for name, flow in self._waiting.items():
             if name != job.terms.flow:
-                n_before += min(own, sum(other.n_waiting_tokens for other in flow.jobs))
+                n_before += min(own, flow.n_tokens)
                 continue
-            for other in flow.jobs:
-                n_left = other.n_waiting_tokens
-                if other.terms.priority < job.terms.priority:
-                    n_before += n_left
-                elif other.terms.priority == job.terms.priority:
-                    n_before += min(own, n_left)
+            for priority, level in flow.levels.items():
+                if priority < job.terms.priority:
+                    n_before += level.n_tokens
+                elif priority == job.terms.priority:
+                    n_before += min(own * len(level.jobs), level.n_tokens)
         return n_before
 
     def require_room(self, n_tokens: int, terms: Terms) -> None:
@@ -147,21 +200,18 @@ class PairQueue:
     def drop(self, job: Job) -> None:
         """Take out a job's waiting pairs; a batch that runs goes on, but is not tried again."""
         job.is_wanted = False
-        job.waiting.clear()
         flow = self._waiting.get(job.terms.flow)
-        if flow is not None and job in flow.jobs:
-            flow.jobs.remove(job)
-            if not flow.jobs:
+        if flow is not None:
+            flow.remove(job)
+            if not flow.levels:
                 self._forget(job.terms.flow)
+        job.take_nothing_more()
 
-    def expire(self, now: float) -> None:
-        """Take out the waiting pairs of jobs whose deadline has come."""
-        late = [job for flow in self._turns for job in flow.jobs if job.terms.deadline <= now]
-        for job in late:
-            self.drop(job)
+    def take(self, max_tokens: int, now: float = -inf) -> Batch | None:
+        """The next batch, at most `max_tokens` (a longer pair goes alone); None when empty.
 
-    def take(self, max_tokens: int) -> Batch | None:
-        """The next batch, at most `max_tokens` (a longer pair goes alone); None when empty."""
+        Jobs whose deadline is `now` or before are dropped where their turn comes.
+        """
         entries: list[Entry] = []
         room = max_tokens
         suspended: list[_Flow] = []
@@ -171,13 +221,13 @@ class PairQueue:
             if not flow.in_turn:
                 flow.in_turn = True
                 flow.deficit += quantum
-            room = flow.fill(entries, room, quantum)
-            if flow.jobs and flow.in_turn:
+            room = flow.fill(entries, room, quantum, now)
+            if flow.levels and flow.in_turn:
                 suspended.append(flow)  # room is all it wants: its turn goes on in the next batch
-            elif flow.jobs:
+            elif flow.levels:
                 self._turns.append(flow)
         self._turns.extendleft(reversed(suspended))
-        for name in [name for name, flow in self._waiting.items() if not flow.jobs]:
+        for name in [name for name, flow in self._waiting.items() if not flow.levels]:
             del self._waiting[name]
         return Batch(tuple(entries)) if entries else None
 

@@ -266,8 +266,7 @@ class Scheduler:
         try:
             while True:
                 await self._until_fit(runner)
-                self._queue.expire(time.monotonic())
-                batch = self._queue.take(runner.max_batch_tokens)
+                batch = self._queue.take(runner.max_batch_tokens, time.monotonic())
                 if batch is None:
                     self._wake.clear()
                     await self._wake.wait()

@@ -1,4 +1,5 @@
 import math
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -247,10 +248,44 @@ def test_what_is_late_is_not_taken() -> None:
     late, timely = job_of(10, 10, deadline=5.0), job_of(10, deadline=6.0)
     queue = queue_of(late, timely)
 
-    queue.expire(5.0)
+    batch = queue.take(100, now=5.0)
 
-    assert [batch.jobs for batch in drained(queue, 100)] == [[timely]]
+    assert batch is not None
+    assert batch.jobs == [timely]
+    assert queue.take(100, now=5.0) is None
+    assert not late.is_wanted
     assert queue.n_tokens == 30
+
+
+def test_waiting_tokens_are_counted_as_pairs_are_taken_and_jobs_leave() -> None:
+    first, second = job_of(10, 20, 30), job_of(5)
+    queue = queue_of(first, second)
+    newcomer = job_of(1000)
+
+    assert queue.tokens_before(newcomer) == 65
+    assert queue.take(30) is not None
+    assert queue.tokens_before(newcomer) == 35 == first.n_waiting_tokens + second.n_waiting_tokens
+    queue.drop(first)
+    assert queue.tokens_before(newcomer) == 5
+    queue.remove(second)
+    assert queue.tokens_before(newcomer) == 0
+
+
+def test_a_long_queue_makes_nothing_slower() -> None:
+    def seconds(n_jobs: int) -> float:
+        queue = PairQueue(max_tokens=10_000_000)
+        jobs = [job_of(5, flow=str(number % 7), priority=number % 3) for number in range(n_jobs)]
+        for job in jobs:
+            queue.add(job)
+        started = time.perf_counter()
+        for job in jobs[:200]:
+            queue.tokens_before(job)
+            queue.remove(job)
+            queue.add(job)
+            queue.take(20)
+        return time.perf_counter() - started
+
+    assert min(seconds(20_000) for _ in range(3)) < 5 * min(seconds(1_000) for _ in range(3))
 
 
 def test_tokens_before_a_job_are_those_of_its_equals_up_to_as_many_as_it_has() -> None:
