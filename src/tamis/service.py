@@ -180,7 +180,8 @@ class RerankService:
             )
         first = await first_stage.stage.score(request, terms, namespace=namespace)
         found = np.flatnonzero(np.isfinite(first.logits))
-        kept = found[first_stage.cascade.select(first.logits[found])]
+        texts = request.texts()
+        kept = found[first_stage.cascade.select(first.logits[found], [texts[n] for n in found])]
         second = await self._stage.score(request, terms, namespace=namespace, indices=kept.tolist())
         read = np.isfinite(second.logits)
         logits = merge(first.logits, kept[read], second.logits[read])

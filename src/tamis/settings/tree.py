@@ -94,6 +94,9 @@ def model_settings(
     """
     held = {} if base is None else base.model_dump(exclude_unset=True)
     given = {name: value for name, value in options.items() if value is not None}
+    for name in ("max_length", "threads"):  # pydantic takes True for 1
+        if isinstance(given.get(name), bool):
+            raise SettingsError(f"model.{name} must be a whole number, not {given[name]}")
     try:
         return ModelSettings.model_validate(held | given)
     except ValidationError as error:
