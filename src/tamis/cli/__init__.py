@@ -24,9 +24,9 @@ _EXIT_CODES: dict[type[TamisError], int] = {  # sysexits.h
 def main() -> None:
     """Run the command; errors raised on purpose become one sentence and an exit code."""
     try:
-        from tamis.cli.commands import app
+        from tamis.cli.commands import run
 
-        app()
+        sys.exit(run())
     except TamisError as error:
         fail(error)
     except KeyboardInterrupt:  # typer has its own way with it, but only once it is loaded
