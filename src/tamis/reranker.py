@@ -138,7 +138,8 @@ class Reranker:
 
         Raises:
             MissingFieldError: the query is empty.
-            InvalidFieldError: a document has no text, or an option is out of its range.
+            InvalidFieldError: a document has no text, or an option another type or a value out of
+                its range; nothing has been computed.
             InvalidTextError: a text is not valid Unicode.
         """
         documents = document_list(documents)
@@ -165,6 +166,9 @@ class Reranker:
 
     def score(self, pairs: Iterable[tuple[str, str]]) -> NDArray[np.float32]:
         """Logits (n_pairs,) of (query, document) pairs, in their order.
+
+        Equal pairs have equal ones. A `RankedDocument` has the logit as `logit`, and its sigmoid,
+        0..1, as `score`.
 
         Raises:
             MissingFieldError: a query is empty.
