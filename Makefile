@@ -14,7 +14,7 @@ PACKAGES := redis-server prometheus chromium faketime
 .PHONY: run test check system bench train train-smoke docs clean
 
 run: $(VENV)/.run  ## start the server on the embedded model and rerank a real example
-	@TAMIS_SERVER__PORT=$(PORT) $(BIN)/python examples/serve_and_rerank.py
+	@exec env TAMIS_SERVER__PORT=$(PORT) $(BIN)/python examples/serve_and_rerank.py --end-with-parent
 
 test: check system  ## everything that must hold
 	$(BIN)/python -m pytest

@@ -21,8 +21,13 @@ argument of `tamis serve`:
 
     TAMIS_SERVER__PORT=9000 tamis serve --model.name BAAI/bge-reranker-v2-m3
 
+What is typed most has a short form: `--model` (or the name alone), `--revision`, `--device`,
+`--dtype`, `--runtime`, `--max-length`, `--threads`, `--offline`, `--host`, `--port`, `--workers`.
+
 An unknown variable or argument, or a value that an option cannot have, stops the start with a
-sentence that names it (exit code 78). `tamis settings` prints what is in force.
+sentence that names it and the nearest one there is (exit code 78). Variables that Kubernetes sets
+for a service named `tamis` or `tamis-...` (`TAMIS_SERVER_PORT=tcp://10.0.0.1:8000`) are ignored.
+`tamis settings` prints what is in force.
 
 The model hub's own variables (`HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB_OFFLINE`) are
 `huggingface_hub`'s and work as documented there.
@@ -34,6 +39,12 @@ CLI_HEAD = """# Command line
 What `--help` says, for every verb. Exit codes: 0 done, 1 a line was crossed (`baseline compare`),
 2 wrong usage, 65 input that cannot be used, 69 the model hub or the cache does not answer, 70 a
 failure of tamis's own, 78 a model or a setting that cannot be used.
+
+`score` is the logit's sigmoid, 0 to 1, here and in Python; over HTTP the native dialect calls it
+`relevance_score`, and the logit `score`. `tamis rank` prints score, position and text, with tabs
+between, and with `--explain` what matched; `--json` prints both, `logit` and `score`.
+
+`tamis --install-completion` lets a shell complete verbs, options, their values and models.
 """
 NUMERICS_HEAD = """# Numerics
 

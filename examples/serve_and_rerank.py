@@ -1,17 +1,23 @@
 """Start a server on the embedded model, rerank the README's example, go on serving.
 
-Usage: python examples/serve_and_rerank.py [--once]
+Usage: python examples/serve_and_rerank.py [--once] [--end-with-parent]
 
-TAMIS_SERVER__PORT chooses the port. With --once the server stops after the example.
+TAMIS_SERVER__PORT chooses the port; 0 takes a free one. With --once the server stops after the
+example. The server ends with this program, however it ends; with --end-with-parent this program
+ends with the one that started it, as `make run` does.
 """
 
+import ctypes
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from urllib.error import URLError
+from types import FrameType
+from urllib.error import HTTPError
 
 EXAMPLE = {
     "query": "苹果公司最新发布的AI功能",
@@ -22,24 +28,69 @@ EXAMPLE = {
     ],
 }
 START_SECONDS = 60.0
+STOP_SECONDS = 30.0
+_SIGNAL_WHEN_PARENT_ENDS = 1  # Linux's PR_SET_PDEATHSIG
 
 
 def main() -> int:
     """Run the example; returns the server's exit code."""
-    url = f"http://127.0.0.1:{os.environ.get('TAMIS_SERVER__PORT', '8000')}"
-    at_once = ("--server.drain-delay-seconds", "0")  # no balancer has to see it go
-    with subprocess.Popen([sys.executable, "-m", "tamis", "serve", *at_once]) as server:
-        try:
-            wait_until_ready(url, server)
-            print(f"\nPOST {url}/rerank\n{_pretty(EXAMPLE)}\n\n{_pretty(rerank(url, EXAMPLE))}\n")
-            if "--once" not in sys.argv:
-                print(f"Serving on {url}; the API is at {url}/docs. Ctrl-C stops.", flush=True)
-                server.wait()
-        except KeyboardInterrupt:
-            pass
-        finally:
-            server.terminate()
-    return server.returncode
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, stop_as_ctrl_c_does)
+    if "--end-with-parent" in sys.argv:
+        end_with_parent()
+    port = usable_port(os.environ.get("TAMIS_SERVER__PORT", "8000"))
+    url = f"http://127.0.0.1:{port}"
+    # no balancer has to see it go, so it need not wait
+    options = ("--host", "127.0.0.1", "--port", str(port), "--server.drain-delay-seconds", "0")
+    server = subprocess.Popen(
+        [sys.executable, "-m", "tamis", "serve", *options],
+        preexec_fn=end_with_parent,  # noqa: PLW1509 - this program has one thread
+    )
+    try:
+        wait_until_ready(url, server)
+        print(f"\nPOST {url}/rerank\n{_pretty(EXAMPLE)}\n\n{_pretty(rerank(url, EXAMPLE))}\n")
+        if "--once" not in sys.argv:
+            print(f"Serving on {url}; the API is at {url}/docs. Ctrl-C stops.", flush=True)
+            server.wait()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        stop(server)
+    return server.returncode if server.returncode >= 0 else 1
+
+
+def stop_as_ctrl_c_does(_number: int, _frame: FrameType | None) -> None:
+    """Let one way out serve for all signals."""
+    raise KeyboardInterrupt
+
+
+def end_with_parent() -> None:
+    """Have SIGTERM sent to this process when its parent ends, even by SIGKILL."""
+    ctypes.CDLL(None).prctl(_SIGNAL_WHEN_PARENT_ENDS, signal.SIGTERM)
+
+
+def usable_port(text: str) -> int:
+    """The port to serve on, where nobody else does."""
+    try:
+        with socket.create_server(("127.0.0.1", int(text))) as free:
+            return int(free.getsockname()[1])
+    except (ValueError, OverflowError):
+        sys.exit(f"port {text!r} is not a number from 0 to 65535; `make run PORT=9000` takes 9000")
+    except OSError as error:
+        sys.exit(
+            f"cannot listen on port {text}: {error.strerror}; `make run PORT=9000` takes another"
+        )
+
+
+def stop(server: subprocess.Popen[bytes]) -> None:
+    """End the server, by force if it does not go or is asked for twice."""
+    server.terminate()
+    try:
+        server.wait(STOP_SECONDS)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        server.kill()
+        server.wait()
 
 
 def wait_until_ready(url: str, server: subprocess.Popen[bytes]) -> None:
@@ -48,7 +99,7 @@ def wait_until_ready(url: str, server: subprocess.Popen[bytes]) -> None:
     while server.poll() is None and time.monotonic() < deadline:
         try:
             urllib.request.urlopen(f"{url}/readyz", timeout=5).close()
-        except URLError:
+        except OSError:
             time.sleep(0.1)
         else:
             return
@@ -60,8 +111,13 @@ def rerank(url: str, body: dict[str, object]) -> dict[str, object]:
     request = urllib.request.Request(
         f"{url}/rerank", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return json.load(answer)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)
+    except HTTPError as error:
+        sys.exit(f"{url}/rerank answers {error.code}: {error.read().decode()}")
+    except OSError as error:
+        sys.exit(f"{url}/rerank does not answer: {error}")
 
 
 def _pretty(value: object) -> str:

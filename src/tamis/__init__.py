@@ -37,3 +37,8 @@ def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'tamis' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, whether they have been asked for or not, for `help` and completion."""
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

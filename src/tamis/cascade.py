@@ -64,11 +64,13 @@ class Cascade:
         if not (np.isfinite(self.margin) and self.margin >= 0):
             raise SettingsError(f"cascade.margin is {self.margin}; it must be 0 or more")
 
-    def select(self, first: NDArray[np.float32]) -> NDArray[np.intp]:
+    def select(self, first: NDArray[np.float32], texts: Sequence[str] = ()) -> NDArray[np.intp]:
         """Documents the second stage reads, best first.
 
         Args:
             first: The first stage's logits, (n,).
+            texts: Of the documents: those with the text of a kept one are kept, too, which costs
+                nothing, because equal pairs are scored once.
         """
         order = np.argsort(-first, kind="stable")
         if len(order) <= self.keep:
@@ -77,7 +79,9 @@ class Cascade:
         if self.margin > 0:
             lowest = float(first[order[self.keep - 1]]) - self.margin
             n_kept = max(n_kept, int(np.count_nonzero(first >= lowest)))
-        return order[:n_kept]
+        kept = {texts[index] for index in order[:n_kept]} if texts else set[str]()
+        copies = [index for index in order[n_kept:] if texts and texts[index] in kept]
+        return np.concatenate([order[:n_kept], np.array(copies, dtype=np.intp)])
 
 
 def one_stage(logits: NDArray[np.float32]) -> StagedLogits:

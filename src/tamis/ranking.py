@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 BLANK_LOGIT = -1000.0
 """Of a document without a letter or digit: its score is exactly 0, whatever the model."""
 
-_WORD_CHARACTER = re.compile(r"[^\W_]")
+_WORD_CHARACTER = re.compile(r"[^\W_]|[\ud800-\udfff]")
+"""A lone surrogate counts, so that the tokenizer refuses it."""
 
 
 @dataclass(frozen=True, slots=True)

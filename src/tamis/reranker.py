@@ -1,6 +1,9 @@
 """The Python face: rerank in this process, without a server."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
@@ -8,12 +11,12 @@ from typing import Self, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from tamis.cascade import Cascade, StagedLogits, merge, one_stage
+from tamis.cascade import Cascade, StagedLogits, merge, one_stage, with_blank
 from tamis.engine.explanation import explain_pair
 from tamis.engine.loading import LoadedModel, load_model
-from tamis.engine.pairs import EncodedPair
+from tamis.engine.pairs import EncodedPair, first_places
 from tamis.errors import InvalidFieldError, SettingsError
-from tamis.ranking import rank
+from tamis.ranking import BLANK_LOGIT, has_words, rank
 from tamis.scheduler.execution import BatchReport
 from tamis.scheduler.scheduler import score_now
 from tamis.settings import (
@@ -24,7 +27,22 @@ from tamis.settings import (
     first_stage_settings,
     model_settings,
 )
-from tamis.types import Document, RankedDocument, RerankRequest
+from tamis.types import (
+    Document,
+    RankedDocument,
+    RerankRequest,
+    document_list,
+    document_text,
+    kind_of,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """A pair, and the model that gave it its logit."""
+
+    pair: EncodedPair
+    model: LoadedModel
 
 
 class Reranker:
@@ -80,6 +98,7 @@ class Reranker:
         first = cast("object", first_stage)
         if cascade is not None and not isinstance(first, str | Path | LoadedModel):
             raise SettingsError(f"first_stage is a name or a folder, not {type(first).__name__}")
+        _require_options(max_batch_tokens, on_batch)
         if not isinstance(model, LoadedModel):
             options = {
                 "name": str(model),
@@ -128,46 +147,50 @@ class Reranker:
 
         Raises:
             MissingFieldError: the query is empty.
-            InvalidFieldError: a document has no text, or an option is out of its range.
+            InvalidFieldError: a document has no text, or an option another type or a value out of
+                its range; nothing has been computed.
             InvalidTextError: a text is not valid Unicode.
         """
-        if isinstance(documents, str | Mapping):
-            raise InvalidFieldError("`documents` is one document; give a list of them")
-        documents = tuple(documents)
+        documents = document_list(documents)
         request = RerankRequest(query, documents, top_n=top_n, threshold=threshold)
         texts = request.texts()
-        staged, pairs, models = self._score_in_stages(query, texts)
+        if not isinstance(cast("object", explain), bool):
+            raise InvalidFieldError(f"`explain` must be true or false, not {kind_of(explain)}")
+        staged, scored = self._score_documents(query, texts)
         return [
             RankedDocument(
                 index=place.index,
                 document=documents[place.index],
                 logit=place.logit,
                 score=place.score,
-                explanation=explain_pair(
-                    models[place.index], query, texts[place.index], pairs[place.index]
-                )
-                if explain
+                explanation=explain_pair(one.model, query, texts[place.index], one.pair)
+                if explain and one
                 else None,
-                scored_by=models[place.index].name if self._cascade else None,
+                scored_by=one.model.name if self._cascade and one else None,
             )
             for place in rank(staged.logits, top_n=top_n, threshold=threshold, order=staged.order)
+            for one in [scored.get(place.index)]
         ]
 
     def score(self, pairs: Iterable[tuple[str, str]]) -> NDArray[np.float32]:
         """Logits (n_pairs,) of (query, document) pairs, in their order.
+
+        Equal pairs have equal ones. A `RankedDocument` has the logit as `logit`, and its sigmoid,
+        0..1, as `score`.
 
         Raises:
             MissingFieldError: a query is empty.
             InvalidFieldError: a pair is not two texts.
             InvalidTextError: a text is not valid Unicode.
         """
-        encoded: list[EncodedPair] = []
-        for number, pair in enumerate(pairs):
-            if isinstance(pair, str) or len(pair) != 2:
-                raise InvalidFieldError(f"pair {number} must be a query and a document")
-            request = RerankRequest(pair[0], (pair[1],))
-            encoded += self._model.tokenizer.encode(request.query, request.texts())
-        return self._score(encoded)
+        given = cast("object", pairs)
+        if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+            raise InvalidFieldError(f"`pairs` must be a list of pairs, not {kind_of(given)}")
+        asked = [_pair(number, pair) for number, pair in enumerate(pairs)]
+        places = [number for number, (_, text) in enumerate(asked) if has_words(text)]
+        logits = np.full(len(asked), BLANK_LOGIT, dtype=np.float32)
+        logits[places] = self._score([asked[place] for place in places])[0]
+        return logits
 
     def close(self) -> None:
         """Give back the models' memory; the reranker is not used after it."""
@@ -186,25 +209,82 @@ class Reranker:
     ) -> None:
         self.close()
 
-    def _score(self, pairs: Sequence[EncodedPair]) -> NDArray[np.float32]:
-        return self._score_with(self._model, pairs)
-
-    def _score_with(self, model: LoadedModel, pairs: Sequence[EncodedPair]) -> NDArray[np.float32]:
+    def _score(
+        self, asked: Sequence[tuple[str, str]], model: LoadedModel | None = None
+    ) -> tuple[NDArray[np.float32], list[EncodedPair]]:
+        """Logits (n_asked,) of queries and texts, and their pairs; equal ones are scored once."""
+        model = model or self._model
+        places = first_places(asked)
+        of_query: dict[str, list[int]] = {}
+        for (query, _), place in places.items():
+            of_query.setdefault(query, []).append(place)
+        encoded: dict[tuple[str, str], EncodedPair] = {}
+        for query, own in of_query.items():
+            texts = [asked[place][1] for place in own]
+            pairs = model.tokenizer.encode(query, texts, indices=own)
+            encoded |= {(query, text): pair for text, pair in zip(texts, pairs, strict=True)}
         budget = self._max_batch_tokens if model is self._model else model.max_batch_tokens
-        return score_now(model.backend, pairs, max_batch_tokens=budget, on_batch=self._on_batch)
+        distinct = [encoded[one] for one in places]
+        found = score_now(model.backend, distinct, max_batch_tokens=budget, on_batch=self._on_batch)
+        row = {one: number for number, one in enumerate(places)}
+        return found[[row[one] for one in asked]], [encoded[one] for one in asked]
+
+    def _score_documents(
+        self, query: str, texts: list[str]
+    ) -> tuple[StagedLogits, dict[int, _Scored]]:
+        """Logits of all documents; who scored which, by index: nobody a blank one."""
+        places = [index for index, text in enumerate(texts) if has_words(text)]
+        staged, pairs, models = self._score_in_stages(query, [texts[place] for place in places])
+        scored = map(_Scored, pairs, models)
+        return with_blank(staged, places, len(texts)), dict(zip(places, scored, strict=True))
 
     def _score_in_stages(
         self, query: str, texts: list[str]
     ) -> tuple[StagedLogits, list[EncodedPair], list[LoadedModel]]:
         """Logits and, for each document, the pair and the model that gave its own."""
-        pairs = self._model.tokenizer.encode(query, texts)
+        asked = [(query, text) for text in texts]
         cascade, first_stage = self._cascade, self._first_stage
         if cascade is None or first_stage is None or len(texts) <= cascade.keep:
-            return one_stage(self._score(pairs)), pairs, [self._model] * len(texts)
-        first_pairs = first_stage.tokenizer.encode(query, texts)
-        first = self._score_with(first_stage, first_pairs)
-        kept = cascade.select(first)
-        staged = merge(first, kept, self._score([pairs[index] for index in kept]))
-        models = [self._model if second else first_stage for second in staged.is_second]
-        own = [pairs[i] if staged.is_second[i] else first_pairs[i] for i in range(len(texts))]
+            logits, pairs = self._score(asked)
+            return one_stage(logits), pairs, [self._model] * len(texts)
+        first, own = self._score(asked, first_stage)
+        kept = cascade.select(first, texts)
+        second, pairs = self._score([asked[index] for index in kept])
+        for index, pair in zip(kept.tolist(), pairs, strict=True):
+            own[index] = pair
+        staged = merge(first, kept, second)
+        models = [self._model if is_second else first_stage for is_second in staged.is_second]
         return staged, own, models
+
+
+def _require_options(max_batch_tokens: object, on_batch: object) -> None:
+    """Refuse what the settings do not look at.
+
+    Raises:
+        SettingsError: an option has a value it cannot have.
+    """
+    budget = 0 if max_batch_tokens is None else max_batch_tokens
+    if isinstance(budget, bool) or not isinstance(budget, Integral) or budget < 0:
+        raise SettingsError(f"max_batch_tokens is {budget!r:.40}; it must be a whole number")
+    if on_batch is not None and not callable(on_batch):
+        raise SettingsError(f"on_batch must be a function, not {kind_of(on_batch)}")
+
+
+def _pair(number: int, pair: object) -> tuple[str, str]:
+    """A query and a document's text.
+
+    Raises:
+        MissingFieldError: the query is empty.
+        InvalidFieldError: it is something else.
+    """
+    if isinstance(pair, str | bytes | Mapping | AbstractSet) or not isinstance(pair, Iterable):
+        raise InvalidFieldError(
+            f"pair {number} must be a query and a document, not {kind_of(pair)}"
+        )
+    parts = tuple(cast("Iterable[Document]", pair))
+    if len(parts) != 2:
+        raise InvalidFieldError(
+            f"pair {number} must be a query and a document, not {len(parts)} values"
+        )
+    request = RerankRequest(cast("str", parts[0]), parts[1:])
+    return request.query, document_text(parts[1], number, name=f"the document of pair {number}")

@@ -1,8 +1,9 @@
 """The plain data that all layers speak."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Literal, cast
 
 from tamis.errors import InvalidFieldError, MissingFieldError
@@ -55,9 +56,13 @@ class RerankRequest:
         """
         query = cast("object", self.query)  # callers may have no types
         if not isinstance(query, str):
-            raise InvalidFieldError(f"`query` must be a string, not {type(query).__name__}")
+            raise InvalidFieldError(f"`query` must be a string, not {kind_of(query)}")
         if not query.strip():
             raise MissingFieldError("Missing or empty `query`")
+        _require_number("top_n", self.top_n, Integral)
+        _require_number("threshold", self.threshold, Real)
+        _require_number("priority", self.priority, Integral)
+        _require_number("timeout_seconds", self.timeout_seconds, Real)
         if self.top_n is not None and self.top_n < 1:
             raise InvalidFieldError(f"`top_n` is {self.top_n}; it must be at least 1")
         if self.threshold is not None and not 0 <= self.threshold <= 1:
@@ -169,20 +174,67 @@ class RerankResult:
     degraded: bool = False
 
 
-def document_text(document: Document, index: int) -> str:
+def document_list(documents: Iterable[Document]) -> tuple[Document, ...]:
+    """The documents of a caller who may have no types.
+
+    Raises:
+        InvalidFieldError: they are one document, or no documents at all.
+    """
+    given = cast("object", documents)
+    if isinstance(given, str | Mapping):
+        raise InvalidFieldError("`documents` is one document; give a list of them")
+    if isinstance(given, bytes | bytearray) or not isinstance(given, Iterable):
+        raise InvalidFieldError(f"`documents` must be a list of documents, not {kind_of(given)}")
+    return tuple(documents)
+
+
+def document_text(document: Document, index: int, *, name: str | None = None) -> str:
     """The text of a document.
 
     Args:
         document: As the caller gave it.
         index: Its position, for the message.
+        name: What the message calls it instead: a line of a file.
 
     Raises:
         InvalidFieldError: it is neither a string nor a mapping whose `text` is a string.
     """
-    text = document.get("text") if isinstance(document, Mapping) else document
-    if not isinstance(text, str):
+    named = name or f"document {index}"
+    given = cast("object", document)
+    text = document.get("text") if isinstance(document, Mapping) else given
+    if isinstance(text, str):
+        return text
+    if not isinstance(document, Mapping):
         raise InvalidFieldError(
-            f"document {index} must be a string or an object whose `text` is a string, "
-            f"not {type(document).__name__ if text is None else type(text).__name__}"
+            f"{named} must be a string or an object whose `text` is a string, not {kind_of(text)}"
         )
-    return text
+    if "text" not in document:
+        raise InvalidFieldError(f"{named} has no `text`; an object must have one, a string")
+    raise InvalidFieldError(f"the `text` of {named} must be a string, not {kind_of(text)}")
+
+
+def kind_of(value: object) -> str:
+    """What a value that should be another is, in words that hold for JSON and for Python."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "a boolean"
+    if isinstance(value, int | float):
+        return "a number"
+    if isinstance(value, str):
+        return "a string"
+    if isinstance(value, Mapping):
+        return "an object"
+    return "a list" if isinstance(value, list | tuple) else type(value).__name__
+
+
+def _require_number(name: str, value: object, kind: type[Integral] | type[Real]) -> None:
+    """Refuse an option that is no number; None leaves it out, and a boolean is none.
+
+    Raises:
+        InvalidFieldError: it is something else.
+    """
+    if value is not None and (isinstance(value, bool) or not isinstance(value, kind)):
+        wanted = "a whole number" if kind is Integral else "a number"
+        shown = f"{value!r:.40}" if isinstance(value, str | bool | float) else kind_of(value)
+        raise InvalidFieldError(f"`{name}` must be {wanted}, not {shown}")

@@ -119,6 +119,29 @@ def test_explain_says_which_words_matched(shell: Shell, tiny_maxsim: Path) -> No
     assert sum(match["share"] for match in matches) == pytest.approx(1)
 
 
+def test_explain_adds_a_column_in_a_pipe(shell: Shell, tiny_maxsim: Path) -> None:
+    done = shell.run("rank", "giant panda", "-m", tiny_maxsim, "--explain", given="the panda\n")
+    _, _, text, matched = done.out.rstrip("\n").split("\t")
+    assert (done.code, done.err, text) == (0, "", "the panda")
+    assert matched.startswith("giant→")
+    assert "  panda→" in matched
+
+
+def test_explain_says_so_where_the_model_cannot_tell(shell: Shell, tiny_model: Path) -> None:
+    done = shell.run("rank", QUERY, "-m", tiny_model, "--explain", given=LINES)
+    assert (done.code, len(done.out.splitlines())) == (0, 3)
+    assert "cannot say which words matched" in done.sentence
+
+
+def test_equal_lines_keep_their_order_and_have_one_logit(shell: Shell, tiny_model: Path) -> None:
+    done = shell.run("rank", QUERY, "-m", tiny_model, "--json", given="a bear\nwater\n" * 40)
+    printed = [json.loads(line) for line in done.out.splitlines()]
+    for text in ("a bear", "water"):
+        copies = [fields for fields in printed if fields["document"] == text]
+        assert len({fields["logit"] for fields in copies}) == 1
+        assert [f["index"] for f in copies] == sorted(f["index"] for f in copies)
+
+
 @pytest.mark.parametrize(
     ("keep", "margin", "n_second"), [("1", "0", 1), ("1", "1000", 3), ("99", "0", 3), ("0", "0", 0)]
 )
@@ -167,7 +190,7 @@ def test_a_reader_who_has_enough_ends_it_without_a_word(
     [
         (["none.txt"], b"", 65, "cannot read none.txt: No such file or directory"),
         ([], b'{"text": "a"}\nb\n', 65, "- line 2: not a JSON object with a `text`"),
-        ([], b'{"text": "\\ud800"}\n', 65, "document 0 is not valid Unicode"),
+        ([], b'{"text": "\\ud800"}\n', 65, "- line 1 is not valid Unicode: lone surrogate"),
         (["-m", "no/such", "--offline"], b"a\n", 69, "no/such is not on this machine"),
         (["-m", "/no/such"], b"a\n", 78, "there is no folder /no/such"),
         (["-m", "{tiny}", "--runtime", "torch"], b"a\n", 78, "pip install tamis[torch]"),

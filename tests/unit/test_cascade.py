@@ -19,6 +19,11 @@ def test_the_best_of_the_first_stage_go_on_and_ties_keep_their_order() -> None:
     assert list(Cascade(3).select(array(1, 5, 1, 7, 1))) == [3, 1, 0]
 
 
+def test_copies_of_a_kept_text_go_on_with_it() -> None:
+    chosen = Cascade(1).select(array(1, 5, 5, 5), ["a", "b", "c", "b"])
+    assert chosen.tolist() == [1, 3]
+
+
 def test_a_margin_lets_those_just_below_the_last_kept_one_go_on() -> None:
     assert list(Cascade(2, margin=0.5).select(array(3, 2, 1.6, 1.4))) == [0, 1, 2]
 

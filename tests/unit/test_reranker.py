@@ -13,11 +13,13 @@ from tamis.errors import (
     ModelNotFoundError,
     SettingsError,
 )
+from tamis.ranking import BLANK_LOGIT
 from tamis.scheduler.execution import BatchReport
 from tamis.types import Document
 
 QUERY = "what is a panda?"
 DOCUMENTS: list[Document] = ["hi", {"id": 7, "text": "The giant panda is a bear."}, "", "hi"]
+DISTINCT: list[Document] = [*DOCUMENTS[:3], "water boils"]
 
 
 @pytest.fixture
@@ -139,6 +141,18 @@ def test_an_option_out_of_its_range_is_a_settings_error(tiny_model: Path) -> Non
         ("q", {"text": "one document"}, {}, InvalidFieldError),
         (None, ["a"], {}, InvalidFieldError),
         (" ", ["a"], {}, MissingFieldError),
+        ("q", ["a", None], {}, InvalidFieldError),
+        ("q", ["a", b"b"], {}, InvalidFieldError),
+        ("q", [{"text": None}], {}, InvalidFieldError),
+        ("q", None, {}, InvalidFieldError),
+        ("q", 5, {}, InvalidFieldError),
+        ("q", b"ab", {}, InvalidFieldError),
+        (5, "text", {}, InvalidFieldError),
+        (b"q", ["a"], {}, InvalidFieldError),
+        ("q", ["a"], {"top_n": "3"}, InvalidFieldError),
+        ("q", ["a"], {"top_n": True}, InvalidFieldError),
+        ("q", ["a"], {"threshold": "x"}, InvalidFieldError),
+        ("q", ["a"], {"explain": "no"}, InvalidFieldError),
         ("q", ["a"], {"top_n": 0}, InvalidFieldError),
         ("q", ["a"], {"top_n": -1}, InvalidFieldError),
         ("q", ["a"], {"threshold": 2.0}, InvalidFieldError),
@@ -158,10 +172,95 @@ def test_documents_may_come_from_a_generator(reranker: Reranker) -> None:
     assert {place.document for place in ranked} == {"hi", "a bear"}
 
 
-@pytest.mark.parametrize("pairs", [["ab"], [("a", "b", "c")], [("a", 7)]])
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        *(["ab"], [("a", "b", "c")], [("a", 7)], [("a", None)], [(5, "a")], [None], [7]),
+        *([{"a": "b", "c": "d"}], [{"a", "b"}], "ab", None, 5),
+    ],
+)
 def test_pairs_that_are_not_two_texts_are_refused(reranker: Reranker, pairs: Any) -> None:
     with pytest.raises(InvalidFieldError):
         reranker.score(pairs)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_batch_tokens": "many"}, "max_batch_tokens"),
+        ({"max_batch_tokens": -1}, "max_batch_tokens"),
+        ({"on_batch": "print"}, "on_batch"),
+        ({"threads": True}, "threads"),
+        ({"revision": 5}, "revision"),
+        ({"offline": "perhaps"}, "offline"),
+    ],
+)
+def test_an_option_of_another_type_is_a_settings_error(
+    tiny_model: Path, options: Any, message: str
+) -> None:
+    with pytest.raises(SettingsError, match=message):
+        Reranker(tiny_model, **options)
+
+
+def test_nothing_is_computed_where_something_is_wrong(tiny_model: Path) -> None:
+    wrong: Any = "3"
+    reports: list[BatchReport] = []
+    with Reranker(tiny_model, threads=1, on_batch=reports.append) as reranker:
+        with pytest.raises(InvalidFieldError):
+            reranker.rank(QUERY, ["a"], top_n=wrong)
+        with pytest.raises(InvalidFieldError, match="pair 1 must be"):
+            reranker.score([(QUERY, "a"), wrong])
+    assert reports == []
+
+
+def mixed_with_copies() -> tuple[list[str], str]:
+    """Texts of many lengths, and one that stands between them again and again."""
+    same = "the giant panda is a bear of china"
+    texts = [same]
+    for number in range(60):
+        texts += [f"panda {number} " + "bear " * (number % 23), same]
+    return texts, same
+
+
+@pytest.mark.parametrize("max_batch_tokens", [None, 64, 300])
+def test_equal_texts_have_one_logit_and_keep_their_order(
+    tiny_model: Path, max_batch_tokens: int | None
+) -> None:
+    texts, same = mixed_with_copies()
+    reports: list[BatchReport] = []
+    with Reranker(
+        tiny_model, threads=1, max_batch_tokens=max_batch_tokens, on_batch=reports.append
+    ) as reranker:
+        ranked = reranker.rank(QUERY, [{"text": text} for text in texts])
+        n_scored = sum(report.n_pairs for report in reports)
+        scores = reranker.score([(q, text) for text in texts for q in (QUERY, "water")])
+    copies = [r for r in ranked if r.document == {"text": same}]
+    assert len({r.logit for r in copies}) == 1
+    assert [r.index for r in copies] == sorted(r.index for r in copies)
+    assert n_scored == len(set(texts))
+    at = [number for number, text in enumerate(texts) if text == same]
+    assert len({float(scores[2 * n]) for n in at}) == len({float(scores[2 * n + 1]) for n in at})
+    assert len({float(scores[2 * n]) for n in at}) == 1
+
+
+@pytest.mark.parametrize("keep", [1, 2, 30, 100])
+def test_equal_texts_have_one_logit_in_a_cascade(
+    tiny_model: Path, tiny_maxsim: Path, keep: int
+) -> None:
+    texts, same = mixed_with_copies()
+    with Reranker(tiny_model, threads=1, cascade=Cascade(keep), first_stage=tiny_maxsim) as both:
+        ranked = both.rank("giant panda of china", texts, explain=True)
+    copies = [r for r in ranked if r.document == same]
+    assert len({(r.logit, r.scored_by) for r in copies}) == 1
+    assert [r.index for r in copies] == sorted(r.index for r in copies)
+    assert len(ranked) == len(texts)
+
+
+def test_a_text_at_fault_is_named_by_its_own_place(reranker: Reranker) -> None:
+    with pytest.raises(InvalidTextError, match="document 2"):
+        reranker.rank(QUERY, ["a", "a", "\ud800"])
+    with pytest.raises(InvalidFieldError, match="the document of pair 1"):
+        reranker.score([(QUERY, "a"), cast("tuple[str, str]", (QUERY, {"text": 5}))])
 
 
 def test_a_model_that_is_no_name_is_refused() -> None:
@@ -175,9 +274,9 @@ def test_in_a_cascade_the_model_reads_the_best_of_the_first_stage(
 ) -> None:
     alone = {}
     with Reranker(tiny_model, threads=1) as one:
-        alone = {r.index: r.logit for r in one.rank(QUERY, DOCUMENTS)}
+        alone = {r.index: r.logit for r in one.rank(QUERY, DISTINCT)}
     with Reranker(tiny_model, threads=1, cascade=Cascade(2), first_stage=tiny_maxsim) as both:
-        ranked = both.rank(QUERY, DOCUMENTS)
+        ranked = both.rank(QUERY, DISTINCT)
         name = both.model.name
 
     assert [r.scored_by == name for r in ranked] == [True, True, False, False]
@@ -205,3 +304,16 @@ def test_a_first_stage_that_is_not_there_is_an_error(tiny_model: Path, tmp_path:
 def test_a_number_is_no_cascade(tiny_model: Path) -> None:
     with pytest.raises(SettingsError, match=r"tamis.Cascade, not int"):
         Reranker(tiny_model, cascade=cast("Cascade", 10))
+
+
+def test_blank_documents_come_last_with_a_score_of_0(reranker: Reranker) -> None:
+    documents = ["", "...", "panda bear", "\u200b"]
+    ranked = reranker.rank("what is a panda", documents, explain=True)
+    assert [one.index for one in ranked] == [2, 0, 1, 3]
+    assert [one.score for one in ranked[1:]] == [0.0] * 3
+    assert [one.explanation for one in ranked[1:]] == [None] * 3
+    kept = reranker.rank("what is a panda", documents, threshold=0.0)
+    assert [one.index for one in kept] == [2]
+    logits = reranker.score([("what is a panda", text) for text in documents])
+    assert logits.tolist() == [BLANK_LOGIT, BLANK_LOGIT, ranked[0].logit, BLANK_LOGIT]
+    assert reranker.rank("what is a panda", ["", " "])[1].index == 1

@@ -277,12 +277,12 @@ async def test_a_caller_who_leaves_while_a_stage_computes_leaves_nothing_behind(
 class Leaving(Cascade):
     """Its first caller is cancelled between the stages."""
 
-    def select(self, first: NDArray[np.float32]) -> NDArray[np.intp]:
+    def select(self, first: NDArray[np.float32], texts: Sequence[str] = ()) -> NDArray[np.intp]:
         task = asyncio.current_task()
         assert task is not None
         if task.get_name() == "leaving":
             task.cancel()
-        return super().select(first)
+        return super().select(first, texts)
 
 
 async def test_a_caller_who_leaves_between_the_stages_leaves_nothing_behind(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from tamis.cache.scores import ScoreCache
 from tamis.cache.values import PairScore
+from tamis.engine.pairs import first_places
 from tamis.errors import DeadlineExceededError, TamisError
 from tamis.timing import StageObserver
 from tamis.types import CacheUse
@@ -100,9 +101,7 @@ class ReadThrough:
             keeps: Asked once all is computed: whether that may be kept.
         """
         asked = _Asked(deadline, priority, use, usable, keeps)
-        first: dict[bytes, int] = {}
-        for position, key in enumerate(keys):
-            first.setdefault(key, position)
+        first = first_places(keys)
         found: dict[bytes, Outcome] = {}
         computed: set[int] = set()
         while missing := {key: place for key, place in first.items() if key not in found}:

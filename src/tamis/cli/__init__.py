@@ -32,9 +32,9 @@ def main() -> None:
         for number in (signal.SIGTERM, signal.SIGINT):  # `serve` handles both once it is imported
             signal.signal(number, _end_at_signal)
     try:
-        from tamis.cli.commands import app
+        from tamis.cli.commands import run
 
-        app()
+        sys.exit(run())
     except TamisError as error:
         fail(error)
     except KeyboardInterrupt:  # typer has its own way with it, but only once it is loaded

@@ -18,11 +18,13 @@ from tamis.cli.options import (
     Dtype,
     MaxLength,
     Model,
+    Name,
     Offline,
     Revision,
     Runtime,
     Threads,
     model_options,
+    the_model,
 )
 from tamis.errors import SettingsError
 from tamis.settings import load_settings, model_settings
@@ -55,6 +57,7 @@ Plot = Annotated[Path | None, typer.Option("--plot", help="Figure to write: .png
 
 
 def bench(
+    name: Name = None,
     workload: Annotated[
         WorkloadName, typer.Option("--workload", help="Lengths of the documents.")
     ] = "rag-mix",
@@ -81,7 +84,8 @@ def bench(
     The model random-large is an XLM-RoBERTa-large of random weights, which is made and kept
     in the cache (2.3 GB): as fast as BAAI/bge-reranker-v2-m3, and good for nothing else.
     """
-    given = model_options(locals())
+    model = the_model(name, model) if name or model else None
+    given = model_options(locals() | {"name": None})
     if url == "":
         raise typer.BadParameter("--url is empty")
     if url is not None:

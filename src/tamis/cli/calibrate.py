@@ -14,7 +14,16 @@ from rich.console import Console
 from rich.progress import track
 
 from tamis.cli.documents import read_lines
-from tamis.cli.options import MaxLength, Offline, Revision, Threads, model_options
+from tamis.cli.options import (
+    MaxLength,
+    Name,
+    NameOption,
+    Offline,
+    Revision,
+    Threads,
+    model_options,
+    the_model,
+)
 from tamis.errors import InvalidFieldError, MissingFieldError, SettingsError
 from tamis.settings import DtypeName, ModelSettings, load_settings, model_settings
 
@@ -40,7 +49,6 @@ class JudgedQuery:
 
 
 def calibrate(
-    name: Annotated[str, typer.Argument(help="Embedded model, hub name or local folder.")],
     data: Annotated[
         str,
         typer.Option(
@@ -48,6 +56,8 @@ def calibrate(
             help="JSONL: {query, documents, grades?} a line, a grade (0 and up) for each document.",
         ),
     ],
+    name: Name = None,
+    model: NameOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
     revision: Revision = None,
     max_length: MaxLength = None,
@@ -59,6 +69,7 @@ def calibrate(
     Where it passes (200 queries or more with more than 5 candidates each, Kendall's tau 0.98, the
     same top 5 for 95%, nDCG@10 within 0.005), dtype auto takes int8 on a CPU.
     """
+    model = the_model(name, model)
     options = model_options(locals()) | {"device": "cpu", "runtime": "ctranslate2"}
     from tamis.engine.calibration import write_report
 

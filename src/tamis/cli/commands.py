@@ -12,6 +12,7 @@ from tamis.cli.models import models
 from tamis.cli.rank import rank
 from tamis.cli.serve import serve
 from tamis.cli.settings import settings
+from tamis.cli.usage import UsageError, fail_usage
 
 app = typer.Typer(
     name="tamis",
@@ -42,3 +43,13 @@ def _root(
     if version:
         typer.echo(f"tamis {tamis.__version__}")
         raise typer.Exit
+
+
+def run() -> int:
+    """Run the verb that the arguments name; returns its exit code."""
+    try:
+        return app(prog_name="tamis", standalone_mode=False) or 0
+    except typer.Abort:
+        return 1
+    except UsageError as error:
+        fail_usage(error)

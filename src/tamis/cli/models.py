@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tamis.cli.calibrate import calibrate
-from tamis.cli.options import Offline, Revision
+from tamis.cli.options import Name, NameOption, Offline, Revision, the_model
 from tamis.engine.checkpoint import Checkpoint, read_checkpoint
 from tamis.engine.location import EMBEDDED_FOLDER, locate
 from tamis.engine.manifest import verify_manifest
@@ -37,8 +37,6 @@ ConvertedDtype = Annotated[
 ]
 models.command()(calibrate)
 
-Name = Annotated[str, typer.Argument(help="Embedded model, hub name or local folder.")]
-
 
 @models.command("list")
 def list_models() -> None:
@@ -57,8 +55,11 @@ def list_models() -> None:
 
 
 @models.command()
-def pull(name: Name, revision: Revision = None, offline: Offline = None) -> None:
+def pull(
+    name: Name = None, model: NameOption = None, revision: Revision = None, offline: Offline = None
+) -> None:
     """Fetch a model from the hub, or its newer version, and write its manifest."""
+    name = the_model(name, model)
     from tamis.engine import hub
 
     if name == DEFAULT_MODEL or Path(name).is_dir():
@@ -70,8 +71,9 @@ def pull(name: Name, revision: Revision = None, offline: Offline = None) -> None
 
 
 @models.command()
-def verify(name: Name, revision: Revision = None) -> None:
+def verify(name: Name = None, model: NameOption = None, revision: Revision = None) -> None:
     """Compare a model's files with its manifest, and check that tamis runs it."""
+    name = the_model(name, model)
     settings = _settings(name, revision, offline=True)
     folder = locate(name, revision=settings.revision, offline=True)
     checkpoint = read_checkpoint(folder)
@@ -84,15 +86,17 @@ def verify(name: Name, revision: Revision = None) -> None:
 
 @models.command()
 def convert(
-    name: Name,
+    name: Name = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder to write; the cache otherwise.")
     ] = None,
     dtype: ConvertedDtype = "auto",
+    model: NameOption = None,
     revision: Revision = None,
     offline: Offline = None,
 ) -> None:
     """Convert a model for ctranslate2, into a folder that loads by itself."""
+    name = the_model(name, model)
     from tamis.engine.conversion import convert as convert_checkpoint
     from tamis.engine.converted import converted_folder
     from tamis.engine.device import usable_cores
@@ -118,11 +122,17 @@ def convert(
 
 
 @models.command()
-def tune(name: Name, dtype: ConvertedDtype = "auto", revision: Revision = None) -> None:
+def tune(
+    name: Name = None,
+    dtype: ConvertedDtype = "auto",
+    model: NameOption = None,
+    revision: Revision = None,
+) -> None:
     """Measure a converted model's token budget and kernels anew, on this processor.
 
     Takes a converted folder, or the name of a model whose converted form is in the cache.
     """
+    name = the_model(name, model)
     from tamis.engine.converted import converted_folder
     from tamis.engine.device import usable_cores
     from tamis.engine.runtimes.opening import auto_dtype, tune_converted

@@ -57,7 +57,9 @@ def rank(
     query: Annotated[str, typer.Argument(help="The question.")],
     files: Annotated[
         list[str] | None,
-        typer.Argument(help="One document a line, or JSONL with a `text`; - is standard input."),
+        typer.Argument(
+            help="One document a line, JSONL with a `text`, or a JSON array; - is standard input."
+        ),
     ] = None,
     top_n: Annotated[
         int | None, typer.Option("--top-n", "-n", min=1, help="Print so many of the best.")
@@ -65,7 +67,10 @@ def rank(
     threshold: Annotated[
         float | None, typer.Option("--threshold", min=0.0, max=1.0, help="Lowest score printed.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="One JSON object a line, with `logit` and `score` (0 to 1)."),
+    ] = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="Say which words matched (late interaction).")
     ] = False,
@@ -99,6 +104,12 @@ def rank(
             **_cascade_options(held.cascade, keep, settings),
         )
         results = reranker.rank(query, documents, top_n=top_n, threshold=threshold, explain=explain)
+    if explain and results and all(ranked.explanation is None for ranked in results):
+        typer.echo(
+            f"tamis: --explain: {reranker.model.name} cannot say which words matched here; "
+            "models that read query and document apart (tamis-mini) can",
+            err=True,
+        )
     with _reader_may_leave():
         _print(results, as_json=as_json)
 

@@ -3,11 +3,25 @@
 import logging
 import signal
 import socket
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from tamis.cli import end_now, fail
+from tamis.cli.options import (
+    Device,
+    Dtype,
+    Host,
+    MaxLength,
+    Model,
+    Offline,
+    Port,
+    Revision,
+    Runtime,
+    Threads,
+    Workers,
+    settings_arguments,
+)
 from tamis.errors import SettingsError
 from tamis.settings import ServerSettings, Settings, TelemetrySettings, load_settings
 
@@ -20,22 +34,25 @@ logger = logging.getLogger(__name__)
 
 def serve(
     context: typer.Context,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            "--workers",
-            help="Processes that run the model; short for --scheduler.workers.",
-            show_default=False,
-        ),
-    ] = None,
+    model: Model = None,
+    revision: Revision = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    runtime: Runtime = None,
+    max_length: MaxLength = None,
+    threads: Threads = None,
+    offline: Offline = None,
+    host: Host = None,
+    port: Port = None,
+    workers: Workers = None,
 ) -> None:
     """Serve a model over HTTP, on 127.0.0.1:8000 unless told otherwise.
 
-    Takes every option that `tamis settings --names` lists, as --server.port 9000 or as
-    TAMIS_SERVER__PORT=9000.
+    A word alone is the model: tamis serve BAAI/bge-reranker-v2-m3 --port 9000. Takes every option
+    that `tamis settings --names` lists, too, as --log.level debug or as TAMIS_LOG__LEVEL=debug.
     """
-    short = [] if workers is None else [f"--scheduler.workers={workers}"]
-    run(load_settings([*context.args, *short]))
+    short = settings_arguments(locals())
+    run(load_settings([*context.args, *short], takes_model=True))
 
 
 def run(settings: Settings, load: "ModelLoader | None" = None) -> None:

@@ -4,6 +4,20 @@ import json
 
 import typer
 
+from tamis.cli.options import (
+    Device,
+    Dtype,
+    Host,
+    MaxLength,
+    Model,
+    Offline,
+    Port,
+    Revision,
+    Runtime,
+    Threads,
+    Workers,
+    settings_arguments,
+)
 from tamis.settings import ENV_PREFIX, describe_options, load_settings
 
 
@@ -11,15 +25,28 @@ def settings(
     context: typer.Context,
     as_json: bool = typer.Option(False, "--json", help="As JSON."),
     names: bool = typer.Option(False, "--names", help="Names, variables, defaults and help."),
+    model: Model = None,
+    revision: Revision = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    runtime: Runtime = None,
+    max_length: MaxLength = None,
+    threads: Threads = None,
+    offline: Offline = None,
+    host: Host = None,
+    port: Port = None,
+    workers: Workers = None,
 ) -> None:
     """Print the effective settings: defaults, then variables, then arguments.
 
-    Takes every option itself, as --server.port 9000 or TAMIS_SERVER__PORT=9000.
+    Takes every option itself, as --server.port 9000 or TAMIS_SERVER__PORT=9000, and the short
+    ones as `tamis serve` does.
     """
+    short = settings_arguments(locals())
     if names:
         typer.echo(_options_help())
         return
-    effective = load_settings(context.args).model_dump(mode="json")
+    effective = load_settings([*context.args, *short], takes_model=True).model_dump(mode="json")
     if as_json:
         typer.echo(json.dumps(effective, indent=2))
         return

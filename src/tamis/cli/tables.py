@@ -28,21 +28,27 @@ def ranking_table(results: Sequence[RankedDocument], title: str | None = None) -
 
 
 def plain_lines(results: Iterable[RankedDocument]) -> Iterable[str]:
-    """score, position in the input (from 1) and text, separated by tabs."""
+    """score, position in the input (from 1) and text, separated by tabs; then what matched."""
     for ranked in results:
-        yield f"{ranked.score:.6f}\t{ranked.index + 1}\t{_one_line(ranked)}"
+        line = f"{ranked.score:.6f}\t{ranked.index + 1}\t{_one_line(ranked)}"
+        matches = ranked.explanation
+        yield line if matches is None else f"{line}\t{_squeezed(_matched(matches))}"
 
 
 def _one_line(ranked: RankedDocument) -> str:
-    text = document_text(ranked.document, ranked.index)
+    return _squeezed(document_text(ranked.document, ranked.index))
+
+
+def _squeezed(text: str) -> str:
     return " ".join(text.split()) if any(c in text for c in "\t\r\n") else text
 
 
 def _matches(explanation: tuple[TokenMatch, ...] | None) -> str:
-    if explanation is None:
-        return ""
-    parts = [
+    return "" if explanation is None else f"\n[dim]{escape(_matched(explanation))}[/dim]"
+
+
+def _matched(explanation: tuple[TokenMatch, ...]) -> str:
+    return "  ".join(
         f"{match.query_token}→{match.document_token} {match.similarity:.2f}·{match.share:.0%}"
         for match in explanation
-    ]
-    return f"\n[dim]{escape('  '.join(parts))}[/dim]"
+    )

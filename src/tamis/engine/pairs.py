@@ -1,13 +1,15 @@
 """What the tokenizer makes and the model reads."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tamis.types import TruncationSide
+
+Key = TypeVar("Key", bound=Hashable)
 
 TokenIds = NDArray[np.int32]
 Logits = NDArray[np.float32]
@@ -57,6 +59,14 @@ def distinct_sequences(
             if rows.setdefault(id(sequence), len(sequences)) == len(sequences):
                 sequences.append(sequence)
     return sequences, [[rows[id(sequence)] for sequence in pair.sequences] for pair in pairs]
+
+
+def first_places(keys: Iterable[Key]) -> dict[Key, int]:
+    """Each key once, in order, with its first place; equal pairs have equal keys."""
+    places: dict[Key, int] = {}
+    for place, key in enumerate(keys):
+        places.setdefault(key, place)
+    return places
 
 
 class PairEncoder(Protocol):

@@ -28,6 +28,12 @@ def test_a_plain_line_stays_one_line() -> None:
     assert line == "0.182000\t3\ta text of many lines"
 
 
+def test_what_matched_is_a_column_of_its_own_in_a_pipe() -> None:
+    assert list(plain_lines([ranked("a bear", MATCH, MATCH)])) == [
+        "0.182000\t3\ta bear\tpanda→[bear] 0.91·25%  panda→[bear] 0.91·25%"
+    ]
+
+
 def test_a_row_has_place_score_logit_and_position_from_one() -> None:
     row = drawn(ranked("a text")).splitlines()[-1]
     assert [cell.strip() for cell in row.split("│")] == ["1", "0.182", "-1.50", "3", "a text"]

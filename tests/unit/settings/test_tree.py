@@ -81,7 +81,7 @@ def test_an_unknown_variable_refuses_the_start(
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--model.nme", "x"], ["--max-length=64"], ["--model.max-length", "64", "--quiet"], ["-v"]],
+    [["--model.nme", "x"], ["--max-len=64"], ["--model.max-length", "64", "--quiet"], ["-v"]],
 )
 def test_an_unknown_argument_refuses_the_start(arguments: list[str]) -> None:
     with pytest.raises(SettingsError, match="there is no option -"):
