@@ -19,13 +19,13 @@ NAME = "tamis-tests/tiny"
 CHUNK_BYTES = constants.DOWNLOAD_CHUNK_SIZE  # the client writes what it got in such pieces
 LOCATE = """
 import json, sys
-from tamis.engine.hub import list_fetched, pull
-from tamis.engine.location import locate
+from tamis.engine.hub_cache import list_fetched
+from tamis.engine.location import locate, pull
 from tamis.errors import TamisError
 verb, name, revision, offline = json.loads(sys.argv[1])
 try:
     found = list_fetched() if verb == "list" else (
-        pull(name, revision=revision) if verb == "pull"
+        pull(name, revision=revision, offline=offline) if verb == "pull"
         else locate(name, revision=revision, offline=offline)
     )
     print(json.dumps({"found": str(found)}))
