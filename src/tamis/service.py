@@ -203,13 +203,10 @@ class RerankService:
         first = await first_stage.stage.score(request, terms, namespace=namespace, indices=places)
         found = np.flatnonzero(np.isfinite(first.logits))
         texts = request.texts()
-        own = [texts[places[position]] for position in found]
+        own = [texts[places[n]] for n in found.tolist()]
         kept = found[first_stage.cascade.select(first.logits[found], own)]
         second = await self._stage.score(
-            request,
-            terms,
-            namespace=namespace,
-            indices=[places[position] for position in kept.tolist()],
+            request, terms, namespace=namespace, indices=[places[n] for n in kept.tolist()]
         )
         read = np.isfinite(second.logits)
         logits = merge(first.logits, kept[read], second.logits[read])

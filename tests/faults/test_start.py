@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import shutil
 import socket
 import time
@@ -105,6 +106,28 @@ def lead_elsewhere(folder: Path) -> None:
     (folder / "model.safetensors").symlink_to(outside)
 
 
+def sparse(folder: Path, name: str) -> None:
+    """4 GiB that take no room on the disk."""
+    (folder / name).unlink(missing_ok=True)
+    with (folder / name).open("wb") as file:
+        file.truncate(4 * 2**30)
+
+
+def fifo(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+
+
+def device(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    (folder / name).symlink_to("/dev/zero")
+
+
+def list_elsewhere(folder: Path) -> None:
+    manifest = {"sha256": {"../../etc/hostname": "0" * 64}}
+    (folder / "tamis-manifest.json").write_text(json.dumps(manifest))
+
+
 BREAKAGES: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "a bit of the weights": (
         lambda folder: flip_a_bit(folder / "model.safetensors"),
@@ -119,6 +142,14 @@ BREAKAGES: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "code with the weights": (want_code, ("code that comes with weights",)),
     "a link elsewhere": (lead_elsewhere, ("model.safetensors", "manifest")),
     "a wrong config": (want_another_shape, ("config.json", "layers")),
+    "a tokenizer of 4 GiB": (lambda folder: sparse(folder, "tokenizer.json"), ("tokenizer.json",)),
+    "golden logits of 4 GiB": (lambda folder: sparse(folder, GOLDEN_FILE), (GOLDEN_FILE,)),
+    "a config that is a FIFO": (lambda folder: fifo(folder, "config.json"), ("config.json",)),
+    "a device for weights": (
+        lambda folder: device(folder, "model.safetensors"),
+        ("model.safetensors", "regular file"),
+    ),
+    "a manifest of other folders": (list_elsewhere, ("tamis-manifest.json", "inside its folder")),
     "half a config": (
         lambda folder: (folder / "config.json").write_text("{"),
         ("config.json",),
@@ -164,19 +195,15 @@ def test_row_36_a_manifest_made_at_pull_is_what_the_server_verifies_at_load(
 
 
 @pytest.mark.parametrize("n_workers", ["0", "1"])
-def test_row_36_a_tokenizer_that_has_changed_since_the_conversion_is_not_read(
+def test_row_36_a_tokenizer_that_has_changed_since_the_conversion_is_refused(
     shell: Shell, folder: Path, n_workers: str
 ) -> None:
-    """Without workers it is read from the converted form, which is whole."""
     workers = ("--scheduler.workers", n_workers)
     with serve(shell, folder, *workers) as process:
         process.url()
     flip_a_bit(folder / "tokenizer.json")
     with serve(shell, folder, *workers) as process:
-        if n_workers == "0":
-            process.url()
-        else:
-            assert_refused(process, "tokenizer.json", "manifest")
+        assert_refused(process, "tokenizer.json", "manifest")
 
 
 def test_row_36_a_second_start_with_a_broken_model_says_what_is_wrong(

@@ -162,7 +162,7 @@ def test_a_first_stage_that_is_not_there_is_one_sentence(shell: Shell, tiny_mode
     command = ["rank", QUERY, "-m", str(tiny_model), "--keep", "1"]
     done = shell.run(*command, given=LINES, TAMIS_CASCADE__MODEL="/no/such")
     assert (done.code, done.out) == (78, "")
-    assert "there is no folder /no/such" in done.sentence
+    assert "neither a local folder nor a valid Hub repository name" in done.sentence
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]], ids=["lines", "json"])
@@ -192,7 +192,7 @@ def test_a_reader_who_has_enough_ends_it_without_a_word(
         ([], b'{"text": "a"}\nb\n', 65, "- line 2: not a JSON object with a `text`"),
         ([], b'{"text": "\\ud800"}\n', 65, "- line 1 is not valid Unicode: lone surrogate"),
         (["-m", "no/such", "--offline"], b"a\n", 69, "no/such is not on this machine"),
-        (["-m", "/no/such"], b"a\n", 78, "there is no folder /no/such"),
+        (["-m", "/no/such"], b"a\n", 78, "neither a local folder nor a valid Hub repository name"),
         (["-m", "{tiny}", "--runtime", "torch"], b"a\n", 78, "pip install tamis[torch]"),
         (["-m", "{tiny}", "--device", "cuda"], b"a\n", 78, "cuda"),
     ],

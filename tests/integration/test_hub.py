@@ -19,13 +19,13 @@ NAME = "tamis-tests/tiny"
 CHUNK_BYTES = constants.DOWNLOAD_CHUNK_SIZE  # the client writes what it got in such pieces
 LOCATE = """
 import json, sys
-from tamis.engine.hub import list_fetched, pull
-from tamis.engine.location import locate
+from tamis.engine.hub_cache import list_fetched
+from tamis.engine.location import locate, pull
 from tamis.errors import TamisError
 verb, name, revision, offline = json.loads(sys.argv[1])
 try:
     found = list_fetched() if verb == "list" else (
-        pull(name, revision=revision) if verb == "pull"
+        pull(name, revision=revision, offline=offline) if verb == "pull"
         else locate(name, revision=revision, offline=offline)
     )
     print(json.dumps({"found": str(found)}))
@@ -74,7 +74,7 @@ class Client:
             env=os.environ | ours | quiet | environment,
         )
         assert finished.returncode == 0, finished.stderr
-        outcome = json.loads(finished.stdout)
+        outcome = json.loads(finished.stdout.splitlines()[-1])
         found = outcome.get("found")
         return Outcome(Path(found) if found else None, outcome.get("error"), str(outcome))
 
@@ -396,3 +396,60 @@ def test_a_fetched_model_scores(client: Client, repository: Repository, cache_di
 
     pairs = model.tokenizer.encode("what is a panda?", ["hi", "a bear"])
     assert model.backend.forward(pairs).shape == (2,)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"ALL_PROXY": "socks://127.0.0.1:9"},
+        {"ALL_PROXY": "what?"},
+        {"SSL_CERT_FILE": "/nowhere.pem"},
+        {"HF_TOKEN": "schlüssel"},
+        {"HF_HUB_ETAG_TIMEOUT": "soon"},
+    ],
+)
+def test_what_is_here_loads_whatever_the_client_is_told(
+    client: Client, repository: Repository, variables: dict[str, str]
+) -> None:
+    folder = client.pulled()
+    (folder / "tamis-manifest.json").unlink()
+    client.endpoint = "https://127.0.0.1:9"
+
+    assert client.run(**variables).folder == folder
+    refused = client.run(name="tamis-tests/none", **variables)
+    assert refused.error in ("SettingsError", "HubUnreachableError")
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 407, 429, 500])
+def test_a_hub_in_trouble_is_a_sentence(client: Client, hub: Hub, status: int) -> None:
+    hub.trouble = status
+
+    assert client.run().error in ("ModelNotFoundError", "HubUnreachableError")
+
+
+def test_offline_by_variable_does_not_say_that_the_hub_does_not_answer(client: Client) -> None:
+    message = client.run(HF_HUB_OFFLINE="1").message
+
+    assert "HF_HUB_OFFLINE" in message
+    assert "does not answer" not in message
+
+
+def test_no_weights_are_fetched_of_a_model_that_tamis_does_not_run(
+    client: Client, hub: Hub, files: dict[str, bytes]
+) -> None:
+    config = json.loads(files["config.json"]) | {"architectures": ["GPT2Model"]}
+    hub.repositories[NAME] = Repository()
+    hub.repositories[NAME].commit(files | {"config.json": json.dumps(config).encode()}, "main")
+
+    assert client.run().error == "UnsupportedModelError"
+    assert not any("model.safetensors" in request for request in hub.requests)
+
+
+def test_a_failed_pull_leaves_the_commit_that_was_here(
+    client: Client, hub: Hub, repository: Repository, files: dict[str, bytes]
+) -> None:
+    folder = client.pulled()
+    repository.commit(files | {"config.json": b"{}"}, "main")
+
+    assert client.run("pull").error == "UnsupportedModelError"
+    assert client.run().folder == folder

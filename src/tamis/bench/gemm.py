@@ -17,7 +17,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from tamis.engine.checkpoint import CONFIG_FILE, read_struct
+from tamis.engine.checkpoint import CONFIG_FILE
+from tamis.engine.files import read_struct
 
 DTYPES = ("float32", "bfloat16", "int8")
 N_TOKENS = 1024

@@ -7,7 +7,8 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from tamis.bench import WorkloadName
-from tamis.engine.checkpoint import TOKENIZER_FILE, read_json
+from tamis.engine.checkpoint import TOKENIZER_FILE
+from tamis.engine.files import read_json
 from tamis.engine.location import EMBEDDED_FOLDER
 
 QUERY_TOKENS = 17

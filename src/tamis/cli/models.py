@@ -11,7 +11,9 @@ from rich.table import Table
 from tamis.cli.calibrate import calibrate
 from tamis.cli.options import Name, NameOption, Offline, Revision, the_model
 from tamis.engine.checkpoint import Checkpoint, read_checkpoint
+from tamis.engine.hub_cache import list_fetched
 from tamis.engine.location import EMBEDDED_FOLDER, locate
+from tamis.engine.location import pull as pull_model
 from tamis.engine.manifest import verify_manifest
 from tamis.errors import ModelError, ModelNotFoundError, SettingsError
 from tamis.settings import (
@@ -60,12 +62,10 @@ def pull(
 ) -> None:
     """Fetch a model from the hub, or its newer version, and write its manifest."""
     name = the_model(name, model)
-    from tamis.engine import hub
-
     if name == DEFAULT_MODEL or Path(name).is_dir():
         raise SettingsError(f"{name} is on this machine; only names of repositories are fetched")
     settings = _settings(name, revision, offline)
-    folder = hub.pull(name, revision=settings.revision, offline=settings.offline)
+    folder = pull_model(name, revision=settings.revision, offline=settings.offline)
     checkpoint = read_checkpoint(folder)
     typer.echo(f"{name} {folder.name} is in {folder} ({_describe(checkpoint)})")
 
@@ -169,14 +169,12 @@ def _settings(name: str, revision: str | None, offline: bool | None) -> ModelSet
 
 
 def _rows(cache_dir: Path) -> list[tuple[str, ...]]:
-    from tamis.engine import hub
-
     rows: list[tuple[str, ...]] = [
         (DEFAULT_MODEL, "embedded", "", _size(EMBEDDED_FOLDER), str(EMBEDDED_FOLDER), "")
     ]
     rows += [
         (name, "fetched", commit[:12], _size(folder), str(folder), "")
-        for name, commit, folder in hub.list_fetched()
+        for name, commit, folder in list_fetched()
     ]
     converted = sorted((cache_dir / "converted").glob("[!.]*"))
     return rows + [

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tamis.engine.checkpoint import read_struct
+from tamis.engine.files import read_struct
 from tamis.engine.pairs import Logits
 
 REPORT_FILE = "tamis-calibration.json"

@@ -1,13 +1,14 @@
 """A model's folder in Hugging Face layout: what it says of itself, and whether tamis runs it."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast, get_args
+from typing import Annotated, Any, Literal, cast, get_args
 
 import msgspec
 
+from tamis.engine.files import file_digests, read_struct
 from tamis.errors import IncompleteModelError, UnsafeModelError, UnsupportedModelError
 
 CONFIG_FILE = "config.json"
@@ -23,13 +24,13 @@ IMPORTANCE = "maxsim.importance"
 PROJECTION = "maxsim.projection"
 """The tensor by which a maxsim head multiplies the states that it matches, (hidden, hidden)."""
 PICKLED_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5", ".msgpack")
+_DEFAULT_LABELS = 2  # of `transformers`
 FORMAT_VERSION = 3
 """Of converted folders; raised when they change in a way that old ones must not be used."""
 
 Activation = Literal["gelu", "relu"]
 Dtype = Literal["float32", "float16", "bfloat16", "int8"]
 Count = Annotated[int, msgspec.Meta(ge=1)]
-Content = TypeVar("Content")
 
 
 class ClassificationOptions(msgspec.Struct, frozen=True, tag_field="type", tag="classification"):
@@ -81,7 +82,8 @@ class _Kind(msgspec.Struct, frozen=True):
     """What `config.json` says of any model."""
 
     architectures: list[str] | None = None
-    auto_map: Any = msgspec.UNSET
+    model_type: str | None = None
+    auto_map: Any = None
 
 
 class _Config(msgspec.Struct, frozen=True):
@@ -94,11 +96,11 @@ class _Config(msgspec.Struct, frozen=True):
     max_position_embeddings: Count
     layer_norm_eps: Annotated[float, msgspec.Meta(gt=0)] = 1e-12
     hidden_act: str = "gelu"
-    position_embedding_type: str = "absolute"
-    is_decoder: bool = False
+    position_embedding_type: str | None = None
+    is_decoder: bool | None = None
     pad_token_id: Annotated[int, msgspec.Meta(ge=0)] | None = 1
     id2label: dict[str, Any] | None = None
-    num_labels: int = 2
+    num_labels: int | None = None
 
 
 class _Index(msgspec.Struct, frozen=True):
@@ -134,9 +136,15 @@ FAMILIES: Mapping[str, Family] = {
     "BertForSequenceClassification": Family("bert.", "bert.pooler.dense", "classifier"),
     "BertModel": Family("", "", ""),
 }
+_ARCHITECTURES_OF = {
+    "bert": ["BertForSequenceClassification"],
+    "roberta": ["RobertaForSequenceClassification"],
+    "xlm-roberta": ["XLMRobertaForSequenceClassification"],
+}
+"""What a model type stands for where `config.json` names no architecture."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Checkpoint:
     """A model's folder, read and found fit to run.
 
@@ -166,13 +174,30 @@ class Checkpoint:
     cpu_dtype: Dtype
     converted_dtype: Dtype | None
 
+    @cached_property
+    def content(self) -> Mapping[str, str]:
+        """Hex sha256 of each file that the model is read from, hashed at the first call.
 
-def read_checkpoint(folder: Path, *, name: str | None = None) -> Checkpoint:
+        Raises:
+            ModelError: a file is missing, cannot be read or is not a regular one.
+        """
+        try:
+            return file_digests(self.folder, model_files(self.folder))
+        except OSError as error:
+            raise IncompleteModelError(
+                f"{error.filename or self.folder} cannot be read: {error.strerror}"
+            ) from error
+
+
+def read_checkpoint(
+    folder: Path, *, name: str | None = None, described_only: bool = False
+) -> Checkpoint:
     """Read `config.json` and `tamis.json`, and refuse what tamis would not run faithfully.
 
     Args:
         folder: Where the model is.
         name: What it was asked for by, for a model that does not call itself anything.
+        described_only: Whether tokenizer and weights are still to come.
 
     Raises:
         IncompleteModelError: a file is missing or not JSON.
@@ -183,11 +208,11 @@ def read_checkpoint(folder: Path, *, name: str | None = None) -> Checkpoint:
     own = _Description()
     if (folder / TAMIS_FILE).exists():
         own = read_struct(folder / TAMIS_FILE, _Description)
-    if own.converted is None:
-        _require_weights(folder)
-    else:
+    if own.converted is not None:
         _require_runtime_files(folder, own.converted)
-    if not (folder / TOKENIZER_FILE).exists():
+    elif not described_only:
+        _require_weights(folder)
+    if not described_only and not (folder / TOKENIZER_FILE).exists():
         raise IncompleteModelError(f"{folder} has no {TOKENIZER_FILE}")
     config = read_struct(folder / CONFIG_FILE, _Config)
     maxsim = own.head if isinstance(own.head, MaxSimOptions) else None
@@ -213,68 +238,65 @@ def read_checkpoint(folder: Path, *, name: str | None = None) -> Checkpoint:
     )
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-        IncompleteModelError: the file is missing, cannot be read or holds something else.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise IncompleteModelError(f"{path.parent} has no {path.name}") from None
-    except OSError as error:
-        raise IncompleteModelError(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise IncompleteModelError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise IncompleteModelError(f"{path} holds no JSON object")
-    return cast("dict[str, Any]", content)
-
-
-def read_struct(path: Path, kind: type[Content]) -> Content:
-    """A JSON object from a file, its fields checked against a struct's; others are left out.
-
-    Raises:
-        IncompleteModelError: the file is missing, cannot be read or holds no JSON object.
-        UnsupportedModelError: a field is missing or of another type.
-    """
-    try:
-        return msgspec.convert(read_json(path), kind)
-    except msgspec.ValidationError as error:
-        raise UnsupportedModelError(f"tamis cannot use {path}: {error}") from error
-
-
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a folder, single or sharded, in the order of their names.
+
+    An index next to a `model.safetensors` is left over from shards: `transformers` ignores it too.
 
     Raises:
         IncompleteModelError: a shard that the index names is missing.
         UnsupportedModelError: the index names a file outside the folder.
     """
-    index = folder / WEIGHTS_INDEX_FILE
-    if not index.exists():
+    if (folder / WEIGHTS_FILE).exists() or not (folder / WEIGHTS_INDEX_FILE).exists():
         return [folder / WEIGHTS_FILE]
-    names = sorted(set((read_struct(index, _Index).weight_map or {}).values()))
-    for name in names:
-        if name in ("", "..") or Path(name).name != name:
-            raise UnsupportedModelError(
-                f"{index} names the shard {name!r}; a shard is a file beside its index"
-            )
+    names = shard_names(folder)
     missing = [name for name in names if not (folder / name).is_file()]
     if missing or not names:
         raise IncompleteModelError(f"{folder} lacks {', '.join(missing) or 'its shards'}")
     return [folder / name for name in names]
 
 
+def shard_names(folder: Path) -> list[str]:
+    """The shards that a folder's index names, sorted.
+
+    Raises:
+        UnsupportedModelError: the index names a file outside the folder.
+    """
+    index = folder / WEIGHTS_INDEX_FILE
+    names = sorted(set((read_struct(index, _Index).weight_map or {}).values()))
+    for name in names:
+        if name in ("", "..") or Path(name).name != name:
+            raise UnsupportedModelError(
+                f"{index} names the shard {name!r}; a shard is a file beside its index"
+            )
+    return names
+
+
+def model_files(folder: Path) -> list[str]:
+    """Names of the files that a model is read from, sorted: what makes its scores what they are.
+
+    Raises:
+        IncompleteModelError: a shard that the index names is missing.
+        UnsupportedModelError: the index names a file outside the folder.
+    """
+    described = [name for name in (CONFIG_FILE, TAMIS_FILE) if (folder / name).exists()]
+    weights = [path.name for path in weight_files(folder)]
+    runtime = [
+        path.relative_to(folder).as_posix()
+        for path in (folder / RUNTIME_FOLDER).glob("*")
+        if path.is_file()
+    ]
+    return sorted([*described, TOKENIZER_FILE, *weights, *runtime])
+
+
 def _read_family(folder: Path) -> Family:
     kind = read_struct(folder / CONFIG_FILE, _Kind)
-    if kind.auto_map is not msgspec.UNSET:
+    if kind.auto_map:
         raise UnsafeModelError(
             f"{folder} wants code of its own to run (`auto_map` in config.json); "
             "tamis runs no code that comes with weights"
         )
-    names = kind.architectures or []
+    names = kind.architectures or _ARCHITECTURES_OF.get(kind.model_type or "", [])
     for name in names:
         if name in FAMILIES:
             return FAMILIES[name]
@@ -335,7 +357,7 @@ def _require_one_label(folder: Path, config: _Config, family: Family) -> None:
         raise UnsupportedModelError(
             f"{folder} is an encoder without a classification head, and no {TAMIS_FILE} names one"
         )
-    n_labels = len(config.id2label) if config.id2label else config.num_labels
+    n_labels = len(config.id2label or ()) or config.num_labels or _DEFAULT_LABELS
     if n_labels != 1:
         raise UnsupportedModelError(
             f"{folder} has {n_labels} labels; a reranker has one (the relevance logit)"
@@ -345,7 +367,7 @@ def _require_one_label(folder: Path, config: _Config, family: Family) -> None:
 def _read_activation(folder: Path, config: _Config) -> Activation:
     if config.is_decoder:
         raise UnsupportedModelError(f"{folder} is a decoder; tamis runs encoders")
-    name, positions = config.hidden_act, config.position_embedding_type
+    name, positions = config.hidden_act, config.position_embedding_type or "absolute"
     if name not in get_args(Activation) or positions != "absolute":
         raise UnsupportedModelError(
             f"{folder} has activation {name} and {positions} positions; "

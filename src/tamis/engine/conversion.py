@@ -4,8 +4,6 @@ import contextlib
 import errno
 import itertools
 import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +22,11 @@ from tamis.engine.checkpoint import (
     UNIGRAM_SCORES,
     WEIGHTS_FILE,
     Checkpoint,
-    read_json,
 )
+from tamis.engine.files import read_bounded, read_json
 from tamis.engine.golden import GOLDEN_FILE
 from tamis.engine.manifest import read_manifest, verify_manifest, write_manifest
+from tamis.engine.scratch import scratch_folder, sweep
 from tamis.engine.tokenization import read_definition, read_unigram_scores, text_definition
 from tamis.engine.weights import QuantizedRows, Weights, read_weights
 from tamis.errors import ModelError
@@ -56,11 +55,12 @@ def convert(checkpoint: Checkpoint, output: Path, *, dtype: str) -> Path:
         dtype: What the model will compute in.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".converting.", dir=output.parent) as scratch:
-        made = Path(scratch) / "made"
+    sweep(output.parent)
+    with scratch_folder(output.parent) as scratch:
+        made = scratch / "made"
         made.mkdir()  # with the mode of any folder; the one around it is its maker's alone
         _write(checkpoint, made, dtype)
-        _put(made, output, aside=Path(scratch))
+        _put(made, output, aside=scratch)
     return output
 
 
@@ -103,7 +103,7 @@ def _write(checkpoint: Checkpoint, folder: Path, dtype: str) -> None:
     spec.optimize(quantization=None if already_int8 else stored)
     spec.save(str(folder / RUNTIME_FOLDER))
     _forget_vocabulary(folder / RUNTIME_FOLDER, spec.config.unk_token)
-    shutil.copyfile(checkpoint.folder / CONFIG_FILE, folder / CONFIG_FILE)
+    (folder / CONFIG_FILE).write_bytes(read_bounded(checkpoint.folder / CONFIG_FILE))
     definition = read_definition(checkpoint.folder)
     (folder / TOKENIZER_FILE).write_bytes(text_definition(definition))
     if checkpoint.maxsim is None:
@@ -119,7 +119,7 @@ def _write(checkpoint: Checkpoint, folder: Path, dtype: str) -> None:
     _write_description(checkpoint, folder, computed=dtype, stored=stored)
     write_manifest(folder)
     if (checkpoint.folder / GOLDEN_FILE).exists():  # it grows: the manifest is not for it
-        shutil.copyfile(checkpoint.folder / GOLDEN_FILE, folder / GOLDEN_FILE)
+        (folder / GOLDEN_FILE).write_bytes(read_bounded(checkpoint.folder / GOLDEN_FILE))
 
 
 def _forget_vocabulary(folder: Path, unknown: str) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from tamis.engine.checkpoint import FORMAT_VERSION, Checkpoint
 from tamis.engine.conversion import convert, stored_dtype
-from tamis.engine.manifest import read_manifest, verify_manifest
+from tamis.engine.manifest import verify_manifest
+from tamis.engine.scratch import sweep
 from tamis.errors import ModelError
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ class ConvertedModel:
 def converted_folder(checkpoint: Checkpoint, *, dtype: str, cache_dir: Path) -> Path:
     """Where the converted form of a checkpoint stands in the cache, or will stand."""
     name = "".join(c if c.isalnum() or c in "-." else "-" for c in checkpoint.name)
-    key = _fingerprint(checkpoint.folder)[:16]
+    key = _fingerprint(checkpoint)[:16]
     return cache_dir / "converted" / f"{name}-{stored_dtype(dtype)}-{key}"
 
 
@@ -45,7 +46,7 @@ def converted(
 ) -> Generator[ConvertedModel, None, None]:
     """The converted form of a checkpoint, every byte of it compared with its manifest.
 
-    It is made from its source, which is verified then, where the cache does not hold it whole.
+    It is made from its source, which is verified too, where the cache does not hold it whole.
     A cache that cannot be written is no hindrance: the model is read before the block ends.
 
     Raises:
@@ -55,11 +56,12 @@ def converted(
         verify_manifest(checkpoint.folder)
         yield ConvertedModel(checkpoint.folder)
         return
+    verify_manifest(checkpoint.folder, known=checkpoint.content)
     folder = converted_folder(checkpoint, dtype=dtype, cache_dir=cache_dir)
+    sweep(folder.parent)
     if _is_whole(folder):
         yield ConvertedModel(folder)
         return
-    verify_manifest(checkpoint.folder)
     logger.info("converting %s, once; a large model takes a while", checkpoint.name)
     try:
         convert(checkpoint, folder, dtype=dtype)
@@ -90,13 +92,8 @@ def _is_whole(folder: Path) -> bool:
         return False
 
 
-def _fingerprint(folder: Path) -> str:
-    """Changes whenever a checkpoint's files do: their digests, or their sizes and times."""
-    state: object = read_manifest(folder)
-    if state is None:
-        files = sorted(path for path in folder.iterdir() if path.is_file())
-        state = [str(folder.resolve())] + [
-            [path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files
-        ]
-    content = json.dumps([FORMAT_VERSION, version("ctranslate2"), state], sort_keys=True)
+def _fingerprint(checkpoint: Checkpoint) -> str:
+    """Changes whenever the bytes of a checkpoint's files do, its name, or how it is converted."""
+    made_by = [FORMAT_VERSION, version("ctranslate2"), checkpoint.name]
+    content = json.dumps([made_by, dict(checkpoint.content)], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()

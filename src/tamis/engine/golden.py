@@ -16,10 +16,10 @@ from uuid import uuid4
 import msgspec
 import numpy as np
 
-from tamis.engine.checkpoint import read_json
 from tamis.engine.device import processor_name
+from tamis.engine.files import read_json
 from tamis.engine.pairs import Logits
-from tamis.errors import GoldenMismatchError, ModelError
+from tamis.errors import GoldenMismatchError, ModelError, UnsafeModelError
 
 logger = logging.getLogger(__name__)
 
@@ -70,11 +70,17 @@ def compare_with_golden(
 
 
 def read_golden(folder: Path) -> dict[str, list[float]]:
-    """Golden logits of a folder by key; nothing where there are none, or the file is spoilt."""
+    """Golden logits of a folder by key; nothing where there are none, or the file is spoilt.
+
+    Raises:
+        UnsafeModelError: it is not a regular file, or far larger than golden logits are.
+    """
     path = folder / GOLDEN_FILE
     try:
         if path.exists():
             return msgspec.convert(read_json(path), dict[str, list[float]])
+    except UnsafeModelError:
+        raise
     except (ModelError, msgspec.ValidationError, OSError) as error:
         logger.warning("golden logits are not used, and recorded anew where they can be: %s", error)
     return {}

@@ -7,11 +7,11 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from tamis.engine.checkpoint import Checkpoint, MaxSimOptions, weight_files
+from tamis.engine.checkpoint import Checkpoint, MaxSimOptions
 from tamis.engine.collate import PackedBatch
 from tamis.engine.pairs import Logits
 from tamis.engine.tokenization import SeparateTemplate
-from tamis.engine.weights import Weights
+from tamis.engine.weights import open_weights
 from tamis.errors import UnsupportedModelError
 
 Matrix = NDArray[np.float32]
@@ -51,7 +51,7 @@ class ClassificationHead:
         Raises:
             UnsupportedModelError: it makes another number of logits than one.
         """
-        weights = Weights(weight_files(checkpoint.folder))
+        weights = open_weights(checkpoint)
         weight = weights.array(f"{checkpoint.family.output}.weight")  # (n_labels, hidden)
         bias = weights.array(f"{checkpoint.family.output}.bias")
         if len(weight) != 1:

@@ -1,24 +1,16 @@
 """Repositories of the Hugging Face Hub: the one place that may reach a network.
 
-Files are fetched by `huggingface_hub` into its own cache (shared with other tools). A lost
-connection is resumed where it broke; a pull that failed keeps the files that came whole. What was
-fetched is compared with the hub's sha256 and listed in a manifest beside it.
+Files are fetched by `huggingface_hub` into its own cache (shared with other tools), descriptions
+first and weights only once tamis is known to run them. A lost connection is resumed where it broke;
+a pull that failed keeps the files that came whole, and the commit that was fetched before. What was
+fetched is compared with the hub's sha256 and listed in a manifest next to it.
 """
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
-import httpx2
-from huggingface_hub import HfApi, constants, scan_cache_dir, snapshot_download
-from huggingface_hub.errors import (
-    CacheNotFound,
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub import HfApi, constants, get_session, snapshot_download
 from huggingface_hub.hf_api import ModelInfo
 
 from tamis.engine.checkpoint import (
@@ -28,45 +20,25 @@ from tamis.engine.checkpoint import (
     TOKENIZER_FILE,
     WEIGHTS_FILE,
     WEIGHTS_INDEX_FILE,
+    read_checkpoint,
+    shard_names,
 )
+from tamis.engine.files import JSON_BYTES, LARGEST_BYTES
+from tamis.engine.hub_cache import cache_folder, point_to
+from tamis.engine.hub_failures import as_sentences, require_usable_token, setting_up
 from tamis.engine.manifest import MANIFEST_FILE, write_manifest
 from tamis.errors import (
     ChecksumMismatchError,
     HubUnreachableError,
     IncompleteModelError,
-    ModelNotFoundError,
     UnsafeModelError,
 )
 
+logger = logging.getLogger(__name__)
+
 TIMEOUT_SECONDS = 10.0
 
-_WANTED = [
-    CONFIG_FILE,
-    TOKENIZER_FILE,
-    TAMIS_FILE,
-    WEIGHTS_FILE,
-    WEIGHTS_INDEX_FILE,
-    "model-*-of-*.safetensors",
-]
-
-
-def find_fetched(name: str, *, revision: str | None, verified: bool = True) -> Path | None:
-    """The folder of a model that was fetched as a whole before; asks no network.
-
-    Args:
-        name: A repository.
-        revision: Its branch, tag or commit; None for the default branch.
-        verified: Pass over one without a manifest, which another program has fetched.
-    """
-    try:
-        folder = Path(
-            snapshot_download(
-                name, revision=revision, local_files_only=True, allow_patterns=_WANTED
-            )
-        )
-    except (LocalEntryNotFoundError, HFValidationError):
-        return None
-    return folder if (folder / MANIFEST_FILE).exists() or not verified else None
+_DESCRIPTIONS = [CONFIG_FILE, TAMIS_FILE, WEIGHTS_INDEX_FILE]
 
 
 def pull(name: str, *, revision: str | None, offline: bool = False) -> Path:
@@ -75,69 +47,86 @@ def pull(name: str, *, revision: str | None, offline: bool = False) -> Path:
     Raises:
         HubUnreachableError: the hub cannot or may not be asked.
         ModelNotFoundError: there is no such repository or revision, or it is not open to you.
-        UnsafeModelError: it offers pickled weights only.
+        ModelError: tamis does not run it; no weights were fetched.
         ChecksumMismatchError: a fetched file is not what the hub says it is.
+        SettingsError: a proxy, certificate, token or folder that was set cannot be used.
     """
-    if offline:
+    if offline or constants.HF_HUB_OFFLINE:
+        reason = "offline" if offline else "HF_HUB_OFFLINE"
         raise HubUnreachableError(
-            f"{name} is not on this machine, and the hub may not be asked (offline); "
+            f"{name} is not on this machine, and the hub may not be asked ({reason}); "
             f"run `tamis models pull {name}` where there is a network"
         )
-    try:
-        _require_safetensors(name, _ask(name, revision))
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=_WANTED))
-        info = _ask(name, folder.name)  # of the commit that came, should a branch have moved
-    except (GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise ModelNotFoundError(_not_found(name, revision, error)) from error
-    except HFValidationError as error:
-        raise ModelNotFoundError(f"{name} is no name of a repository: {error}") from error
-    except (httpx2.TransportError, OfflineModeIsEnabled, LocalEntryNotFoundError) as error:
-        raise HubUnreachableError(
-            f"{name} is not on this machine, and {constants.ENDPOINT} does not answer; "
-            "check the network, or give a local folder"
-        ) from error
-    except HfHubHTTPError as error:
-        status = error.response.status_code
-        raise HubUnreachableError(f"{constants.ENDPOINT} answered {status} for {name}") from error
+    require_usable_token()
+    with setting_up():
+        get_session().timeout = TIMEOUT_SECONDS  # else a hub that never answers is waited for
+    with as_sentences(name, revision):
+        info = HfApi().model_info(
+            name, revision=revision, files_metadata=True, timeout=TIMEOUT_SECONDS
+        )
+        sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+        commit = str(info.sha)
+    _require_files(name, sizes)
+    folder = _fetch(name, commit, _DESCRIPTIONS)
+    read_checkpoint(folder, described_only=True)
+    _fetch(name, commit, [*_DESCRIPTIONS, TOKENIZER_FILE, *_weights(folder, sizes)])
     _finish(folder, info)
+    with as_sentences(name, revision):
+        point_to(name, revision, folder)
     return folder
 
 
-def list_fetched() -> list[tuple[str, str, Path]]:
-    """Name, commit and folder of every model that was fetched by `pull`."""
-    try:
-        cache = scan_cache_dir()
-    except CacheNotFound:
-        return []
-    return sorted(
-        (repo.repo_id, revision.commit_hash, revision.snapshot_path)
-        for repo in cache.repos
-        for revision in repo.revisions
-        if (revision.snapshot_path / MANIFEST_FILE).exists()
-    )
-
-
-def _ask(name: str, revision: str | None) -> ModelInfo:
-    return HfApi().model_info(name, revision=revision, files_metadata=True, timeout=TIMEOUT_SECONDS)
-
-
-def _require_safetensors(name: str, info: ModelInfo) -> None:
-    files = [sibling.rfilename for sibling in info.siblings or []]
-    if WEIGHTS_FILE in files or WEIGHTS_INDEX_FILE in files:
-        return
-    pickled = [file for file in files if file.endswith(PICKLED_SUFFIXES)]
-    if pickled:
-        raise UnsafeModelError(
-            f"{name} offers pickled weights only ({', '.join(pickled)}), which can run code "
-            f"when they are read; tamis reads {WEIGHTS_FILE}"
+def _fetch(name: str, commit: str, files: Sequence[str]) -> Path:
+    with as_sentences(name, commit):
+        return Path(
+            snapshot_download(
+                name, revision=commit, cache_dir=cache_folder(), allow_patterns=list(files)
+            )
         )
-    raise IncompleteModelError(f"{name} has no {WEIGHTS_FILE}")
+
+
+def _require_files(name: str, sizes: dict[str, int]) -> None:
+    """Refuse a repository by what it lists, before anything is fetched."""
+    if WEIGHTS_FILE not in sizes and WEIGHTS_INDEX_FILE not in sizes:
+        pickled = [file for file in sizes if file.endswith(PICKLED_SUFFIXES)]
+        if pickled:
+            raise UnsafeModelError(
+                f"{name} offers pickled weights only ({', '.join(pickled)}), which can run code "
+                f"when they are read; tamis reads {WEIGHTS_FILE}"
+            )
+        raise IncompleteModelError(f"{name} has no {WEIGHTS_FILE}")
+    for file in (CONFIG_FILE, TOKENIZER_FILE):
+        if file not in sizes:
+            raise IncompleteModelError(f"{name} has no {file}")
+    for file in (*_DESCRIPTIONS, TOKENIZER_FILE):
+        most = LARGEST_BYTES.get(file, JSON_BYTES)
+        if sizes.get(file, 0) > most:
+            raise UnsafeModelError(
+                f"{file} of {name} has {sizes[file]:,} bytes, and may have at most {most:,}"
+            )
+
+
+def _weights(folder: Path, sizes: dict[str, int]) -> list[str]:
+    """The repository's safetensors files: one, or the shards that its index names."""
+    if WEIGHTS_FILE in sizes:
+        return [WEIGHTS_FILE]
+    names = shard_names(folder)
+    missing = [name for name in names if name not in sizes]
+    if missing or not names:
+        raise IncompleteModelError(
+            f"the repository lacks {', '.join(missing) or 'the shards'} of its {WEIGHTS_INDEX_FILE}"
+        )
+    return names
 
 
 def _finish(folder: Path, info: ModelInfo) -> None:
     """Compare with the hub's digests and write the manifest; throw away what differs."""
-    (folder / MANIFEST_FILE).unlink(missing_ok=True)
-    found = write_manifest(folder)
+    try:
+        (folder / MANIFEST_FILE).unlink(missing_ok=True)
+        found = write_manifest(folder)
+    except OSError as error:
+        logger.warning("cannot keep a manifest in %s: %s", folder, error)
+        return
     for sibling in info.siblings or []:
         digest = found.get(sibling.rfilename)
         if digest and sibling.lfs and sibling.lfs.sha256 != digest:
@@ -148,11 +137,3 @@ def _finish(folder: Path, info: ModelInfo) -> None:
                 f"{sibling.rfilename} of {info.id} is not the file that the hub describes, and "
                 "was thrown away; pull the model again"
             )
-
-
-def _not_found(name: str, revision: str | None, error: HfHubHTTPError) -> str:
-    if isinstance(error, GatedRepoError):
-        return f"{name} is gated: accept its terms on the hub and log in with `hf auth login`"
-    if isinstance(error, RevisionNotFoundError):
-        return f"{name} has no revision {revision}"
-    return f"there is no folder and no repository {name} (or it is private: `hf auth login`)"

@@ -25,10 +25,11 @@ from tamis.engine.checkpoint import (
     weight_files,
 )
 from tamis.engine.converted import converted
+from tamis.engine.files import read_bounded
 from tamis.engine.golden import compare_with_golden, golden_key
 from tamis.engine.heads import ClassificationHead, Head, MaxSimHead
 from tamis.engine.location import locate
-from tamis.engine.manifest import folder_digest, verify_manifest
+from tamis.engine.manifest import folder_digest, verified_digests, verify_manifest
 from tamis.engine.memory import release_unused
 from tamis.engine.pairs import Logits
 from tamis.engine.runtimes.opening import (
@@ -48,7 +49,7 @@ from tamis.engine.tokenization import (
     read_text_tokenizer,
     read_unigram_scores,
 )
-from tamis.engine.weights import Weights
+from tamis.engine.weights import Weights, read_weights
 from tamis.errors import InferenceError, SettingsError, UnsupportedModelError
 from tamis.settings import ModelSettings
 
@@ -121,6 +122,8 @@ def load_model(settings: ModelSettings, folder: Path | None = None) -> LoadedMod
     """
     name = _asked_name(settings)
     checkpoint = read_checkpoint(folder or find_model(settings), name=name)
+    if checkpoint.converted_dtype is None:
+        read_weights(checkpoint)  # headers alone: before all of it is hashed
     max_length = _max_length(settings, checkpoint)
     plan = plan_runtime(settings, checkpoint)
     opened = (
@@ -231,11 +234,11 @@ class _Opened:
 
 
 def _load_source(checkpoint: Checkpoint, plan: RuntimePlan, max_length: int) -> _Opened:
-    verify_manifest(checkpoint.folder)
+    verify_manifest(checkpoint.folder, known=checkpoint.content)
     tokenizer, head = _read_tokenizer_and_head(checkpoint, max_length)
     release_unused()  # the vocabulary as Python objects, before the weights need the room
     runtime = open_torch(checkpoint, plan, reads_tokens=head.reads_tokens)
-    return _Opened(LocalBackend(runtime, head), tokenizer, folder_digest(checkpoint.folder))
+    return _Opened(LocalBackend(runtime, head), tokenizer, folder_digest(checkpoint.content))
 
 
 def _load_converted(
@@ -255,7 +258,7 @@ def _load_converted(
             opening.add_done_callback(_close_opened)
             raise
         runtime = opening.result()
-        digest = folder_digest(model.folder)
+        digest = folder_digest(verified_digests(model.folder))
     if model.is_new and model.is_kept and plan.device == "cpu":
         tuning = tune_opened(runtime, model.folder, source, threads=plan.threads)
         runtime.max_batch_tokens = tuning.max_batch_tokens
@@ -299,7 +302,7 @@ def _read_text_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     """A converted model holds it as it is wanted; of a source's, the special tokens are taken."""
     if checkpoint.converted_dtype is None:
         return read_text_tokenizer(read_definition(checkpoint.folder))
-    return open_text_tokenizer((checkpoint.folder / TOKENIZER_FILE).read_bytes())
+    return open_text_tokenizer(read_bounded(checkpoint.folder / TOKENIZER_FILE))
 
 
 def _read_unigram_scores(checkpoint: Checkpoint) -> NDArray[np.float32]:

@@ -1,13 +1,11 @@
 """A model's name -> a local folder: embedded, one's own, already fetched, or fetched now."""
 
-import logging
 import re
 from pathlib import Path
 
-from tamis.errors import HubUnreachableError, ModelNotFoundError
+from tamis.engine.hub_cache import find_fetched
+from tamis.errors import ModelNotFoundError, SettingsError
 from tamis.settings import DEFAULT_MODEL
-
-logger = logging.getLogger(__name__)
 
 EMBEDDED_FOLDER = Path(__file__).parent.parent / "models" / "mini"
 
@@ -15,32 +13,42 @@ _NAME = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 
 
 def locate(name: str, *, revision: str | None, offline: bool) -> Path:
-    """The folder of a model.
+    """The folder of a model; one that is on this machine is found without asking the hub.
 
     Raises:
         ModelNotFoundError: it is neither a folder nor a repository.
         HubUnreachableError: it is not here, and the hub cannot or may not be asked.
+        SettingsError: it is not here, and the hub's client cannot be used as it is set.
     """
     if name == DEFAULT_MODEL:
         return EMBEDDED_FOLDER
-    if name and Path(name).is_dir():
+    if name and _is_folder(name):
         return Path(name)
     if not _NAME.fullmatch(name):
-        raise ModelNotFoundError(f"there is no folder {name}, and it is no name of a repository")
-    return _locate_repository(name, revision=revision, offline=offline)
+        raise ModelNotFoundError(
+            f"{name!r} is neither a local folder nor a valid Hub repository name (ORG/NAME)"
+        )
+    fetched = find_fetched(name, revision=revision)
+    return pull(name, revision=revision, offline=offline) if fetched is None else fetched
 
 
-def _locate_repository(name: str, *, revision: str | None, offline: bool) -> Path:
-    from tamis.engine import hub  # a model that is here is not kept waiting for its imports
+def pull(name: str, *, revision: str | None, offline: bool) -> Path:
+    """Fetch a model from the hub (see `hub.pull`).
 
-    fetched = hub.find_fetched(name, revision=revision)
-    if fetched is not None:
-        return fetched
+    Raises:
+        SettingsError: a variable of the hub's client has a value that it cannot read.
+    """
     try:
-        return hub.pull(name, revision=revision, offline=offline)
-    except HubUnreachableError:
-        unverified = hub.find_fetched(name, revision=revision, verified=False)
-        if unverified is None:
-            raise
-        logger.warning("%s was fetched by another program and has no manifest", name)
-        return unverified
+        from tamis.engine import hub  # a model that is here is not kept waiting for its imports
+    except (ValueError, OSError) as error:
+        raise SettingsError(
+            f"the hub's client cannot be set up: {error}; check the variables that begin with HF_"
+        ) from error
+    return hub.pull(name, revision=revision, offline=offline)
+
+
+def _is_folder(name: str) -> bool:
+    try:
+        return Path(name).is_dir()
+    except (OSError, ValueError):  # longer than a name may be, or with a NUL
+        return False

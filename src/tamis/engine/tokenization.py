@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
-from tamis.engine.checkpoint import TOKENIZER_FILE, read_json
+from tamis.engine.checkpoint import TOKENIZER_FILE
+from tamis.engine.files import read_json
 from tamis.engine.pairs import EncodedPair, TokenIds, TokenSequence
 from tamis.errors import InvalidTextError, TextTooLongError, UnsupportedModelError
 from tamis.types import TruncationSide

@@ -17,9 +17,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tamis.engine.checkpoint import Count, read_json
+from tamis.engine.checkpoint import Count
 from tamis.engine.collate import PackedBatch
 from tamis.engine.device import processor_name
+from tamis.engine.files import read_json
 from tamis.engine.runtimes.base import Runtime
 from tamis.engine.runtimes.kernels import Kernels
 from tamis.errors import ModelError

@@ -9,9 +9,9 @@ from tamis.engine.checkpoint import (
     FORMAT_VERSION,
     MaxSimOptions,
     read_checkpoint,
-    read_json,
     weight_files,
 )
+from tamis.engine.files import read_json
 from tamis.errors import IncompleteModelError, UnsafeModelError, UnsupportedModelError
 from tests.tiny_models import edit_json, write_json
 
@@ -115,7 +115,7 @@ def test_a_model_that_brings_code_is_refused(folder: Path) -> None:
     ("changes", "complaint"),
     [
         ({"architectures": ["GPT2Model"]}, "GPT2Model; tamis runs XLMRobertaFor"),
-        ({"architectures": None}, "no named architecture"),
+        ({"architectures": None, "model_type": None}, "no named architecture"),
         ({"architectures": ["BertModel"]}, "without a classification head"),
         ({"id2label": {"0": "no", "1": "yes"}}, "2 labels"),
         ({"id2label": None, "num_labels": 3}, "3 labels"),
@@ -288,6 +288,7 @@ def test_a_missing_shard_is_named(folder: Path) -> None:
 
 @pytest.mark.parametrize("index", [{}, {"weight_map": {}}, {"weight_map": None}])
 def test_an_index_without_shards_is_incomplete(folder: Path, index: object) -> None:
+    (folder / "model.safetensors").unlink()
     write_json(folder / "model.safetensors.index.json", index)
 
     with pytest.raises(IncompleteModelError, match="lacks its shards"):
@@ -298,6 +299,7 @@ def test_an_index_without_shards_is_incomplete(folder: Path, index: object) -> N
     "name", ["..", ".", "", "/etc/passwd", "../model.safetensors", "below/model.safetensors", "a/"]
 )
 def test_a_shard_that_is_no_plain_file_name_is_refused(folder: Path, name: str) -> None:
+    (folder / "model.safetensors").unlink()
     write_json(folder / "model.safetensors.index.json", {"weight_map": {"a": name}})
 
     with pytest.raises(UnsupportedModelError, match="a shard is a file beside its index"):
@@ -306,6 +308,7 @@ def test_a_shard_that_is_no_plain_file_name_is_refused(folder: Path, name: str) 
 
 @pytest.mark.parametrize("weight_map", [["a"], "model.safetensors", {"a": 3}, {"a": None}])
 def test_an_index_of_another_kind_is_refused(folder: Path, weight_map: object) -> None:
+    (folder / "model.safetensors").unlink()
     write_json(folder / "model.safetensors.index.json", {"weight_map": weight_map})
 
     with pytest.raises(UnsupportedModelError, match=r"index\.json: Expected .* at `\$\.weight_map"):
@@ -316,3 +319,31 @@ def test_a_json_file_is_read_as_utf_8(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes(json.dumps({"a": "é"}, ensure_ascii=False).encode())
 
     assert read_json(tmp_path / "config.json") == {"a": "é"}
+
+
+@pytest.mark.parametrize("auto_map", [None, {}])
+def test_an_auto_map_without_code_is_none(folder: Path, auto_map: object) -> None:
+    config = json.loads((folder / "config.json").read_text()) | {"auto_map": auto_map}
+    write_json(folder / "config.json", config)
+
+    assert read_checkpoint(folder).n_layers == 3
+
+
+@pytest.mark.parametrize("key", ["num_labels", "is_decoder", "position_embedding_type"])
+def test_a_null_stands_for_the_default(folder: Path, key: str) -> None:
+    config = json.loads((folder / "config.json").read_text()) | {key: None}
+    write_json(folder / "config.json", config)
+
+    assert read_checkpoint(folder).n_layers == 3
+
+
+def test_an_index_next_to_whole_weights_is_not_read(folder: Path) -> None:
+    write_json(folder / "model.safetensors.index.json", {"weight_map": {"a": "gone.safetensors"}})
+
+    assert weight_files(folder) == [folder / "model.safetensors"]
+
+
+def test_a_model_type_stands_for_missing_architectures(folder: Path) -> None:
+    edit_json(folder / "config.json", architectures=None)
+
+    assert read_checkpoint(folder).family.prefix == "roberta."

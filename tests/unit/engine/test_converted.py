@@ -10,6 +10,7 @@ import pytest
 
 from tamis.engine.loading import LoadedModel, load_model
 from tamis.engine.manifest import write_manifest
+from tamis.engine.scratch import scratch_folder
 from tamis.errors import ChecksumMismatchError, ModelError
 from tamis.settings import DtypeName, ModelSettings
 from tests.tiny_models import write_json
@@ -24,6 +25,16 @@ def folder(tiny_model: Path, tmp_path: Path) -> Path:
 def opened(folder: Path, cache_dir: Path, *, dtype: DtypeName = "auto") -> LoadedModel:
     """The model of a folder on ctranslate2."""
     return load_model(ModelSettings(name=str(folder), cache_dir=cache_dir, dtype=dtype))
+
+
+def change_a_byte(path: Path) -> None:
+    """Other content of the same size: a weight, or a blank of the JSON."""
+    data = bytearray(path.read_bytes())
+    if path.suffix == ".json":
+        data[data.index(b"\n")] = ord(" ")
+    else:
+        data[-1] ^= 1
+    path.write_bytes(data)
 
 
 def kept(cache_dir: Path) -> dict[str, int]:
@@ -49,7 +60,10 @@ def test_each_stored_dtype_has_its_own_conversion(folder: Path, cache_dir: Path)
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
 def test_a_changed_source_is_converted_anew(folder: Path, cache_dir: Path, name: str) -> None:
+    for path in folder.iterdir():
+        os.utime(path, ns=(0, 0))
     opened(folder, cache_dir)
+    change_a_byte(folder / name)
     os.utime(folder / name, ns=(0, 0))
 
     opened(folder, cache_dir)
@@ -142,16 +156,31 @@ def test_a_source_is_verified_when_it_is_converted(folder: Path, cache_dir: Path
         opened(folder, cache_dir)
 
 
-def test_a_model_that_is_converted_needs_its_source_no_more(folder: Path, cache_dir: Path) -> None:
+def test_a_source_that_changed_under_its_manifest_is_refused_after_its_conversion_too(
+    folder: Path, cache_dir: Path
+) -> None:
     write_manifest(folder)
-    before = opened(folder, cache_dir)
-    (folder / "model.safetensors").write_bytes(b"cut short")
-    (folder / "tokenizer.json").write_text("{}")
+    opened(folder, cache_dir)
+    change_a_byte(folder / "model.safetensors")
 
-    after = opened(folder, cache_dir)
+    with pytest.raises(ChecksumMismatchError, match=r"model\.safetensors"):
+        opened(folder, cache_dir)
 
-    pairs = [model.tokenizer.encode("q", ["d"]) for model in (before, after)]
-    assert before.backend.forward(pairs[0]) == after.backend.forward(pairs[1])
+
+def test_the_folder_of_a_killed_conversion_is_removed_at_the_next_start(
+    folder: Path, cache_dir: Path
+) -> None:
+    opened(folder, cache_dir)
+    left, foreign = (cache_dir / "converted" / f".converting.{name}" for name in ("a", "b"))
+    (left / "made").mkdir(parents=True)
+    (foreign / "else").mkdir(parents=True)
+    with scratch_folder(cache_dir / "converted") as living:
+        opened(folder, cache_dir)
+
+        assert living.is_dir()
+    assert not left.exists()
+    assert foreign.exists()
+    assert not living.exists()
 
 
 def test_the_names_of_cached_models_are_plain(folder: Path, cache_dir: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tamis.engine.hub import list_fetched
+from tamis.engine.hub_cache import list_fetched
 from tamis.engine.location import EMBEDDED_FOLDER, locate
 from tamis.errors import HubUnreachableError, ModelNotFoundError
 
@@ -21,7 +21,9 @@ def test_the_embedded_model_needs_no_network() -> None:
     "name", ["./no/such/folder", "/nowhere", "a/b/c", "", "what is it?", "a//b"]
 )
 def test_what_is_neither_a_folder_nor_a_name_is_not_found(name: str) -> None:
-    with pytest.raises(ModelNotFoundError, match="there is no folder"):
+    with pytest.raises(
+        ModelNotFoundError, match="neither a local folder nor a valid Hub repository name"
+    ):
         locate(name, revision=None, offline=False)
 
 
@@ -33,7 +35,9 @@ def test_a_name_is_not_asked_for_when_offline(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["a--b/c", "a/b.git"])
 def test_a_name_that_the_hub_could_not_have_is_not_found(name: str) -> None:
-    with pytest.raises(ModelNotFoundError, match="no name of a repository"):
+    with pytest.raises(
+        ModelNotFoundError, match="neither a local folder nor a valid Hub repository name"
+    ):
         locate(name, revision=None, offline=False)
 
 

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from tamis.engine.files import file_sha256
 from tamis.engine.manifest import (
     MANIFEST_FILE,
-    file_sha256,
     read_manifest,
     verify_manifest,
     write_manifest,

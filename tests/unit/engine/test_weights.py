@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch
 
@@ -21,7 +20,9 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "model.safetensors"
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.int64])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64]
+)
 def test_numbers_of_every_float_type_are_read_as_float32(path: Path, dtype: torch.dtype) -> None:
     stored = torch.from_numpy(VALUES).to(dtype)
     save_torch({"x": stored}, path)
@@ -116,12 +117,36 @@ def test_a_pickle_under_a_safe_name_is_not_read(path: Path) -> None:
         Weights([path])
 
 
-def test_a_type_of_number_that_tamis_does_not_read_is_named(path: Path) -> None:
-    stored: NDArray[np.float64] = VALUES.astype(np.float64)
-    save_file({"x": stored}, path)
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F4", "C64"])
+def test_a_type_of_number_that_tamis_does_not_read_is_named_when_it_is_wanted(
+    path: Path, dtype: str
+) -> None:
+    header = {"x": _entry(), "unread": _entry(dtype=dtype, shape=[24])}
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + VALUES.tobytes())
+    weights = Weights([path])
 
-    with pytest.raises(UnsupportedModelError, match="tensor x is F64"):
-        Weights([path])
+    np.testing.assert_array_equal(weights.array("x"), VALUES)
+    with pytest.raises(UnsupportedModelError, match=f"tensor unread is {dtype}"):
+        weights.array("unread")
+
+
+def test_old_names_of_layer_norms_are_read(path: Path) -> None:
+    save_file({"a.LayerNorm.gamma": VALUES, "a.LayerNorm.beta": VALUES + 1}, path)
+    weights = Weights([path])
+
+    np.testing.assert_array_equal(weights.array("a.LayerNorm.weight"), VALUES)
+    np.testing.assert_array_equal(weights.array("a.LayerNorm.bias"), VALUES + 1)
+
+
+@pytest.mark.parametrize("saved", ["", "model.bert.", "roberta."])
+def test_an_encoder_saved_under_another_prefix_is_found(path: Path, saved: str) -> None:
+    save_file({f"{saved}embeddings.word_embeddings.weight": VALUES, "classifier.x": VALUES}, path)
+    weights = Weights([path])
+    weights.rename_encoder("bert.")
+
+    assert weights.shape("bert.embeddings.word_embeddings.weight") == (2, 3)
+    assert weights.shape("classifier.x") == (2, 3)
 
 
 def test_metadata_is_no_tensor(path: Path) -> None:
