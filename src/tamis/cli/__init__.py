@@ -1,6 +1,7 @@
 """The `tamis` command."""
 
 import sys
+from typing import NoReturn
 
 from tamis.errors import (
     CacheUnreachableError,
@@ -33,7 +34,12 @@ def main() -> None:
         sys.exit(130)
 
 
-def fail(error: TamisError) -> None:
+def fail(error: TamisError) -> NoReturn:
     """Say what is wrong on stderr and exit with the code of its kind."""
     print(f"tamis: {error}", file=sys.stderr)
-    sys.exit(next(_EXIT_CODES[cls] for cls in type(error).__mro__ if cls in _EXIT_CODES))
+    sys.exit(exit_code(error))
+
+
+def exit_code(error: TamisError) -> int:
+    """The exit code of an error's kind."""
+    return next(_EXIT_CODES[cls] for cls in type(error).__mro__ if cls in _EXIT_CODES)

@@ -24,6 +24,7 @@ from tamis.wire.native import Native
 
 TIMEOUT_HEADER = "x-request-timeout-ms"
 CACHE_HEADER = "cache-control"
+WARNINGS_HEADER = "x-tamis-warnings"
 CLIENT_GONE = 499
 """nginx's status for a caller who left; only the log and the metrics see it."""
 
