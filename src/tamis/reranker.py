@@ -149,6 +149,8 @@ class Reranker:
                 if explain
                 else None,
                 scored_by=models[place.index].name if self._cascade else None,
+                truncated=pairs[place.index].truncated,
+                query_truncated=pairs[place.index].query_truncated,
             )
             for place in rank(staged.logits, top_n=top_n, threshold=threshold, order=staged.order)
         ]

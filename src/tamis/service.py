@@ -42,12 +42,16 @@ class _Scored:
     Attributes:
         logits: Of all documents; NaN, and no place in the order, where there is none.
         scored_by: The model of each document's logit; None without a cascade.
+        truncated: Whether each document was cut by the model whose logit it has.
+        query_truncated: Whether that model was given a part of the query.
         failures: Why a document has no logit, by index.
         degraded: Whether a stage has left something out.
     """
 
     logits: StagedLogits
     scored_by: list[str | None]
+    truncated: NDArray[np.bool_]
+    query_truncated: NDArray[np.bool_]
     usage: Usage
     failures: Mapping[int, TamisError]
     degraded: bool
@@ -127,6 +131,8 @@ class RerankService:
                     place.logit,
                     place.score,
                     scored_by=scored.scored_by[place.index],
+                    truncated=bool(scored.truncated[place.index]),
+                    query_truncated=bool(scored.query_truncated[place.index]),
                 )
                 for place in places
             ),
@@ -174,6 +180,8 @@ class RerankService:
             return _Scored(
                 one_stage(scores.logits),
                 [name] * n_pairs,
+                scores.truncated,
+                scores.query_truncated,
                 _usage(scores),
                 scores.failures,
                 degraded=bool(scores.failures),
@@ -188,6 +196,8 @@ class RerankService:
         return _Scored(
             logits,
             [names[int(is_second)] for is_second in logits.is_second],
+            _of_both(first.truncated, second.truncated, kept, logits),
+            _of_both(first.query_truncated, second.query_truncated, kept, logits),
             _usage_of_both(first, second, kept, logits),
             first.failures,
             degraded=bool(first.failures or second.failures),
@@ -200,7 +210,20 @@ def _usage(scores: StageScores) -> Usage:
         n_tokens=int(scores.n_tokens.sum()),
         n_truncated=int(scores.truncated.sum()),
         n_cached=int(scores.cached.sum()),
+        query_truncated=bool(scores.query_truncated.any()),
     )
+
+
+def _of_both(
+    first: NDArray[np.bool_],
+    second: NDArray[np.bool_],
+    kept: NDArray[np.intp],
+    logits: StagedLogits,
+) -> NDArray[np.bool_]:
+    """What is true of each document by the model whose logit it has."""
+    merged = first.copy()
+    merged[kept] = np.where(logits.is_second[kept], second, first[kept])
+    return merged
 
 
 def _usage_of_both(
@@ -212,6 +235,9 @@ def _usage_of_both(
     return Usage(
         n_pairs=len(first.logits),
         n_tokens=int(first.n_tokens.sum() + second.n_tokens.sum()),
-        n_truncated=int(second.truncated.sum() + first.truncated[~logits.is_second].sum()),
+        n_truncated=int(_of_both(first.truncated, second.truncated, kept, logits).sum()),
         n_cached=int(cached.sum()),
+        query_truncated=bool(
+            _of_both(first.query_truncated, second.query_truncated, kept, logits).any()
+        ),
     )

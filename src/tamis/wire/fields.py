@@ -1,4 +1,4 @@
-"""Names of fields as people send them: understood, or named in a warning, never dropped in silence."""
+"""Names of fields as people send them: each is understood or named in a warning."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -50,6 +50,11 @@ IGNORED: Mapping[str, str] = {
     "model": "the server serves one model",
 }
 """Fields of other servers, and why they change nothing here."""
+_TRUNCATE: Mapping[str, tuple[bool, str | None]] = {
+    "END": (True, "right"),
+    "START": (True, "left"),
+    "NONE": (False, None),
+}
 _HARMLESS = frozenset({"user", "requestid", "returnlen"})
 """Fields that ask for nothing of the answer."""
 
@@ -82,11 +87,21 @@ class Fields:
             elif own is not None:
                 warnings.append(f"{_shown(name)} is ignored: `{own}` is there, too")
             else:
-                warnings.extend(_ignored(name, value, self.own))
+                warnings.extend(_ignored(name, value, names))
         n_more = len(warnings) - MOST_WARNINGS
         if n_more > 0:
             warnings[MOST_WARNINGS:] = [f"{n_more:,} more fields are ignored"]
-        return known, tuple(warnings)
+        return self._with_truncation(known), tuple(warnings)
+
+    def _with_truncation(self, body: RawBody) -> RawBody:
+        """`"truncate": "END"` as Cohere and NVIDIA write it, in two fields."""
+        value = body.get("truncate")
+        spelled = _TRUNCATE.get(value.upper()) if isinstance(value, str) else None
+        if spelled is None:
+            return body
+        truncate, side = spelled
+        name = self.renamed.get("truncation_side", "truncation_side")
+        return body | {"truncate": truncate} | ({name: side} if side else {})
 
     def _spelled(self) -> dict[str, str]:
         """Own names by every spelling that stands for them."""
@@ -103,22 +118,15 @@ def folded(name: str) -> str:
     return _SEPARATORS.sub("", name[:64]).lower()
 
 
-def alias_of_documents(body: RawBody) -> bool:
-    """Whether documents are there under another name than a dialect's own."""
-    return any(
-        isinstance(value, list) and folded(name) in _DOCUMENTS
-        for name, value in islice(body.items(), MOST_FIELDS)
-    )
-
-
-def _ignored(name: str, value: object, own: Iterable[str]) -> Iterable[str]:
+def _ignored(name: str, value: object, spelled: Mapping[str, str]) -> Iterable[str]:
     known = folded(name)
-    if known in _HARMLESS or (known in IGNORED and value in (0, -1)):  # vLLM's "as the model has it"
+    if known in _HARMLESS or (
+        known in IGNORED and value in (0, -1)
+    ):  # vLLM's "as the model has it"
         return
     if known in IGNORED:
         yield f"{_shown(name)} is ignored: {IGNORED[known]}"
         return
-    spelled = {folded(one): one for one in own}
     near = get_close_matches(known, spelled, n=1, cutoff=0.7) if len(known) < 40 else []
     hint = f"; did you mean `{spelled[near[0]]}`?" if near else ""
     yield f"{_shown(name)} is ignored: no such field{hint}"
