@@ -29,6 +29,8 @@ class EncodingThread:
         request: RerankRequest,
         texts: Sequence[str],
         indices: Sequence[int] | None = None,
+        *,
+        truncate: bool = True,
     ) -> list[EncodedPair]:
         """One pair for each of a request's texts, in order; `indices` are their documents'.
 
@@ -42,7 +44,7 @@ class EncodingThread:
                 lambda: tokenizer.encode(
                     request.query,
                     texts,
-                    truncate=request.truncate,
+                    truncate=truncate,
                     truncation_side=request.truncation_side,
                     indices=indices,
                 ),

@@ -167,6 +167,8 @@ class Reranker:
                 if explain and one
                 else None,
                 scored_by=one.model.name if self._cascade and one else None,
+                truncated=one is not None and one.pair.truncated,
+                query_truncated=one is not None and one.pair.query_truncated,
             )
             for place in rank(staged.logits, top_n=top_n, threshold=threshold, order=staged.order)
             for one in [scored.get(place.index)]

@@ -42,12 +42,16 @@ class _Scored:
     Attributes:
         logits: Of all documents; NaN, and no place in the order, where there is none.
         scored_by: The model of each document's logit; None without a cascade and for a blank one.
+        truncated: Whether each document was cut by the model whose logit it has.
+        query_truncated: Whether that model was given a part of the query.
         failures: Why a document has no logit, by index.
         degraded: Whether a stage has left something out.
     """
 
     logits: StagedLogits
     scored_by: list[str | None]
+    truncated: NDArray[np.bool_]
+    query_truncated: NDArray[np.bool_]
     usage: Usage
     failures: Mapping[int, TamisError]
     degraded: bool
@@ -127,6 +131,8 @@ class RerankService:
                     place.logit,
                     place.score,
                     scored_by=scored.scored_by[place.index],
+                    truncated=bool(scored.truncated[place.index]),
+                    query_truncated=bool(scored.query_truncated[place.index]),
                 )
                 for place in places
             ),
@@ -174,14 +180,18 @@ class RerankService:
             await self._score_documents(request, terms, places) if places else _nothing_to_score()
         )
         names: list[str | None] = [None] * len(texts)
+        cut = np.zeros((2, len(texts)), dtype=np.bool_)
+        cut[:, places] = scored.truncated, scored.query_truncated
         for place, name in zip(places, scored.scored_by, strict=True):
             names[place] = name
         return _Scored(
             with_blank(scored.logits, places, len(texts)),
             names,
-            replace(scored.usage, n_pairs=len(texts)),
-            {places[position]: error for position, error in scored.failures.items()},
-            scored.degraded,
+            truncated=cut[0],
+            query_truncated=cut[1],
+            usage=replace(scored.usage, n_pairs=len(texts)),
+            failures={places[position]: error for position, error in scored.failures.items()},
+            degraded=scored.degraded,
         )
 
     async def _score_documents(
@@ -196,6 +206,8 @@ class RerankService:
             return _Scored(
                 one_stage(scores.logits),
                 [name] * len(places),
+                scores.truncated,
+                scores.query_truncated,
                 _usage(scores),
                 scores.failures,
                 degraded=bool(scores.failures),
@@ -214,6 +226,8 @@ class RerankService:
         return _Scored(
             logits,
             [names[int(is_second)] for is_second in logits.is_second],
+            _of_both(first.truncated, second.truncated, kept, logits),
+            _of_both(first.query_truncated, second.query_truncated, kept, logits),
             _usage_of_both(first, second, kept, logits),
             first.failures,
             degraded=bool(first.failures or second.failures),
@@ -221,7 +235,9 @@ class RerankService:
 
 
 def _nothing_to_score() -> _Scored:
-    return _Scored(one_stage(np.empty(0, dtype=np.float32)), [], Usage(0, 0, 0), {}, degraded=False)
+    none = np.zeros(0, dtype=np.bool_)
+    logits = one_stage(np.zeros(0, dtype=np.float32))
+    return _Scored(logits, [], none, none, Usage(0, 0, 0), {}, degraded=False)
 
 
 def _usage(scores: StageScores) -> Usage:
@@ -230,7 +246,20 @@ def _usage(scores: StageScores) -> Usage:
         n_tokens=int(scores.n_tokens.sum()),
         n_truncated=int(scores.truncated.sum()),
         n_cached=int(scores.cached.sum()),
+        query_truncated=bool(scores.query_truncated.any()),
     )
+
+
+def _of_both(
+    first: NDArray[np.bool_],
+    second: NDArray[np.bool_],
+    kept: NDArray[np.intp],
+    logits: StagedLogits,
+) -> NDArray[np.bool_]:
+    """What is true of each document by the model whose logit it has."""
+    merged = first.copy()
+    merged[kept] = np.where(logits.is_second[kept], second, first[kept])
+    return merged
 
 
 def _usage_of_both(
@@ -242,6 +271,9 @@ def _usage_of_both(
     return Usage(
         n_pairs=len(first.logits),
         n_tokens=int(first.n_tokens.sum() + second.n_tokens.sum()),
-        n_truncated=int(second.truncated.sum() + first.truncated[~logits.is_second].sum()),
+        n_truncated=int(_of_both(first.truncated, second.truncated, kept, logits).sum()),
         n_cached=int(cached.sum()),
+        query_truncated=bool(
+            _of_both(first.query_truncated, second.query_truncated, kept, logits).any()
+        ),
     )

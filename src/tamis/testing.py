@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tamis.engine.pairs import EncodedPair, Logits, TokenIds, TokenSequence
-from tamis.errors import InferenceError, TextTooLongError
+from tamis.engine.pairs import EncodedPair, Logits, TokenIds, TokenSequence, beyond_length
+from tamis.errors import InferenceError
 from tamis.types import TruncationSide
 
 N_WORD_IDS = 30_000
@@ -80,11 +80,16 @@ class WordTokenizer:
         pairs: list[EncodedPair] = []
         for index, document in zip(indices or range(len(documents)), documents, strict=True):
             ids = _word_ids(document)
-            cut = len(ids) > room or len(query_ids) > len(kept)
-            if cut and not truncate:
-                raise TextTooLongError(f"query and document {index} are too long together")
             start = max(0, len(ids) - room) if truncation_side == "left" else 0
-            pairs.append(EncodedPair((_joined(kept, ids[start : start + room]),), truncated=cut))
+            pair = EncodedPair(
+                (_joined(kept, ids[start : start + room]),),
+                truncated=len(ids) > room,
+                query_truncated=len(query_ids) > len(kept),
+            )
+            error = beyond_length(pair, self._max_length, index)
+            if error is not None and not truncate:
+                raise error
+            pairs.append(pair)
         return pairs
 
 

@@ -14,6 +14,7 @@ Document = str | Mapping[str, object]
 MOST_PRIORITY = 999
 """Cohere's: 0 goes first."""
 
+
 TruncationSide = Literal["left", "right"]
 """Which end of a document is cut when it is too long."""
 
@@ -34,6 +35,8 @@ class RerankRequest:
         timeout_seconds: When the answer must be there, from now; None takes the server's own.
         partial: Answer with what could be scored, in time, rather than with an error.
         cache: Whether a server may answer with scores it has, and keep those it computes.
+        max_document_characters: Longer documents are cut to this length before they are tokenized,
+            or refused where `truncate` is False; None for no bound.
     """
 
     query: str
@@ -46,6 +49,7 @@ class RerankRequest:
     timeout_seconds: float | None = None
     partial: bool = False
     cache: CacheUse = "normal"
+    max_document_characters: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no dialect, shell or program may ask.
@@ -73,12 +77,22 @@ class RerankRequest:
             raise InvalidFieldError("`timeout_ms` must be more than 0")
 
     def texts(self) -> list[str]:
-        """The text of each document.
+        """The text of each document, cut to `max_document_characters` where it may be cut.
 
         Raises:
             InvalidFieldError: a document has none.
         """
-        return [document_text(document, index) for index, document in enumerate(self.documents)]
+        texts = [document_text(document, index) for index, document in enumerate(self.documents)]
+        most = self.max_document_characters
+        if most is None or not self.truncate:
+            return texts
+        is_left = self.truncation_side == "left"
+        return [text[max(0, len(text) - most) :] if is_left else text[:most] for text in texts]
+
+    def is_beyond_characters(self, index: int) -> bool:
+        """Whether a document has more characters than `max_document_characters`."""
+        most = self.max_document_characters
+        return most is not None and len(document_text(self.documents[index], index)) > most
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +126,8 @@ class RankedDocument:
         explanation: Matches per query token, when asked for and the model can tell.
         scored_by: In a cascade the model whose logit it is; a first-stage one is on the second's
             scale.
+        truncated: Whether the document was cut to fit.
+        query_truncated: Whether the query was cut to fit: it may have half of `max_length`.
     """
 
     index: int
@@ -120,6 +136,8 @@ class RankedDocument:
     score: float
     explanation: tuple[TokenMatch, ...] | None = None
     scored_by: str | None = None
+    truncated: bool = False
+    query_truncated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,15 +147,17 @@ class Usage:
     Attributes:
         n_pairs: Pairs scored; in a cascade a document that both models read counts once.
         n_tokens: Tokens of all pairs, as the model reads them; in a cascade of both models.
-        n_truncated: Pairs whose text was cut to fit `max_length` of the model that scored them.
+        n_truncated: Documents that were cut to fit `max_length` of the model that scored them.
         n_cached: Pairs for which nothing was computed: scored before, for another caller at the
             same time, or in another place of the same request.
+        query_truncated: Whether the query was cut to fit, for any of the pairs.
     """
 
     n_pairs: int
     n_tokens: int
     n_truncated: int
     n_cached: int = 0
+    query_truncated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,10 +226,10 @@ def document_text(document: Document, index: int, *, name: str | None = None) ->
         return text
     if not isinstance(document, Mapping):
         raise InvalidFieldError(
-            f"{named} must be a string or an object whose `text` is a string, not {kind_of(text)}"
+            f"{named} must be a string or an object with a `text`, not {kind_of(text)}"
         )
     if "text" not in document:
-        raise InvalidFieldError(f"{named} has no `text`; an object must have one, a string")
+        raise InvalidFieldError(f"{named} has no `text`")
     raise InvalidFieldError(f"the `text` of {named} must be a string, not {kind_of(text)}")
 
 

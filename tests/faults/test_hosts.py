@@ -34,6 +34,10 @@ def status_of(server: Served, host: str, path: str = "/v1/limits", **headers: st
             "10.2.3.4",
         ),
         *("tamis", "tamis:8000", "a_b-c", "localhost."),
+        *("host.docker.internal:8000", "gateway.docker.internal", "host.containers.internal"),
+        *("tamis.search.svc", "tamis.search.svc.cluster.local:8000", "Pod-0.Tamis.Search.SVC."),
+        *("rerank.local", "foo.localhost:1", "METADATA.google.internal.:80", "nas.home.arpa"),
+        *("a.test", "cluster.local", "_dns-sd._udp.local"),
     ],
 )
 def test_addresses_and_names_that_no_stranger_can_own_are_allowed(plain: Served, host: str) -> None:
@@ -52,6 +56,9 @@ def test_addresses_and_names_that_no_stranger_can_own_are_allowed(plain: Served,
             "localhost:x",
             "[::1",
         ),
+        *("svc.evil.example", "internal.example", "local.com", "mylocal.host"),
+        *("x.svc.example", "a.lan", "a.home", "a.corp", "xlocalhost.org", "a.arpa", "a.internal.x"),
+        *("a.local:port", "a.local..", ".local", "a.local@evil.example", "evil.example#.local"),
         *("a b", "localhost,evil.example", "[evil.example]", ".", "-", "1.2.3.4.5", "[1::2::3]"),
     ],
 )

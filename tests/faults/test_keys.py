@@ -23,9 +23,10 @@ OTHER = "tamis_other-key"
 NUMBERS = itertools.count()
 
 ROUTES = [
-    *("/", "/rerank", "/v1/rerank", "/v1/limits", "/metrics", "/openapi.json", "/docs"),
-    *("/docs/swagger-ui.css", "/nowhere"),
+    *("/rerank", "/v1/rerank", "/v1/limits", "/v1/stats", "/v1/feedback", "/metrics"),
+    *("/nowhere", "/docs/nowhere", "/docs/swagger-ui.css/x", "/health/x"),
 ]
+DESCRIPTIONS = ["/", "/docs", "/docs/", "/openapi.json", "/docs/swagger-ui.css", "/docs/start.js"]
 
 
 def line(key: str, name: str, *more: str) -> str:
@@ -159,10 +160,20 @@ SPELLINGS = [
         "/livez%2f..%2frerank",
         "/rerank/",
     ),
-    *("/livez/", "//livez", "/livez;/rerank", "/livez%00", "/LIVEZ", "/livez%3fx", "/rerank%2e"),
     *(
-        "http://localhost/livez",
+        "/livez;/rerank",
+        "/docs/rerank",
+        "/docs/../rerank",
+        "//docs/%2e%2e/v1/limits",
+        "/livez%00",
+        "/LIVEZ",
+        "/livez%3fx",
+        "/rerank%2e",
+    ),
+    *(
+        "http://localhost/rerank",
         "http://x/rerank",
+        "http://livez/rerank",
         "/metrics/",
         "/docs/../metrics",
         "*",
@@ -183,7 +194,7 @@ HOSTS = [
 
 
 @pytest.mark.parametrize("host", HOSTS)
-@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/metrics", "/docs", *SPELLINGS])
+@pytest.mark.parametrize("path", ["/rerank", "/v1/rerank", "/metrics", *SPELLINGS])
 def test_row_26_no_host_and_no_spelling_of_a_path_gets_past_the_keys(
     guarded: Served, path: str, host: str
 ) -> None:
@@ -191,10 +202,32 @@ def test_row_26_no_host_and_no_spelling_of_a_path_gets_past_the_keys(
     assert exchange(guarded, asked).status in (400, 401)
 
 
-@pytest.mark.parametrize("path", ["/livez", "/%6civez", "/livez?x=/rerank"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/livez", "/%6civez", "/livez?x=/rerank", "/livez/", "//livez"),
+        *("http://localhost/livez", "http://evil.example//livez/"),
+    ],
+)
 def test_row_26_a_probe_by_any_spelling_is_the_probe(guarded: Served, path: str) -> None:
     asked = head("Connection: close", start=f"GET {path} HTTP/1.1")
     assert exchange(guarded, asked).json() == {"status": "alive"}
+
+
+@pytest.mark.parametrize("path", DESCRIPTIONS)
+def test_the_description_of_the_api_asks_for_no_key(guarded: Served, path: str) -> None:
+    answer = guarded.client.get(path, follow_redirects=True)
+    assert answer.status_code == 200
+    assert answer.content
+
+
+def test_the_description_and_the_401_say_how_a_key_is_sent(guarded: Served) -> None:
+    described = guarded.client.get("/openapi.json").json()["info"]["description"]
+    refused = guarded.rerank("q", ["a"])
+    assert refused.status_code == 401
+    for text in (described, refused.json()["error"]):
+        assert "Authorization: Bearer KEY" in text
+        assert "X-API-Key: KEY" in text
 
 
 def test_metrics_are_open_where_the_settings_say_so(key_file: Path) -> None:

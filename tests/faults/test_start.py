@@ -41,8 +41,9 @@ def serve(shell: Shell, name: str | Path, *arguments: str, **environment: str) -
 def assert_refused(process: Process, *words: str) -> None:
     """It ends with 78 and one sentence that has these words."""
     assert process.wait() == CONFIG_ERROR, process.log
-    assert process.lines[-1].startswith("tamis: ")
-    assert [word for word in words if word not in process.lines[-1]] == [], process.lines[-1]
+    last = process.lines[-1]  # JSON once the settings are read, a sentence before
+    sentence = json.loads(last)["event"] if last.startswith("{") else last.removeprefix("tamis: ")
+    assert [word for word in words if word not in sentence] == [], last
     assert "Traceback" not in process.log
 
 

@@ -100,15 +100,32 @@ def test_a_model_that_cannot_be_run_ends_the_server_with_78_and_a_sentence(
     config.write_text(json.dumps(json.loads(config.read_text()) | breakage))
     with serve(shell, folder) as process:
         assert process.wait() == 78
-        assert process.lines[-1].startswith("tamis: ")
-        assert sentence in process.lines[-1]
+        last = process.events[-1]
+        assert (last["level"], last["exit_code"]) == ("critical", 78)
+        assert sentence in last["event"]
         assert "Traceback" not in process.log
 
 
 def test_without_the_model_and_a_network_it_ends_with_69(shell: Shell) -> None:
     with serve(shell, Path("no/such"), "--model.offline") as process:
         assert process.wait() == 69
+        last = process.events[-1]
+        assert last["event"].startswith("no/such is not on this machine")
+        assert (last["code"], last["exit_code"]) == ("hub_unreachable", 69)
+
+
+def test_a_log_for_people_ends_with_the_sentence_itself(shell: Shell) -> None:
+    with serve(shell, Path("no/such"), "--model.offline", "--log.format=console") as process:
+        assert process.wait() == 69
         assert process.lines[-1].startswith("tamis: no/such is not on this machine")
+
+
+def test_a_port_that_is_taken_is_a_line_of_the_log(shell: Shell, tiny_model: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        with shell.serve("--model.name", str(tiny_model), "--server.port", port) as process:
+            assert process.wait() == 78
+            assert f"cannot listen on 127.0.0.1 port {port}" in process.events[-1]["event"]
 
 
 def test_a_stop_in_the_middle_of_a_download_does_not_wait_for_it(shell: Shell) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from tamis.cache.base import NAMESPACE_BYTES
 from tamis.types import TruncationSide
 
-KEY_VERSION = 1
+KEY_VERSION = 2
 """Raised when the same texts, model and options may come to another logit: templates, special
 tokens, a head's arithmetic, or the layout of values."""
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 _CONTENT = struct.Struct("<fI")
-_TRUNCATED = 1 << 31
+_TRUNCATED, _QUERY_TRUNCATED = 1 << 31, 1 << 30
 _DIGEST_BYTES = 8
-_MOST_TOKENS = _TRUNCATED - 1
+_MOST_TOKENS = _QUERY_TRUNCATED - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +19,14 @@ class PairScore:
     Attributes:
         logit: Float32, finite.
         n_tokens: Of the pair, as the model read it.
-        truncated: Whether text of it was left out.
+        truncated: Whether text of the document was left out.
+        query_truncated: Whether text of the query was.
     """
 
     logit: float
     n_tokens: int
     truncated: bool
+    query_truncated: bool = False
 
 
 class ScoreCodec:
@@ -37,7 +39,7 @@ class ScoreCodec:
         """The bytes of a score; None for one that must not be kept: its logit is not finite."""
         if not math.isfinite(score.logit) or score.n_tokens > _MOST_TOKENS:
             return None
-        flags = _TRUNCATED if score.truncated else 0
+        flags = _TRUNCATED * score.truncated | _QUERY_TRUNCATED * score.query_truncated
         content = _CONTENT.pack(score.logit, score.n_tokens | flags)
         return content + self._digest(key, content)
 
@@ -49,7 +51,12 @@ class ScoreCodec:
         logit, counted = _CONTENT.unpack(content)
         if not math.isfinite(logit):
             return None
-        return PairScore(logit, counted & _MOST_TOKENS, bool(counted & _TRUNCATED))
+        return PairScore(
+            logit,
+            counted & _MOST_TOKENS,
+            truncated=bool(counted & _TRUNCATED),
+            query_truncated=bool(counted & _QUERY_TRUNCATED),
+        )
 
     def _digest(self, key: bytes, content: bytes) -> bytes:
         return hashlib.blake2b(key + content, key=self._secret, digest_size=_DIGEST_BYTES).digest()

@@ -57,7 +57,12 @@ def _end_at_signal(_number: int, _frame: FrameType | None) -> None:
     end_now(0)
 
 
-def fail(error: TamisError) -> None:
+def fail(error: TamisError) -> NoReturn:
     """Say what is wrong on stderr and exit with the code of its kind."""
     print(f"tamis: {error}", file=sys.stderr)
-    sys.exit(next(_EXIT_CODES[cls] for cls in type(error).__mro__ if cls in _EXIT_CODES))
+    sys.exit(exit_code(error))
+
+
+def exit_code(error: TamisError) -> int:
+    """The exit code of an error's kind."""
+    return next(_EXIT_CODES[cls] for cls in type(error).__mro__ if cls in _EXIT_CODES)

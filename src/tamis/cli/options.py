@@ -28,9 +28,9 @@ def _help(option: str, section: type[BaseModel] = ModelSettings) -> str:
 
 def model_names(incomplete: str) -> list[str]:
     """Models on this machine whose names begin so, and folders: what a shell completes."""
-    from tamis.engine import hub
+    from tamis.engine.hub_cache import list_fetched
 
-    fetched = {name for name, _, _ in hub.list_fetched()}
+    fetched = {name for name, _, _ in list_fetched()}
     parent = Path(incomplete).expanduser() if incomplete.endswith("/") else Path(incomplete).parent
     folders = {f"{path}/" for path in parent.glob("[!.]*/")} if parent.is_dir() else set[str]()
     return [n for n in sorted({DEFAULT_MODEL} | fetched | folders) if n.startswith(incomplete)]

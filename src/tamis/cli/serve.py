@@ -3,11 +3,13 @@
 import logging
 import signal
 import socket
-from typing import TYPE_CHECKING
+import sys
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from tamis.cli import end_now, fail
+from tamis.cli import end_now, exit_code, fail
 from tamis.cli.options import (
     Device,
     Dtype,
@@ -22,8 +24,8 @@ from tamis.cli.options import (
     Workers,
     settings_arguments,
 )
-from tamis.errors import SettingsError
-from tamis.settings import ServerSettings, Settings, TelemetrySettings, load_settings
+from tamis.errors import SettingsError, TamisError
+from tamis.settings import LogSettings, ServerSettings, Settings, TelemetrySettings, load_settings
 
 if TYPE_CHECKING:  # the command line imports nothing heavy at start
     from tamis.observability.tracing import Tracing
@@ -62,8 +64,17 @@ def run(settings: Settings, load: "ModelLoader | None" = None) -> None:
         settings: Every option.
         load: Makes the model; tamis's own way if None.
     """
-    from tamis.engine.loading import load_model
     from tamis.observability.logs import configure_logs
+
+    configure_logs(settings.log)
+    try:
+        _serve(settings, load)
+    except TamisError as error:
+        _fail(error, settings.log)
+
+
+def _serve(settings: Settings, load: "ModelLoader | None") -> None:
+    from tamis.engine.loading import load_model
     from tamis.observability.metrics import Metrics
     from tamis.server.caching import require_cache
     from tamis.server.lifespan import ModelLife
@@ -73,7 +84,6 @@ def run(settings: Settings, load: "ModelLoader | None" = None) -> None:
     tracing = _open_tracing(settings.telemetry)
     require_cache(settings.cache)
     listeners = _listeners(settings.server)
-    configure_logs(settings.log)
     host, port = listeners[0].getsockname()[:2]
     logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
     metrics = Metrics()
@@ -111,9 +121,22 @@ def run(settings: Settings, load: "ModelLoader | None" = None) -> None:
     if tracing is not None:
         tracing.close()
     if life.failure is not None:
-        fail(life.failure)
+        raise life.failure
     if life.is_loading:
         end_now(0)
+
+
+def _fail(error: TamisError, log: LogSettings) -> NoReturn:
+    """Exit as `fail` does; where the log is JSON, what ends the server is a line of it."""
+    import structlog
+
+    from tamis.observability.logs import is_json
+
+    if not is_json(log):
+        fail(error)
+    code = exit_code(error)
+    structlog.stdlib.get_logger(__name__).critical(str(error), code=error.code, exit_code=code)
+    sys.exit(code)
 
 
 def _open_tracing(settings: TelemetrySettings) -> "Tracing | None":
@@ -136,17 +159,29 @@ def _listeners(settings: ServerSettings) -> list[socket.socket]:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A socket whose connections send at once.
+    """A socket whose connections send at once; `::` takes callers by IPv4 too, as everywhere.
 
     asyncio sees to that where a socket names its protocol, and this one does not. With Nagle's
     algorithm an answer in two writes waits for the caller's delayed acknowledgement, 40 ms.
     """
+    host = host.removeprefix("[").removesuffix("]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    if family == socket.AF_INET6 and not socket.has_ipv6:
+        raise SettingsError(f"cannot listen on {host}: this Python has no IPv6; use 0.0.0.0")
+    dual = _is_every_address(host) and socket.has_dualstack_ipv6()
     try:
-        listener = socket.create_server((host, port), family=family)
+        listener = socket.create_server((host, port), family=family, dualstack_ipv6=dual)
     except OSError as error:
         raise SettingsError(
             f"cannot listen on {host} port {port}: {error.strerror or error}"
         ) from error
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
+
+
+def _is_every_address(host: str) -> bool:
+    """Whether it is `::` in any spelling."""
+    try:
+        return ":" in host and ip_address(host).is_unspecified
+    except ValueError:  # `create_server` says so
+        return False

@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from tamis.errors import TextTooLongError
 from tamis.types import TruncationSide
 
 Key = TypeVar("Key", bound=Hashable)
@@ -36,16 +37,39 @@ class EncodedPair:
     Attributes:
         sequences: One sequence where query and document are read together; two (query,
             document) where they are read apart. Pairs of one request share the query's.
-        truncated: Whether text of the query or the document was left out.
+        truncated: Whether text of the document was left out.
+        query_truncated: Whether text of the query was.
     """
 
     sequences: tuple[TokenSequence, ...]
     truncated: bool
+    query_truncated: bool = False
 
     @property
     def n_tokens(self) -> int:
         """Tokens of all its sequences."""
         return sum(len(sequence.token_ids) for sequence in self.sequences)
+
+
+def beyond_length(pair: EncodedPair, max_length: int, index: int) -> TextTooLongError | None:
+    """Why a pair is refused where nothing may be cut; None where nothing was.
+
+    Args:
+        pair: As it was cut.
+        max_length: Tokens that a pair may have.
+        index: What the caller calls the document.
+    """
+    if pair.query_truncated:
+        return TextTooLongError(
+            f"the query has more tokens than it may have, about half of {max_length}, and "
+            "truncation is off; shorten the query or allow truncation"
+        )
+    if pair.truncated:
+        return TextTooLongError(
+            f"query and document {index} have more than {max_length} tokens together, "
+            "and truncation is off; shorten the text or allow truncation"
+        )
+    return None
 
 
 def distinct_sequences(

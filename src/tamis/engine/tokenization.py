@@ -12,8 +12,8 @@ from tokenizers import Encoding, Tokenizer
 
 from tamis.engine.checkpoint import TOKENIZER_FILE
 from tamis.engine.files import read_json
-from tamis.engine.pairs import EncodedPair, TokenIds, TokenSequence
-from tamis.errors import InvalidTextError, TextTooLongError, UnsupportedModelError
+from tamis.engine.pairs import EncodedPair, TokenIds, TokenSequence, beyond_length
+from tamis.errors import InvalidTextError, UnsupportedModelError
 from tamis.types import TruncationSide
 
 CHARACTERS_PER_TOKEN = 32
@@ -153,7 +153,7 @@ class PairTokenizer:
         start = self._template.start(query_ids)
         room = self._template.document_room(self._max_length, len(query_ids))
         pairs = [
-            EncodedPair(self._template.finish(start, ids), truncated=query_cut or cut)
+            EncodedPair(self._template.finish(start, ids), truncated=cut, query_truncated=query_cut)
             for ids, cut in self._ids(documents, room, truncation_side)
         ]
         if not truncate:
@@ -382,11 +382,9 @@ def _join(*parts: TokenSequence) -> TokenSequence:
 
 def _refuse_truncated(pairs: list[EncodedPair], max_length: int, indices: Sequence[int]) -> None:
     for index, pair in zip(indices, pairs, strict=True):
-        if pair.truncated:
-            raise TextTooLongError(
-                f"query and document {index} have more than {max_length} tokens together, "
-                "and truncation is off; shorten the text or allow truncation"
-            )
+        error = beyond_length(pair, max_length, index)
+        if error is not None:
+            raise error
 
 
 def _require_unicode(texts: Sequence[str], names: Sequence[str]) -> None:

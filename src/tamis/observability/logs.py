@@ -39,9 +39,13 @@ def configure_logs(settings: LogSettings) -> None:
     logging.getLogger("httpx2").setLevel(logging.WARNING)
 
 
+def is_json(settings: LogSettings) -> bool:
+    """Whether lines are JSON: for programs, and wherever stderr is no terminal."""
+    return settings.format == "json" or (settings.format == "auto" and not sys.stderr.isatty())
+
+
 def _renderers(settings: LogSettings) -> list[Any]:
-    on_terminal = settings.format == "auto" and sys.stderr.isatty()
-    if settings.format == "console" or on_terminal:
+    if not is_json(settings):
         console = structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(),
             # the default one prints local variables, and with them texts of users

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import structlog
@@ -26,8 +27,9 @@ from tamis.server.keys import KeyFile, KeyMiddleware
 from tamis.server.lifespan import ModelLife
 from tamis.server.limits import limits
 from tamis.server.middleware import REQUEST_ID_HEADER, RequestMiddleware
+from tamis.server.paths import PathMiddleware, nearest_path
 from tamis.server.ports import PortMiddleware
-from tamis.server.routes import CACHE_HEADER, TIMEOUT_HEADER, rerank
+from tamis.server.routes import CACHE_HEADER, TIMEOUT_HEADER, WARNINGS_HEADER, rerank
 from tamis.server.stats import stats
 from tamis.server.watching import make_watch
 from tamis.settings import ServerSettings, Settings
@@ -71,14 +73,15 @@ def create_app(
             Route("/v1/limits", limits),
             Route("/v1/stats", stats),
             Route("/v1/feedback", feedback, methods=["POST"]),
-            Route("/livez", health.livez),
-            Route("/readyz", health.readyz),
+            *(Route(path, health.livez) for path in sorted(health.LIVENESS)),
+            *(Route(path, health.readyz) for path in sorted(health.READINESS)),
             Route(health.METRICS, health.metrics),
             Route("/openapi.json", documentation.openapi),
             Route("/docs", documentation.page),
             *documentation.asset_routes(),
         ],
         middleware=[
+            Middleware(PathMiddleware),
             Middleware(ClosingMiddleware, life=life),
             *_traced(tracing),
             Middleware(RequestMiddleware, metrics=metrics),
@@ -118,10 +121,10 @@ def _guards(settings: ServerSettings) -> list[Middleware]:
                 allow_origins=origins,
                 allow_methods=["GET", "POST"],
                 allow_headers=CALLERS_HEADERS,
-                expose_headers=[REQUEST_ID_HEADER, "retry-after"],
+                expose_headers=[REQUEST_ID_HEADER, WARNINGS_HEADER, "retry-after"],
             )
         )
-    open_paths = health.PROBES
+    open_paths = health.PROBES | documentation.PATHS
     if settings.metrics_port is not None:
         guards.append(Middleware(PortMiddleware, metrics_port=settings.metrics_port))
     if settings.metrics_port is not None or settings.metrics_open:
@@ -136,8 +139,18 @@ async def _home(_: Request) -> Response:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for that class alone
-    request_id: str = request.state.request_id
-    return http_error(error.status_code, error.detail, request_id, error.headers)
+    return http_error(error.status_code, _sentence(request, error), request.scope, error.headers)
+
+
+def _sentence(request: Request, error: HTTPException) -> str:
+    """What is wrong with a path or a method; neither is repeated."""
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        return f"this path takes {(error.headers or {}).get('Allow', 'no method')} alone"
+    if error.status_code != HTTPStatus.NOT_FOUND:
+        return error.detail
+    known = [route.path for route in request.app.routes if isinstance(route, Route)]
+    near = nearest_path(request.scope["path"], known)
+    return f"no such path; did you mean {near}?" if near else "no such path; /docs lists them all"
 
 
 async def _unexpected_error(request: Request, error: Exception) -> Response:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 import tamis
@@ -22,6 +22,16 @@ ASSETS = {
     "swagger-ui.css": "text/css",
     "start.js": "text/javascript",
 }
+
+PATHS = frozenset({"/", "/docs", "/openapi.json", *(f"/docs/{name}" for name in ASSETS)})
+"""These ask for no key: what they say is in the package, and how a key is sent is part of it."""
+
+_HOW_TO_SEND_A_KEY = """
+
+Where the server has keys, every path but the probes and this description asks for one: send it as
+`Authorization: Bearer KEY` or as `X-API-Key: KEY` ("Authorize" does), one of the two and once."""
+
+_DESCRIPTION = f"{tamis.__doc__}{_HOW_TO_SEND_A_KEY}"
 
 _REQUESTS = (NativeRequest, JinaRequest, TeiRequest)
 _ANSWERS = (NativeAnswer, JinaAnswer, list[TeiResult])
@@ -63,8 +73,17 @@ _ERROR_STATUSES = {
 }
 
 _SECURITY_SCHEMES = {
-    "bearer": {"type": "http", "scheme": "bearer", "description": "Where the server asks for one."},
-    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "`Authorization: Bearer KEY`, where the server has keys.",
+    },
+    "header": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-API-Key",
+        "description": "`X-API-Key: KEY`, in place of the other.",
+    },
 }
 
 _PAGE = """<!doctype html>
@@ -98,7 +117,7 @@ def openapi_document() -> dict[str, Any]:
     rerank = {"post": _rerank_operation(requests, answers, errors)}
     return {
         "openapi": "3.1.0",
-        "info": {"title": "tamis", "version": tamis.__version__, "description": tamis.__doc__},
+        "info": {"title": "tamis", "version": tamis.__version__, "description": _DESCRIPTION},
         "paths": {
             "/rerank": rerank,
             "/v1/rerank": rerank,
@@ -121,8 +140,10 @@ async def openapi(_: Request) -> Response:
     return JSONResponse(openapi_document())
 
 
-async def page(_: Request) -> Response:
-    """`GET /docs`."""
+async def page(request: Request) -> Response:
+    """`GET /docs`; from another spelling of it, such as `/docs/`, its links would lead nowhere."""
+    if request.scope["raw_path"].endswith(b"/"):
+        return RedirectResponse("/docs")
     return HTMLResponse(_PAGE, headers=_PAGE_HEADERS)
 
 

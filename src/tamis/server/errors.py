@@ -88,8 +88,10 @@ def native_error(error: TamisError, request_id: str) -> Response:
 
 
 def http_error(
-    status: int, detail: str, request_id: str, headers: Mapping[str, str] | None = None
+    status: int, detail: str, scope: Scope, headers: Mapping[str, str] | None = None
 ) -> Response:
     """The answer of HTTP's own errors: no such path, no such method."""
-    body = {"error": detail, "code": "http_error", "request_id": request_id}
+    state = scope["state"]
+    state["error_code"] = "http_error"
+    body = {"error": detail, "code": "http_error", "request_id": state["request_id"]}
     return JSONResponse(body, status_code=status, headers=headers)

@@ -61,5 +61,6 @@ async def feedback(request: Request) -> Response:
     except ClientDisconnect:
         return Response(status_code=CLIENT_GONE)
     except TamisError as error:
+        request.state.error_code = error.code
         return native_error(error, request.state.request_id)
     return json_answer(FeedbackAnswer(said.request_id, n_counted, len(indices) - n_counted))

@@ -6,7 +6,14 @@ from starlette.responses import JSONResponse, Response
 from tamis.server.context import ServerContext
 from tamis.server.lifespan import Model
 
-PROBES = frozenset({"/livez", "/readyz"})
+LIVENESS = frozenset({"/livez", "/live", "/health/live"})
+READINESS = frozenset(
+    {
+        *("/readyz", "/ready", "/health/ready"),
+        *("/health", "/healthz", "/healthcheck", "/ping"),  # as TEI, vLLM and SageMaker have them
+    }
+)
+PROBES = LIVENESS | READINESS
 METRICS = "/metrics"
 
 

@@ -15,6 +15,19 @@ from tamis.errors import HostNotAllowedError, OriginNotAllowedError, TamisError
 from tamis.server.errors import refusal
 from tamis.server.health import PROBES
 
+RESERVED_NAMES = frozenset(
+    {
+        "localhost",  # RFC 6761: always this machine
+        "test",  # RFC 6761: never in the public DNS
+        "local",  # RFC 6762: multicast DNS; clusters' cluster.local is below it
+        "internal",  # reserved by ICANN in 2024; host.docker.internal, *.containers.internal
+        "home.arpa",  # RFC 8375: home networks
+        "svc",  # no top-level domain; Kubernetes completes service.namespace.svc
+    }
+)
+"""Ends of names that the public DNS cannot hand to a stranger, so that no page on the web can bind
+one to this address. `lan`, `home` and `corp` are in wide use and reserved by nobody."""
+
 _HOST = re.compile(r"(?P<name>[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?\.?|\[[0-9a-f:.]+\])(:\d{1,5})?")
 
 
@@ -49,7 +62,7 @@ class HostMiddleware:
         found = _HOST.fullmatch(host)
         if not found or not self._is_allowed(found["name"].removesuffix(".")):
             return HostNotAllowedError(
-                "the server is not to be called by this name; `server.allowed_hosts` can add it"
+                "the server does not answer to this `Host`; add it to `server.allowed_hosts`"
             )
         origin = headers.get("origin")
         if origin is None or self._origins & {"*", origin.lower()}:
@@ -61,13 +74,15 @@ class HostMiddleware:
         )
 
     def _is_allowed(self, name: str) -> bool:
-        """Addresses and names without a dot cannot be a stranger's; others must be known."""
+        """Addresses, names without a dot and reserved ones cannot be a stranger's."""
         if name.startswith("["):
             return _is_address(name[1:-1])
         if "." not in name or _is_address(name) or self._allowed & {"*", name}:
             return True
-        parents = (name[at:] for at, letter in enumerate(name) if letter == ".")
-        return any(f"*{parent}" in self._allowed for parent in parents)
+        parents = [name[at + 1 :] for at, letter in enumerate(name) if letter == "."]
+        return not RESERVED_NAMES.isdisjoint((name, *parents)) or any(
+            f"*.{parent}" in self._allowed for parent in parents
+        )
 
 
 def _is_address(name: str) -> bool:

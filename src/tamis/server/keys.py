@@ -135,7 +135,9 @@ class KeyMiddleware:
             scope["state"]["caller"] = caller
             await self._app(scope, receive, send)
             return
-        error = UnauthorizedError("one key that the server knows must come with the request")
+        error = UnauthorizedError(
+            "send one key that the server knows, as `Authorization: Bearer KEY` or `X-API-Key: KEY`"
+        )
         await refusal(error, scope)(scope, receive, send)
 
 

@@ -1,18 +1,19 @@
 """How much a request may ask for, looked at before any work is done; `GET /v1/limits` shows it."""
 
+from dataclasses import replace
 from typing import Annotated
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tamis.errors import RequestTooLargeError, TooManyCharactersError, TooManyDocumentsError
+from tamis.errors import RequestTooLargeError, TooManyDocumentsError
 from tamis.server.answers import json_answer
 from tamis.server.body import ENCODINGS
 from tamis.server.context import ServerContext
 from tamis.server.keys import Caller
 from tamis.settings import LimitsSettings
-from tamis.stage import least_tokens
+from tamis.stage import least_tokens, too_many_characters
 from tamis.types import RerankRequest
 
 
@@ -28,7 +29,9 @@ class Limits(msgspec.Struct):
     max_depth: Annotated[int, msgspec.Meta(description="Levels of JSON arrays and objects.")]
     max_containers: Annotated[int, msgspec.Meta(description="JSON arrays and objects.")]
     max_documents: int
-    max_document_characters: int
+    max_document_characters: Annotated[
+        int, msgspec.Meta(description="Longer documents are cut, where the request allows that.")
+    ]
     max_query_characters: int
     max_request_tokens: Annotated[
         int, msgspec.Meta(description="Of all pairs, as the model reads them.")
@@ -55,8 +58,13 @@ async def limits(request: Request) -> Response:
     return json_answer(shown)
 
 
-def require_within(request: RerankRequest, options: LimitsSettings, max_length: int | None) -> None:
-    """Refuse what is too much, before it is tokenized.
+def within_limits(
+    request: RerankRequest, options: LimitsSettings, max_length: int | None
+) -> RerankRequest:
+    """The request, with its documents bounded; refuses what is too much before it is tokenized.
+
+    A document beyond its limit is cut where the request allows that, and fails alone where a part
+    of an answer is enough.
 
     Args:
         request: What is asked.
@@ -75,10 +83,16 @@ def require_within(request: RerankRequest, options: LimitsSettings, max_length: 
             f"{n_documents:,} documents, at most {options.max_documents:,} allowed; "
             "split the request"
         )
+    most = options.max_document_characters
+    request = replace(request, max_document_characters=most)
     lengths = [len(text) for text in request.texts()]
-    _require_short("the query", len(request.query), options.max_query_characters)
-    for index, n_characters in enumerate(lengths):
-        _require_short(f"document {index}", n_characters, options.max_document_characters)
+    if len(request.query) > options.max_query_characters:
+        raise too_many_characters("the query", len(request.query), options.max_query_characters)
+    if not request.partial:
+        for index, n_characters in enumerate(lengths):
+            if n_characters > most:
+                raise too_many_characters(f"document {index}", n_characters, most)
+    lengths = [min(n_characters, most) for n_characters in lengths]
     if max_length is not None:
         n_tokens = least_tokens(lengths, max_length)
         if n_tokens > options.max_request_tokens:
@@ -86,14 +100,7 @@ def require_within(request: RerankRequest, options: LimitsSettings, max_length: 
                 f"the request has {n_tokens:,} tokens or more, at most "
                 f"{options.max_request_tokens:,} allowed; split the request"
             )
-
-
-def _require_short(what: str, n_characters: int, at_most: int) -> None:
-    if n_characters > at_most:
-        raise TooManyCharactersError(
-            f"{what} has {n_characters:,} characters, at most {at_most:,} allowed; cut it, or "
-            "send it in parts"
-        )
+    return request
 
 
 def _limits_of(context: ServerContext, caller: Caller) -> Limits:

@@ -2,6 +2,7 @@
 
 import re
 import time
+from urllib.parse import quote
 from uuid import uuid4
 
 import structlog
@@ -17,13 +18,16 @@ QUIET_PATHS = PROBES | {METRICS}
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 """Others are the caller's text, and not for the log."""
 
+_LONGEST_PATH_LOGGED = 64
+"""Characters of a path that leads nowhere."""
+
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class RequestMiddleware:
     """Takes over or makes a request id, sends it back, logs and counts the request.
 
-    Routes leave `dialect` and `usage` in `request.state` for the log line.
+    Routes leave `dialect`, `usage` and `error_code` in `request.state` for the log line.
     """
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
@@ -64,17 +68,25 @@ class RequestMiddleware:
             self._metrics.observe_refusal(refusal)
         if scope["path"] in QUIET_PATHS:
             return
-        usage = scope["state"].get("usage")
+        usage, caller = scope["state"].get("usage"), scope["state"].get("caller")
         self._logger.info(
             "request",
             method=scope["method"] if scope["method"] in METHODS else None,
-            path=scope["path"] if "endpoint" in scope else None,  # else it is the caller's text
+            path=_shown_path(scope),
             status=status,
+            error_code=scope["state"].get("error_code") or refusal,
+            caller=caller.name or None if caller else None,
             seconds=round(seconds, 4),
             dialect=dialect,
             n_pairs=usage.n_pairs if usage else None,
             n_tokens=usage.n_tokens if usage else None,
         )
+
+
+def _shown_path(scope: Scope) -> str:
+    """A path for the log; one that leads nowhere is the caller's text: short, and ASCII alone."""
+    path: str = scope["path"]
+    return path if "endpoint" in scope else quote(path[:_LONGEST_PATH_LOGGED])
 
 
 def _request_id(given: str | None) -> str:

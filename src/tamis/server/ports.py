@@ -22,7 +22,7 @@ class PortMiddleware:
         if scope["type"] != "http" or self._is_here(scope):
             await self._app(scope, receive, send)
             return
-        answer = http_error(404, "Not Found", scope["state"]["request_id"])
+        answer = http_error(404, "this port does not serve this path", scope)
         await answer(scope, receive, send)
 
     def _is_here(self, scope: Scope) -> bool:

@@ -15,15 +15,16 @@ from tamis.server.body import parse_body, read_body
 from tamis.server.context import ServerContext
 from tamis.server.errors import headers_of, status_of
 from tamis.server.keys import Caller
-from tamis.server.limits import require_within
+from tamis.server.limits import within_limits
 from tamis.service import RerankService
 from tamis.types import RerankRequest, RerankResult
 from tamis.wire.choice import choose_dialect
-from tamis.wire.dialect import Dialect, Failure
+from tamis.wire.dialect import Dialect, Failure, warnings_of
 from tamis.wire.native import Native
 
 TIMEOUT_HEADER = "x-request-timeout-ms"
 CACHE_HEADER = "cache-control"
+WARNINGS_HEADER = "x-tamis-warnings"
 CLIENT_GONE = 499
 """nginx's status for a caller who left; only the log and the metrics see it."""
 
@@ -44,8 +45,8 @@ async def rerank(request: Request) -> Response:
                 request.state.dialect = dialect.name
                 call = dialect.decode(body)
                 model = context.life.model
-                require_within(call.request, limits, model.max_length if model else None)
-                asked = _within_header(call.request, request.headers.get(TIMEOUT_HEADER))
+                asked = within_limits(call.request, limits, model.max_length if model else None)
+                asked = _within_header(asked, request.headers.get(TIMEOUT_HEADER))
                 asked = _with_cache_control(asked, request.headers.getlist(CACHE_HEADER))
             result = await _answer(context.life.service, asked, request)
     except ClientDisconnect:
@@ -65,7 +66,9 @@ async def rerank(request: Request) -> Response:
         asked, result, dialect=dialect.name, caller=caller.name, request_id=request_id
     )
     with timing.stage("respond"):
-        return json_answer(call.encode(result, request_id))
+        warnings = "; ".join(warnings_of(call.warnings, result))
+        headers = {WARNINGS_HEADER: warnings} if warnings else None
+        return json_answer(call.encode(result, request_id), headers=headers)
 
 
 @contextmanager

@@ -198,8 +198,9 @@ class ServerSettings(Section):
     allowed_hosts: Annotated[
         str,
         Field(
-            description="Names it is called by, with commas between, beside addresses, names "
-            "without a dot and its own; *.example.org for all below one, * for any."
+            description="Names it is called by, with commas between, in addition to addresses, "
+            "names without a dot, reserved ones (.internal, .local, .svc) and its own; "
+            "*.example.org for all below one, * for any."
         ),
     ] = ""
     cors_origins: Annotated[

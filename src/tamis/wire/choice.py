@@ -1,5 +1,6 @@
 """Which dialect a body speaks: three share one path."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,13 @@ from tamis.wire.jina import Jina
 from tamis.wire.native import Native
 from tamis.wire.tei import Tei
 
+_LONE_SURROGATE = re.compile(
+    rb"(?<!\\)(?:\\\\)*(?P<half>\\u[dD]"
+    rb"(?:[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
+    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD])[c-fC-F][0-9a-fA-F]{2}))"
+    rb"|(?P<raw>\xed[\xa0-\xbf])"
+)
+"""Half of a pair in JSON's escapes without its other half, or encoded as if it were a character."""
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
 _ALL_BUT_BRACKETS_AND_QUOTES = bytes(set(range(256)) - set(b'[]{}"'))
 _BLOCK = 2**16  # bytes
@@ -33,6 +41,13 @@ def parse_object(data: bytes, limits: LimitsSettings = _DEFAULT_LIMITS) -> RawBo
     try:
         body: Any = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        lone = _LONE_SURROGATE.search(data)
+        if lone is not None:
+            at = lone.start(lone.lastgroup or 0)
+            raise MalformedBodyError(
+                f"the body has a lone surrogate, half of a character, at byte {at:,}; "
+                "send the whole character or none of it"
+            ) from None
         raise MalformedBodyError(f"the body is not valid JSON in UTF-8: {error}") from None
     if not isinstance(body, dict):
         raise MalformedBodyError("the body must be a JSON object")

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from tamis.errors import InvalidFieldError, MissingFieldError, TamisError
-from tamis.types import CacheUse, RerankRequest, RerankResult
+from tamis.types import CacheUse, RerankRequest, RerankResult, TruncationSide
 
 T = TypeVar("T")
 
@@ -32,9 +32,37 @@ class Failure:
     request_id: str
 
 
+QUERY_TRUNCATED = (
+    "query_truncated: the query has more tokens than the model reads of one, and its end was cut"
+)
+
+Side = Literal["left", "Left", "right", "Right"]
+"""As vLLM and TEI spell them."""
+
+
 class Terms(msgspec.Struct):
     """On what terms a request is answered; fields of every dialect that has room for them."""
 
+    threshold: (
+        Annotated[
+            float,
+            msgspec.Meta(
+                description="Lowest score (0..1, the logit's sigmoid) that comes back.", ge=0, le=1
+            ),
+        ]
+        | None
+    ) = None
+    truncate: Annotated[
+        bool | None,
+        msgspec.Meta(
+            description="False refuses texts beyond max_length instead of cutting them; `END`, "
+            "`START` and `NONE` are understood."
+        ),
+    ] = None
+    truncation_side: Annotated[
+        Side | None,
+        msgspec.Meta(description="The end of a too long document that is cut (default right)."),
+    ] = None
     priority: (
         Annotated[
             int,
@@ -63,6 +91,11 @@ class Terms(msgspec.Struct):
         return "off" if self.cache is False else "normal"
 
     @property
+    def side(self) -> TruncationSide:
+        """The end of a document that is cut."""
+        return side_of(self.truncation_side)
+
+    @property
     def timeout_seconds(self) -> float | None:
         """The time allowed, in seconds."""
         return None if self.timeout_ms is None else min(self.timeout_ms, _FOR_EVER_MS) / 1000
@@ -81,6 +114,11 @@ class Call(Protocol):
     @property
     def request(self) -> RerankRequest:
         """What is asked, in the words that all layers speak."""
+        ...
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Fields that change nothing, and why."""
         ...
 
     def encode(self, result: RerankResult, request_id: str) -> object:
@@ -118,7 +156,17 @@ def convert(body: RawBody, model: type[T]) -> T:
     try:
         return msgspec.convert(body, model, strict=False)
     except msgspec.ValidationError as error:
-        raise InvalidFieldError(_sentence(str(error))) from None
+        raise InvalidFieldError(_sentence(str(error), model)) from None
+
+
+def side_of(given: Side | None) -> TruncationSide:
+    """The end of a document that is cut, where a body may name it."""
+    return "left" if given in ("left", "Left") else "right"
+
+
+def warnings_of(noted: tuple[str, ...], result: RerankResult) -> list[str]:
+    """All that a caller is told beyond the scores; `noted` is of its fields."""
+    return [*noted, QUERY_TRUNCATED] if result.usage.query_truncated else list(noted)
 
 
 def require(body: RawBody, *names: str) -> None:
@@ -133,9 +181,24 @@ def require(body: RawBody, *names: str) -> None:
             raise MissingFieldError(f"Missing or empty `{name}`")
 
 
-def _sentence(message: str) -> str:
+def _sentence(message: str, model: type[Any]) -> str:
     """Msgspec's message with the field first: "`documents[3]`: Expected `str`, got `int`"."""
     text, _, path = message.rpartition(" - at ")
     if text.startswith("Invalid enum value"):
-        text = "Invalid enum value"  # msgspec goes on with the value, a text of the caller's
+        # msgspec goes on with the value, a text of the caller's
+        values = _values_of(model, path.strip("`").removeprefix("$."))
+        text = f"Expected one of {values}" if values else "Invalid enum value"
     return f"`{path.strip('`').removeprefix('$.')}`: {text}" if text else message
+
+
+def _values_of(model: type[Any], name: str) -> str:
+    """The values that a field may have, where it names them one by one."""
+    hints = get_type_hints(model)
+    return ", ".join(f"`{value}`" for value in _literals(hints.get(name)))
+
+
+def _literals(hint: object) -> list[str]:
+    """The strings of the `Literal`s in a type."""
+    if get_origin(hint) is Literal:
+        return [str(value) for value in get_args(hint)]
+    return [value for part in get_args(hint) for value in _literals(part)]

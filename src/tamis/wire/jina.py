@@ -12,7 +12,8 @@ from tamis.types import (
     UnscoredDocument,
     document_text,
 )
-from tamis.wire.dialect import Failure, RawBody, Reason, Terms, convert, require
+from tamis.wire.dialect import Failure, RawBody, Reason, Terms, convert, require, warnings_of
+from tamis.wire.fields import Fields
 
 
 class JinaRequest(Terms, kw_only=True):
@@ -53,6 +54,12 @@ class JinaResult(msgspec.Struct, omit_defaults=True):
     ] = None
 
 
+class JinaMeta(msgspec.Struct):
+    """Cohere's and Xinference's place for warnings."""
+
+    warnings: list[str]
+
+
 class JinaUsage(msgspec.Struct, omit_defaults=True):
     """Tokens of all pairs."""
 
@@ -74,6 +81,9 @@ class JinaAnswer(msgspec.Struct, omit_defaults=True):
     degraded: Annotated[
         bool, msgspec.Meta(description="True where there is less in it than was asked for.")
     ] = False
+    meta: Annotated[JinaMeta | None, msgspec.Meta(description="Only where there are warnings.")] = (
+        None
+    )
 
 
 class JinaErrorObject(msgspec.Struct):
@@ -99,10 +109,13 @@ class JinaCall:
 
     request: RerankRequest
     return_documents: bool
+    warnings: tuple[str, ...] = ()
 
     def encode(self, result: RerankResult, request_id: str) -> object:
         """See `Call.encode`."""
         n_tokens = result.usage.n_tokens
+        shown = [one for one in self.warnings if not one.startswith(_IN_THE_HEADER_ALONE)]
+        warnings = warnings_of(tuple(shown), result)
         return JinaAnswer(
             id=request_id,
             object="rerank",
@@ -113,6 +126,7 @@ class JinaCall:
                 *(self._unscored(document) for document in result.unscored),
             ],
             degraded=result.degraded,
+            meta=JinaMeta(warnings) if warnings else None,
         )
 
     def _result(self, ranked: RankedDocument) -> JinaResult:
@@ -128,6 +142,12 @@ class JinaCall:
         return JinaResult(unscored.index, 0.0, document, reason)
 
 
+FIELDS = Fields(JinaRequest.__struct_fields__)
+
+_IN_THE_HEADER_ALONE = "`instruction`"
+"""LiteLLM sends it to every server of vLLM's kind; the body that it reads stays as it was."""
+
+
 class Jina:
     """See the module."""
 
@@ -136,18 +156,22 @@ class Jina:
     @staticmethod
     def decode(body: RawBody) -> JinaCall:
         """See `Dialect.decode`."""
+        body, warnings = FIELDS.read(body)
         require(body, "query", "documents")
         asked = convert(body, JinaRequest)
         request = RerankRequest(
             query=asked.query,
             documents=tuple(asked.documents),
             top_n=asked.top_n or None,
+            threshold=asked.threshold,
+            truncate=asked.truncate is not False,
+            truncation_side=asked.side,
             priority=asked.priority or 0,
             timeout_seconds=asked.timeout_seconds,
             partial=asked.partial is True,
             cache=asked.cache_use,
         )
-        return JinaCall(request, return_documents=asked.return_documents is True)
+        return JinaCall(request, return_documents=asked.return_documents is True, warnings=warnings)
 
     @staticmethod
     def encode_error(failure: Failure) -> tuple[int, object]:

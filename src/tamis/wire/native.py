@@ -1,7 +1,7 @@
 """tamis's own dialect: the tutorial's fields and what they left open.
 
-`POST /rerank` with `documents` and no `model`. `score` is the raw logit, as clients of the
-tutorial read it; `relevance_score` is its sigmoid.
+`POST /rerank` with `documents` and no `model`. `logit` and `score` are the raw logit, `score` as
+clients of the tutorial read it; `relevance_score` is its sigmoid, which Python calls `score`.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import msgspec
 
 from tamis.types import RankedDocument, RerankRequest, RerankResult, UnscoredDocument
-from tamis.wire.dialect import Failure, RawBody, Reason, Terms, convert, require
+from tamis.wire.dialect import Failure, RawBody, Reason, Terms, convert, require, warnings_of
+from tamis.wire.fields import Fields
 
 
 class NativeRequest(Terms, kw_only=True):
@@ -30,18 +31,8 @@ class NativeRequest(Terms, kw_only=True):
         ]
         | None
     ) = None
-    threshold: (
-        Annotated[
-            float, msgspec.Meta(description="Lowest `relevance_score` that comes back.", ge=0, le=1)
-        ]
-        | None
-    ) = None
     return_documents: Annotated[
         bool | None, msgspec.Meta(description="Send documents back (default true).")
-    ] = None
-    truncate: Annotated[
-        bool | None,
-        msgspec.Meta(description="False refuses texts beyond max_length instead of cutting them."),
     ] = None
 
 
@@ -49,7 +40,12 @@ class NativeResult(msgspec.Struct, omit_defaults=True):
     """A document in its place."""
 
     index: int
-    score: Annotated[float | None, msgspec.Meta(description="Raw logit; null without one.")]
+    logit: Annotated[
+        float | None, msgspec.Meta(description="Raw output of the model; null without one.")
+    ]
+    score: Annotated[
+        float | None, msgspec.Meta(description="The logit, as clients of the tutorial read it.")
+    ]
     relevance_score: Annotated[
         float | None, msgspec.Meta(description="Sigmoid of the logit, 0..1.")
     ]
@@ -59,22 +55,29 @@ class NativeResult(msgspec.Struct, omit_defaults=True):
     scored_by: Annotated[
         str | None, msgspec.Meta(description="In a cascade, the model whose score it is.")
     ] = None
+    truncated: Annotated[
+        bool, msgspec.Meta(description="True where the document was cut to fit.")
+    ] = False
+    query_truncated: Annotated[
+        bool, msgspec.Meta(description="True where the query was cut, half of max_length is its.")
+    ] = False
     error: Annotated[
         Reason | None, msgspec.Meta(description="Why it has no score (`partial` alone).")
     ] = None
 
 
-class NativeUsage(msgspec.Struct):
+class NativeUsage(msgspec.Struct, omit_defaults=True):
     """What the request cost."""
 
     pairs: int
     total_tokens: int
-    truncated_documents: Annotated[
-        int, msgspec.Meta(description="Pairs whose text was cut to fit max_length.")
-    ]
+    truncated_documents: Annotated[int, msgspec.Meta(description="Documents that were cut to fit.")]
     cached_pairs: Annotated[
         int, msgspec.Meta(description="Pairs that cost nothing: their scores were known.")
     ]
+    query_truncated: Annotated[
+        bool, msgspec.Meta(description="True where the query was cut to fit.")
+    ] = False
 
 
 class NativeAnswer(msgspec.Struct, omit_defaults=True):
@@ -87,6 +90,9 @@ class NativeAnswer(msgspec.Struct, omit_defaults=True):
     degraded: Annotated[
         bool, msgspec.Meta(description="True where there is less in it than was asked for.")
     ] = False
+    warnings: Annotated[
+        list[str], msgspec.Meta(description="What was understood otherwise than it was sent.")
+    ] = []
 
 
 class NativeError(msgspec.Struct):
@@ -103,6 +109,7 @@ class NativeCall:
 
     request: RerankRequest
     return_documents: bool
+    warnings: tuple[str, ...] = ()
 
     def encode(self, result: RerankResult, request_id: str) -> object:
         """See `Call.encode`."""
@@ -114,18 +121,37 @@ class NativeCall:
                 *(self._result(ranked) for ranked in result.results),
                 *(self._unscored(document) for document in result.unscored),
             ],
-            usage=NativeUsage(usage.n_pairs, usage.n_tokens, usage.n_truncated, usage.n_cached),
+            usage=NativeUsage(
+                usage.n_pairs,
+                usage.n_tokens,
+                usage.n_truncated,
+                usage.n_cached,
+                usage.query_truncated,
+            ),
             degraded=result.degraded,
+            warnings=warnings_of(self.warnings, result),
         )
 
     def _result(self, ranked: RankedDocument) -> NativeResult:
         document: Any = ranked.document if self.return_documents else None
-        return NativeResult(ranked.index, ranked.logit, ranked.score, document, ranked.scored_by)
+        return NativeResult(
+            ranked.index,
+            ranked.logit,
+            ranked.logit,
+            ranked.score,
+            document,
+            ranked.scored_by,
+            truncated=ranked.truncated,
+            query_truncated=ranked.query_truncated,
+        )
 
     def _unscored(self, unscored: UnscoredDocument) -> NativeResult:
         document: Any = unscored.document if self.return_documents else None
         reason = Reason(unscored.code, unscored.reason)
-        return NativeResult(unscored.index, None, None, document, error=reason)
+        return NativeResult(unscored.index, None, None, None, document, error=reason)
+
+
+FIELDS = Fields(NativeRequest.__struct_fields__)
 
 
 class Native:
@@ -136,6 +162,7 @@ class Native:
     @staticmethod
     def decode(body: RawBody) -> NativeCall:
         """See `Dialect.decode`."""
+        body, warnings = FIELDS.read(body)
         require(body, "query", "documents")
         asked = convert(body, NativeRequest)
         request = RerankRequest(
@@ -144,12 +171,15 @@ class Native:
             top_n=asked.top_n or None,
             threshold=asked.threshold,
             truncate=asked.truncate is not False,
+            truncation_side=asked.side,
             priority=asked.priority or 0,
             timeout_seconds=asked.timeout_seconds,
             partial=asked.partial is True,
             cache=asked.cache_use,
         )
-        return NativeCall(request, return_documents=asked.return_documents is not False)
+        return NativeCall(
+            request, return_documents=asked.return_documents is not False, warnings=warnings
+        )
 
     @staticmethod
     def encode_error(failure: Failure) -> tuple[int, object]:

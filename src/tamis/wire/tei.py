@@ -14,7 +14,8 @@ from tamis.errors import (
     UnavailableError,
 )
 from tamis.types import RankedDocument, RerankRequest, RerankResult, document_text
-from tamis.wire.dialect import Failure, RawBody, convert, require
+from tamis.wire.dialect import Failure, RawBody, Side, convert, require, side_of
+from tamis.wire.fields import Fields
 
 
 class TeiRequest(msgspec.Struct):
@@ -31,7 +32,16 @@ class TeiRequest(msgspec.Struct):
     truncate: Annotated[
         bool | None, msgspec.Meta(description="False refuses too long texts (default true).")
     ] = None
-    truncation_direction: Literal["left", "Left", "right", "Right"] | None = None
+    truncation_direction: Side | None = None
+    threshold: (
+        Annotated[
+            float,
+            msgspec.Meta(
+                description="Not TEI's own: lowest score (0..1) that comes back.", ge=0, le=1
+            ),
+        ]
+        | None
+    ) = None
     top_n: (
         Annotated[int, msgspec.Meta(description="Not TEI's own, but LiteLLM sends it.", ge=0)]
         | None
@@ -60,6 +70,7 @@ class TeiCall:
     request: RerankRequest
     raw_scores: bool
     return_text: bool
+    warnings: tuple[str, ...] = ()
 
     def encode(self, result: RerankResult, request_id: str) -> object:
         """See `Call.encode`."""
@@ -71,6 +82,16 @@ class TeiCall:
         return TeiResult(ranked.index, score, text)
 
 
+FIELDS = Fields(
+    TeiRequest.__struct_fields__,
+    renamed={
+        "documents": "texts",
+        "return_documents": "return_text",
+        "truncation_side": "truncation_direction",
+    },
+)
+
+
 class Tei:
     """See the module."""
 
@@ -79,18 +100,22 @@ class Tei:
     @staticmethod
     def decode(body: RawBody) -> TeiCall:
         """See `Dialect.decode`."""
+        body, warnings = FIELDS.read(body)
         require(body, "query", "texts")
         asked = convert(body, TeiRequest)
-        direction = asked.truncation_direction
         request = RerankRequest(
             query=asked.query,
             documents=tuple(asked.texts),
             top_n=asked.top_n or None,
             truncate=asked.truncate is not False,
-            truncation_side="left" if direction in ("left", "Left") else "right",
+            truncation_side=side_of(asked.truncation_direction),
+            threshold=asked.threshold,
         )
         return TeiCall(
-            request, raw_scores=asked.raw_scores is True, return_text=asked.return_text is True
+            request,
+            raw_scores=asked.raw_scores is True,
+            return_text=asked.return_text is True,
+            warnings=warnings,
         )
 
     @staticmethod

@@ -18,13 +18,15 @@ def encoded(score: PairScore, key: bytes = KEY) -> bytes:
     return value
 
 
-@given(finite, st.integers(0, 2**31 - 1), st.booleans())
-def test_a_score_comes_back_to_the_last_digit(logit: float, n_tokens: int, cut: bool) -> None:
-    back = CODEC.decode(KEY, encoded(PairScore(logit, n_tokens, cut)))
+@given(finite, st.integers(0, 2**30 - 1), st.booleans(), st.booleans())
+def test_a_score_comes_back_to_the_last_digit(
+    logit: float, n_tokens: int, cut: bool, query_cut: bool
+) -> None:
+    back = CODEC.decode(KEY, encoded(PairScore(logit, n_tokens, cut, query_cut)))
 
     assert back is not None
     assert np.float32(back.logit).tobytes() == np.float32(logit).tobytes()
-    assert (back.n_tokens, back.truncated) == (n_tokens, cut)
+    assert (back.n_tokens, back.truncated, back.query_truncated) == (n_tokens, cut, query_cut)
 
 
 @pytest.mark.parametrize("logit", [math.nan, math.inf, -math.inf])

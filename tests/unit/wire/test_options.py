@@ -70,7 +70,7 @@ def test_jina_sends_a_document_back_as_an_object_with_its_text_alone(document: A
 
 def test_native_scores_are_the_logit_and_its_sigmoid_under_the_tutorials_names() -> None:
     result = first_result(Native(), body_of(Native()))
-    assert (result["score"], result["relevance_score"]) == (2.0, 0.9)
+    assert (result["logit"], result["score"], result["relevance_score"]) == (2.0, 2.0, 0.9)
 
 
 @pytest.mark.parametrize(("raw_scores", "score"), [(True, 2.0), (False, 0.9), (None, 0.9)])

@@ -62,8 +62,15 @@ def test_native_puts_documents_without_a_score_last_with_nulls_and_a_reason() ->
 
     assert answer["degraded"] is True
     assert answer["results"] == [
-        {"index": 1, "score": 2.0, "relevance_score": 0.88, "document": "b"},
-        {"index": 0, "score": None, "relevance_score": None, "document": "a", "error": REASON},
+        {"index": 1, "logit": 2.0, "score": 2.0, "relevance_score": 0.88, "document": "b"},
+        {
+            "index": 0,
+            "logit": None,
+            "score": None,
+            "relevance_score": None,
+            "document": "a",
+            "error": REASON,
+        },
     ]
 
 

@@ -105,13 +105,13 @@ class FeedbackMemory:
         n_documents = answer.n_documents
         if len(indices) > n_documents:
             raise InvalidFieldError(
-                f"`index` has {len(indices):,} places, and the request had {n_documents} documents"
+                f"`index` names more documents than the request had; it had {n_documents}"
             )
         for index in indices:
             if not 0 <= index < n_documents:
                 raise InvalidFieldError(
-                    f"`index` {index} is none of the request's {n_documents} documents, "
-                    "which count from 0"
+                    "`index` names a document that the request did not have; it had "
+                    f"{n_documents}, from 0 to {n_documents - 1}"
                 )
         return self._count(answer, indices, event)
 
