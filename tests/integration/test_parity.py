@@ -16,13 +16,10 @@ import torch
 from numpy.typing import NDArray
 from transformers import XLMRobertaForSequenceClassification
 
-from tamis.engine import tuning
 from tamis.engine.backend import LocalBackend
 from tamis.engine.loading import LoadedModel, load_model
 from tamis.engine.location import EMBEDDED_FOLDER
 from tamis.engine.pairs import EncodedPair, TokenSequence
-from tamis.engine.runtimes import opening
-from tamis.engine.tuning import DEFAULT_BATCH_TOKENS
 from tamis.scheduler.scheduler import score_now
 from tamis.settings import DtypeName, ModelSettings, RuntimeName
 from tests import tiny_models
@@ -59,13 +56,6 @@ class Case(NamedTuple):
 def alone(model: LoadedModel, pairs: list[EncodedPair]) -> NDArray[np.float32]:
     """Logits of pairs that have no batch mates."""
     return np.concatenate([model.backend.forward([pair]) for pair in pairs])
-
-
-@pytest.fixture(autouse=True)
-def untuned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What suits the processor is not measured when a model is converted: it may take minutes."""
-    monkeypatch.setattr(tuning, "BUDGETS", (DEFAULT_BATCH_TOKENS["cpu"],))
-    monkeypatch.setattr(opening, "WORTH_SECONDS", float("inf"))
 
 
 def in_company(model: LoadedModel, pairs: list[EncodedPair]) -> list[NDArray[np.float32]]:

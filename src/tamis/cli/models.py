@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -23,9 +23,6 @@ from tamis.settings import (
     load_settings,
     model_settings,
 )
-
-if TYPE_CHECKING:  # it takes numpy with it
-    from tamis.engine.tuning import Tuning
 
 models = typer.Typer(
     help="Fetch, check, convert and list models.",
@@ -99,8 +96,7 @@ def convert(
     name = the_model(name, model)
     from tamis.engine.conversion import convert as convert_checkpoint
     from tamis.engine.converted import converted_folder
-    from tamis.engine.device import usable_cores
-    from tamis.engine.runtimes.opening import auto_dtype, tune_converted
+    from tamis.engine.runtimes.opening import auto_dtype
 
     settings = _settings(name, revision, offline)
     source = locate(name, revision=settings.revision, offline=settings.offline)
@@ -116,9 +112,7 @@ def convert(
         convert_checkpoint(checkpoint, folder, dtype=wanted)
     except OSError as error:
         raise SettingsError(f"cannot write {folder}: {error.strerror}") from error
-    tuning = tune_converted(folder, threads=settings.threads or usable_cores())
     typer.echo(str(folder))
-    _say_tuned(tuning)
 
 
 @models.command()
@@ -128,8 +122,9 @@ def tune(
     model: NameOption = None,
     revision: Revision = None,
 ) -> None:
-    """Measure a converted model's token budget and kernels anew, on this processor.
+    """Measure a converted model's token budget and kernels on this processor.
 
+    Nothing is measured at a start. A result is used only where it was clearly faster each time.
     Takes a converted folder, or the name of a model whose converted form is in the cache.
     """
     name = the_model(name, model)
@@ -148,19 +143,14 @@ def tune(
         raise ModelNotFoundError(f"{name} has not been converted; `tamis models convert {name}`")
     verify_manifest(folder)
     threads = settings.threads or usable_cores()
-    tuning = tune_converted(folder, threads=threads, worth_seconds=0)
+    tuning = tune_converted(folder, threads=threads)
     for budget, speed in tuning.tokens_per_second.items():
         typer.echo(f"{budget}\t{speed:,.0f} tokens/s")
     for kernels, speed in tuning.kernels_tokens_per_second.items():
         typer.echo(f"{kernels}\t{speed:,.0f} tokens/s")
-    _say_tuned(tuning)
-
-
-def _say_tuned(tuning: "Tuning") -> None:
-    """What was measured, to people."""
-    kernels = tuning.kernels or "ctranslate2's own choice"
+    chosen = tuning.kernels or "ctranslate2's own choice"
     typer.echo(f"token budget on this processor: {tuning.max_batch_tokens:,}", err=True)
-    typer.echo(f"kernels on this processor: {kernels}", err=True)
+    typer.echo(f"kernels on this processor: {chosen}", err=True)
 
 
 def _settings(name: str, revision: str | None, offline: bool | None) -> ModelSettings:

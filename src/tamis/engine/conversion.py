@@ -4,6 +4,7 @@ import contextlib
 import errno
 import itertools
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,9 +138,7 @@ def spec_source(checkpoint: Checkpoint, weights: Weights) -> NDArray[np.float32]
 
 def encoder_spec(checkpoint: Checkpoint, weights: Weights) -> "TransformerEncoderModelSpec":
     """CTranslate2's description of the encoder, with its weights in place."""
-    # here: CTranslate2 reads its environment when it is imported (see runtimes/kernels.py)
-    from ctranslate2.specs import common_spec, transformer_spec
-
+    common_spec, transformer_spec = _specifications()
     activations = {"gelu": common_spec.Activation.GELU, "relu": common_spec.Activation.RELU}
     family = checkpoint.family
     encoder = transformer_spec.TransformerEncoderSpec(
@@ -153,7 +152,9 @@ def encoder_spec(checkpoint: Checkpoint, weights: Weights) -> "TransformerEncode
     )
     encoder.scale_embeddings = False
     pooled = checkpoint.maxsim is None
-    spec = transformer_spec.TransformerEncoderModelSpec(encoder, pooling_layer=pooled)
+    spec: TransformerEncoderModelSpec = transformer_spec.TransformerEncoderModelSpec(
+        encoder, pooling_layer=pooled
+    )
     _set_embeddings(encoder, weights, f"{family.prefix}embeddings", checkpoint.position_offset)
     for number, layer in enumerate(encoder.layer):
         _set_layer(layer, weights, f"{family.prefix}encoder.layer.{number}")
@@ -164,6 +165,23 @@ def encoder_spec(checkpoint: Checkpoint, weights: Weights) -> "TransformerEncode
     spec.config.layer_norm_epsilon = checkpoint.layer_norm_epsilon
     spec.config.unk_token = "0"  # noqa: S105 - a token of text, no secret
     return spec
+
+
+def _specifications() -> tuple[Any, Any]:
+    """CTranslate2's `common_spec` and `transformer_spec`, imported without torch.
+
+    They import torch where it is installed, for tensors that tamis never hands them; that takes
+    seconds. Imported here: CTranslate2 reads its environment then (see runtimes/kernels.py).
+    """
+    blocked = "torch" not in sys.modules
+    if blocked:
+        sys.modules["torch"] = None  # type: ignore[assignment] # so its import fails at once
+    try:
+        from ctranslate2.specs import common_spec, transformer_spec
+    finally:
+        if blocked:
+            del sys.modules["torch"]
+    return common_spec, transformer_spec
 
 
 def _set_embeddings(encoder: Any, weights: Weights, name: str, position_offset: int) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import sys
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -10,13 +11,15 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from tamis.engine.checkpoint import FORMAT_VERSION, Checkpoint
+from tamis.engine.checkpoint import FORMAT_VERSION, Checkpoint, weight_files
 from tamis.engine.conversion import convert, stored_dtype
 from tamis.engine.manifest import verify_manifest
 from tamis.engine.scratch import sweep
 from tamis.errors import ModelError
 
 logger = logging.getLogger(__name__)
+
+_LARGE_BYTES = 250e6  # converted in a second or two
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ def converted(
     if _is_whole(folder):
         yield ConvertedModel(folder)
         return
-    logger.info("converting %s, once; a large model takes a while", checkpoint.name)
+    _say_converting(checkpoint)
     try:
         convert(checkpoint, folder, dtype=dtype)
     except OSError as error:
@@ -72,6 +75,16 @@ def converted(
             yield ConvertedModel(made, is_new=True, is_kept=False)
         return
     yield ConvertedModel(folder, is_new=True)
+
+
+def _say_converting(checkpoint: Checkpoint) -> None:
+    """To people at a terminal where it takes long, however quiet the log is."""
+    size = sum(path.stat().st_size for path in weight_files(checkpoint.folder) if path.exists())
+    logger.info("converting %s, once; a large model takes a while", checkpoint.name)
+    if size > _LARGE_BYTES and sys.stderr is not None and sys.stderr.isatty():
+        sys.stderr.write(
+            f"converting {checkpoint.name} ({size / 1e9:.1f} GB), once; this takes a while\n"
+        )
 
 
 def _convert_beside_cache(checkpoint: Checkpoint, folder: Path, dtype: str) -> Path:

@@ -4,8 +4,8 @@ import math
 import os
 import platform
 import sys
-from collections.abc import Collection
-from pathlib import Path
+from collections.abc import Collection, Iterator
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tamis.errors import RuntimeUnavailableError
@@ -14,19 +14,21 @@ HALF_PRECISION = ("float16", "bfloat16")
 _CPU_FLAGS = {"float16": {"avx512_fp16", "amx_fp16"}, "bfloat16": {"avx512_bf16", "amx_bf16"}}
 _SPEED_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8")
 _AVX512_FLAGS = {"avx512f", "avx512cd", "avx512vl", "avx512dq", "avx512bw"}
-_QUOTA_FILE = Path("/sys/fs/cgroup/cpu.max")
+_CGROUPS = Path("/sys/fs/cgroup")
+_PROCESS_CGROUP = Path("/proc/self/cgroup")
 
 
-def usable_cores(quota_file: Path = _QUOTA_FILE) -> int:
-    """Cores this process may use: its affinity, and its container's quota rounded up.
+def usable_cores(cgroups: Path = _CGROUPS, process_cgroup: Path = _PROCESS_CGROUP) -> int:
+    """Cores this process may use: its affinity, and the CPU limit of its cgroups rounded up.
 
     Args:
-        quota_file: cgroup v2's `cpu.max`: microseconds (or `max`) in each period.
+        cgroups: Where cgroups are mounted, version 2 (`cpu.max`) or 1 (`cpu/cpu.cfs_quota_us`).
+        process_cgroup: Which cgroups this process is in; their parents' limits hold as well.
     """
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    quota = _quota_cores(quota_file)
+    quota = min(_quotas(cgroups, process_cgroup), default=None)
     return cores if quota is None else max(1, min(cores, quota))
 
 
@@ -114,9 +116,39 @@ def _processor() -> dict[str, str]:
     return fields
 
 
-def _quota_cores(path: Path) -> int | None:
+def _quotas(cgroups: Path, process_cgroup: Path) -> Iterator[int]:
+    """Cores that each limit on this process allows, rounded up."""
+    for folder in _folders(cgroups, _own_path(process_cgroup, "")):
+        yield from _quota(folder / "cpu.max")
+    path = _own_path(process_cgroup, "cpu")
+    for mount in ("cpu", "cpu,cpuacct"):
+        for folder in _folders(cgroups / mount, path):
+            yield from _quota(folder / "cpu.cfs_quota_us", folder / "cpu.cfs_period_us")
+
+
+def _own_path(process_cgroup: Path, controller: str) -> PurePosixPath:
+    """This process's cgroup for a controller of version 1; of version 2 where it is empty."""
     try:
-        quota, period = path.read_text(encoding="utf-8").split()
-        return None if quota == "max" else math.ceil(int(quota) / int(period))
-    except (OSError, ValueError):
-        return None
+        lines = process_cgroup.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if controller in controllers.split(","):
+            return PurePosixPath(path)
+    return PurePosixPath("/")
+
+
+def _folders(mount: Path, path: PurePosixPath) -> list[Path]:
+    """A cgroup's folder and those around it; in a container its own is the mount."""
+    parts = [part for part in path.parts if part not in ("/", "..")]
+    return [mount.joinpath(*parts[:depth]) for depth in range(len(parts) + 1)]
+
+
+def _quota(*files: Path) -> list[int]:
+    """Microseconds of quota and of period, in one file or two; nothing where there is no limit."""
+    try:
+        quota, period = " ".join(file.read_text(encoding="utf-8") for file in files).split()
+        return [] if quota in ("max", "-1") else [max(1, math.ceil(int(quota) / int(period)))]
+    except (OSError, ValueError, ArithmeticError):
+        return []

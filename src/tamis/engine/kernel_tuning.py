@@ -1,4 +1,4 @@
-"""CTranslate2's other kernels, timed beside those in force.
+"""CTranslate2's other kernels, timed against those in force.
 
 A process has one choice of them for good (`runtimes/kernels.py`), so each other one is timed in a
 process of its own: `python -m tamis.engine.kernel_tuning TRIAL`, TRIAL being JSON. Whatever goes
@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 
 import msgspec
 import numpy as np
@@ -25,6 +26,7 @@ from tamis.engine.runtimes.kernels import (
 from tamis.engine.tuning import (
     CLEARLY_FASTER,
     Tuning,
+    is_clearly_faster,
     keep_tuning,
     measure_speed,
     seeded_batches,
@@ -33,8 +35,8 @@ from tamis.engine.tuning import (
 
 logger = logging.getLogger(__name__)
 
-WORTH_SECONDS = 0.5
-"""A model whose timed pass is shorter is not kept waiting for other processes when it starts."""
+CONFIRMATIONS = 2
+"""How often a winner is timed again, in turn with the kernels in force."""
 
 _START_SECONDS = 30  # to start Python and read the weights, from a slow disk too
 _MOST_PASSES = 4  # one to warm up, two that are timed, one for the machine's moods
@@ -69,7 +71,6 @@ def tune_kernels(
     threads: int,
     max_length: int,
     reads_tokens: bool,
-    worth_seconds: float = WORTH_SECONDS,
 ) -> Tuning:
     """Time the kernels that this process does not have, and store which are to be taken.
 
@@ -83,12 +84,11 @@ def tune_kernels(
         threads: CPU threads of one forward pass.
         max_length: Tokens a sequence may have.
         reads_tokens: Whether token states are wanted rather than the pooled first token.
-        worth_seconds: How long a timed pass must take for the trials to be made.
 
     Returns:
         The same tuning where there was nothing to time, or it could not be.
     """
-    reason = _reason_not_to(tuning, folder, max_length, worth_seconds)
+    reason = _reason_not_to(folder)
     if in_force is None:
         reason = "the environment has chosen, or there is nothing to choose from"
     if in_force is None or reason:
@@ -193,25 +193,25 @@ def _confirmed(
     trial: Trial,
     most_seconds: float,
 ) -> Kernels:
-    """The winner, if it still wins when those in force are timed as it was: machines wander."""
+    """The best kernels if they win each time they are timed again, in turn with those in force."""
     if best == in_force:
         return best
     whole = msgspec.structs.replace(trial, give_up_below=0.0)
-    try:
-        again = run_trial(whole, in_force, most_seconds=most_seconds)
-    except (OSError, subprocess.SubprocessError, ValueError) as error:
-        logger.info("kernels %s of ctranslate2 could not be timed again: %s", in_force, error)
-        return in_force
-    speeds[in_force] = max(speeds[in_force], again)
-    return best if speeds[best] > CLEARLY_FASTER * speeds[in_force] else in_force
+    runs: dict[Kernels, list[float]] = {in_force: [speeds[in_force]], best: [speeds[best]]}
+    for _ in range(CONFIRMATIONS):
+        for kernels, found in runs.items():
+            try:
+                found.append(run_trial(whole, kernels, most_seconds=most_seconds))
+            except (OSError, subprocess.SubprocessError, ValueError) as error:
+                logger.info("%s of ctranslate2 could not be timed again: %s", kernels, error)
+                return in_force
+    for kernels, found in runs.items():
+        speeds[kernels] = median(found)
+    return best if is_clearly_faster(runs[best], runs[in_force]) else in_force
 
 
-def _reason_not_to(
-    tuning: Tuning, folder: Path, max_length: int, worth_seconds: float
-) -> str | None:
+def _reason_not_to(folder: Path) -> str | None:
     """Why nothing is timed; None where it is."""
-    if _pass_seconds(tuning, max_length) < worth_seconds:
-        return "the model is fast as it is (`tamis models tune` times them all the same)"
     wanted = _LOADED_SIZE * (folder / RUNTIME_FOLDER / "model.bin").stat().st_size
     left = available_bytes()
     if left is not None and left < wanted:

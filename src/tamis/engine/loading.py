@@ -37,7 +37,6 @@ from tamis.engine.runtimes.opening import (
     open_ctranslate2,
     open_torch,
     plan_runtime,
-    tune_opened,
 )
 from tamis.engine.tokenization import (
     JointTemplate,
@@ -259,9 +258,6 @@ def _load_converted(
             raise
         runtime = opening.result()
         digest = folder_digest(verified_digests(model.folder))
-    if model.is_new and model.is_kept and plan.device == "cpu":
-        tuning = tune_opened(runtime, model.folder, source, threads=plan.threads)
-        runtime.max_batch_tokens = tuning.max_batch_tokens
     kept = model.folder if model.is_kept else None
     return _Opened(LocalBackend(runtime, head), tokenizer, digest, kept)
 

@@ -1,16 +1,19 @@
-"""The token budget of one forward pass, measured where a model runs and kept beside it.
+"""The token budget of one forward pass, measured by `tamis models tune` and kept with the model.
 
 A small budget pays the fixed cost of a pass more often; a large one overflows the processor's
-caches and pads attention further. Where the best lies differs between processors, so it is
-measured once, when a model is converted, and stored for each processor. The fastest of
-CTranslate2's kernels are stored beside it (`kernel_tuning.py`).
+caches and pads attention further. Where the best lies differs between processors. Nothing is
+measured at a start: a default that is good everywhere holds until somebody measures, and a result
+takes its place only when every run of it was clearly faster than every run of the default. The
+fastest of CTranslate2's kernels are stored with it (`kernel_tuning.py`).
 """
 
 import json
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from uuid import uuid4
 
 import msgspec
@@ -32,11 +35,13 @@ DEFAULT_BATCH_TOKENS: Mapping[str, int] = {"cpu": 1024, "cuda": 16_384}
 """Until something was measured: by device."""
 
 BUDGETS = (512, 1024, 2048)
+ROUNDS = 4
+"""How often each budget is timed, in turn with the default."""
 _PASSES = 2
 LONG_SECONDS = 1.0
-"""A pass that takes longer is not repeated: a start waits for it."""
+"""A pass that takes longer is not repeated in the same round."""
 CLEARLY_FASTER = 1.05
-"""What a budget must gain over the default to take its place: less is the machine's noise."""
+"""How many times as fast the slowest run must be as the fastest run of the default."""
 
 _MEDIAN_TOKENS, _SIGMA, _SHORTEST, _LONGEST = 140, 0.65, 36, 512  # pairs as retrieval brings them
 _SEED = 0
@@ -47,7 +52,7 @@ class Tuning(msgspec.Struct, frozen=True):
 
     Attributes:
         max_batch_tokens: The budget to take.
-        tokens_per_second: Of each budget that was tried.
+        tokens_per_second: Of each budget that was tried, medians.
         kernels: What CTranslate2 is to compute with; None where its own choice holds.
         kernels_tokens_per_second: Of those that were tried, at `max_batch_tokens`.
     """
@@ -64,7 +69,7 @@ class Tuning(msgspec.Struct, frozen=True):
 
 
 def tune(runtime: Runtime, folder: Path, *, threads: int, max_length: int) -> Tuning:
-    """Measure a runtime's best budget and store it beside the model; a few passes, seconds long.
+    """Measure a runtime's best budget and store it with the model.
 
     Args:
         runtime: The encoder, ready to run.
@@ -72,13 +77,10 @@ def tune(runtime: Runtime, folder: Path, *, threads: int, max_length: int) -> Tu
         threads: CPU threads of one forward pass.
         max_length: Tokens a sequence may have.
     """
-    speeds = _measure(runtime, max_length)
-    tuning = Tuning(choose_budget(speeds), {str(n): speed for n, speed in speeds.items()})
+    runs = _measure(runtime, max_length)
+    tuning = Tuning(choose_budget(runs), {str(n): median(speeds) for n, speeds in runs.items()})
     keep_tuning(folder, tuning, dtype=runtime.dtype, threads=threads)
-    logger.info(
-        "measured once for this processor: %d tokens a forward pass (%s tokens/s)",
-        *(tuning.max_batch_tokens, ", ".join(f"{n}: {speed:,.0f}" for n, speed in speeds.items())),
-    )
+    logger.info("measured on this processor: %d tokens a forward pass", tuning.max_batch_tokens)
     return tuning
 
 
@@ -108,19 +110,24 @@ def read_tuning(folder: Path, *, dtype: str, threads: int, quietly: bool = False
 
 
 def tuning_key(dtype: str, threads: int) -> str:
-    """What a measurement holds for."""
-    return f"{processor_name()}, {threads} threads, {dtype}"
+    """What a measurement holds for; with another processor, library or number it is not read."""
+    return f"{processor_name()}, {threads} threads, {dtype}, ctranslate2 {version('ctranslate2')}"
 
 
-def choose_budget(speeds: Mapping[int, float]) -> int:
+def choose_budget(runs: Mapping[int, Sequence[float]]) -> int:
     """The fastest budget, or the default where none is clearly faster.
 
     Args:
-        speeds: Tokens a second of each budget, the default among them.
+        runs: Tokens a second of each budget's runs, the default among them.
     """
     default = DEFAULT_BATCH_TOKENS["cpu"]
-    fastest = max(speeds, key=lambda budget: speeds[budget])
-    return fastest if speeds[fastest] > CLEARLY_FASTER * speeds[default] else default
+    winners = [b for b, speeds in runs.items() if is_clearly_faster(speeds, runs[default])]
+    return max(winners, key=lambda budget: median(runs[budget]), default=default)
+
+
+def is_clearly_faster(speeds: Sequence[float], others: Sequence[float]) -> bool:
+    """Whether every run beats every other: a busy machine's luck does not last that long."""
+    return min(speeds) > CLEARLY_FASTER * max(others)
 
 
 def warm_up(runtime: Runtime, max_length: int) -> NDArray[np.float32]:
@@ -163,23 +170,19 @@ def seeded_batches(budget: int, max_length: int) -> list[PackedBatch]:
     return [_batch(batch) for batch in batches]
 
 
-def _measure(runtime: Runtime, max_length: int) -> dict[int, float]:
-    """Tokens a second by budget; larger budgets are left out once they prove slower.
-
-    A budget that would take the default's place is timed once more, and the default too: machines
-    wander.
-    """
+def _measure(runtime: Runtime, max_length: int) -> dict[int, list[float]]:
+    """Tokens a second by budget, in turn; a budget that cannot win any more is left out."""
     warm_up(runtime, max_length)
-    speeds: dict[int, float] = {}
-    for budget in BUDGETS:
-        speeds[budget] = measure_speed(runtime, budget, max_length)
-        if speeds[budget] * CLEARLY_FASTER < max(speeds.values()):
+    default = DEFAULT_BATCH_TOKENS["cpu"]
+    runs: dict[int, list[float]] = {budget: [] for budget in BUDGETS}
+    left = list(BUDGETS)
+    for _ in range(ROUNDS):
+        for budget in left:
+            runs[budget].append(measure_speed(runtime, budget, max_length))
+        left = [b for b in left if b == default or is_clearly_faster(runs[b], runs[default])]
+        if left == [default]:
             break
-    fastest = choose_budget(speeds)
-    if fastest != DEFAULT_BATCH_TOKENS["cpu"]:
-        for budget in (DEFAULT_BATCH_TOKENS["cpu"], fastest):
-            speeds[budget] = max(speeds[budget], measure_speed(runtime, budget, max_length))
-    return speeds
+    return runs
 
 
 def _seconds(runtime: Runtime, batches: Iterable[PackedBatch], most_seconds: float) -> float:

@@ -1,5 +1,7 @@
 import json
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -217,3 +219,20 @@ def test_a_failure_leaves_nothing_behind(source: Path, tmp_path: Path) -> None:
 )
 def test_each_dtype_has_a_file_that_serves_it(dtype: str, stored: str) -> None:
     assert stored_dtype(dtype) == stored
+
+
+def test_a_conversion_does_not_wait_for_torch_to_be_imported(
+    tiny_maxsim: Path, tmp_path: Path
+) -> None:
+    code = f"""
+import sys
+from pathlib import Path
+from tamis.engine.checkpoint import read_checkpoint
+from tamis.engine.conversion import convert
+convert(read_checkpoint(Path({str(tiny_maxsim)!r})), Path({str(tmp_path / "made")!r}), dtype="int8")
+print("torch" in sys.modules)
+import torch
+print(torch.zeros(1).item())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "0.0"]

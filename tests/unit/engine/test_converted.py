@@ -1,4 +1,5 @@
 import errno
+import io
 import os
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tamis.engine import converted as engine_converted
 from tamis.engine.loading import LoadedModel, load_model
 from tamis.engine.manifest import write_manifest
 from tamis.engine.scratch import scratch_folder
@@ -201,3 +203,23 @@ def test_no_room_anywhere_is_a_sentence(
 
     with pytest.raises(ModelError, match=r"cannot be converted in .* either: No space left"):
         opened(folder, cache_dir)
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "large", "said"), [(True, 0, 1), (True, 1e9, 0), (False, 0, 0)]
+)
+def test_the_conversion_of_a_large_model_says_so_on_a_terminal(
+    folder: Path,
+    cache_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_terminal: bool,
+    large: float,
+    said: int,
+) -> None:
+    stderr = io.StringIO()
+    monkeypatch.setattr(stderr, "isatty", lambda: is_terminal)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    monkeypatch.setattr(engine_converted, "_LARGE_BYTES", large)
+    for _ in range(2):
+        opened(folder, cache_dir)
+    assert stderr.getvalue().count("converting model (0.0 GB), once") == said

@@ -86,9 +86,39 @@ def test_a_dtype_that_the_device_has_not_is_refused() -> None:
 def test_a_containers_quota_bounds_the_cores(tmp_path: Path, quota: str, cores: int) -> None:
     (tmp_path / "cpu.max").write_text(f"{quota}\n")
 
-    assert usable_cores(tmp_path / "cpu.max") == cores
+    assert usable_cores(tmp_path) == cores
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"), [("-1", CORES), ("50000", 1), ("100000", 1), ("x", CORES)]
+)
+@pytest.mark.parametrize("mount", ["cpu", "cpu,cpuacct"])
+def test_a_limit_of_cgroup_version_1_bounds_the_cores(
+    tmp_path: Path, mount: str, quota: str, cores: int
+) -> None:
+    (tmp_path / mount).mkdir()
+    (tmp_path / mount / "cpu.cfs_quota_us").write_text(f"{quota}\n")
+    (tmp_path / mount / "cpu.cfs_period_us").write_text("100000\n")
+    assert usable_cores(tmp_path) == cores
+
+
+@pytest.mark.parametrize("limited", ["", "pods", "pods/one"])
+def test_a_limit_holds_for_the_cgroups_inside(tmp_path: Path, limited: str) -> None:
+    (tmp_path / "pods/one").mkdir(parents=True)
+    (tmp_path / limited / "cpu.max").write_text("50000 100000\n")
+    (tmp_path / "self").write_text("0::/pods/one\n")
+    assert usable_cores(tmp_path, tmp_path / "self") == 1
+
+
+def test_another_cgroups_limit_does_not_count(tmp_path: Path) -> None:
+    (tmp_path / "cpu/pods/two").mkdir(parents=True)
+    (tmp_path / "cpu/pods/two/cpu.cfs_quota_us").write_text("50000\n")
+    (tmp_path / "cpu/pods/two/cpu.cfs_period_us").write_text("100000\n")
+    for name, cores in (("one", CORES), ("two", 1)):
+        (tmp_path / "self").write_text(f"4:cpuset:/pods/two\n3:cpu,cpuacct:/pods/{name}\n0::/\n")
+        assert usable_cores(tmp_path, tmp_path / "self") == cores
 
 
 def test_without_a_quota_the_affinity_counts(tmp_path: Path) -> None:
-    assert usable_cores(tmp_path / "there-is-none") == CORES
+    assert usable_cores(tmp_path / "there-is-none", tmp_path / "none") == CORES
     assert 1 <= usable_cores() <= CORES

@@ -1,9 +1,11 @@
-"""Which kernels CTranslate2 computes with in this process: its matrix library and its vectors.
+"""How CTranslate2 computes in this process: its matrix library, its vectors, how threads wait.
 
 Matrices: MKL or oneDNN, by the processor's vendor where CT2_USE_MKL is not set (CTranslate2's
 src/cpu/backend.cc). All else: AVX2, and AVX-512 only where CT2_FORCE_CPU_ISA asks for it (its
 src/cpu/cpu_isa.cc). Both are read once in a process and hold for good: the first when CTranslate2
-is imported, which therefore happens late here, the second when it first computes.
+is imported, which therefore happens late here, the second when it first computes. Its OpenMP
+library (libgomp) reads how long a thread spins before it sleeps when it is loaded, so this is set
+before the import, too.
 """
 
 import logging
@@ -20,6 +22,14 @@ logger = logging.getLogger(__name__)
 Kernels = Literal["mkl", "onednn", "mkl avx512", "onednn avx512"]
 LIBRARY_VARIABLE = "CT2_USE_MKL"
 VECTORS_VARIABLE = "CT2_FORCE_CPU_ISA"
+SPIN_VARIABLE = "GOMP_SPINCOUNT"
+WAIT_POLICY_VARIABLE = "OMP_WAIT_POLICY"
+SPIN_COUNT = "2000"
+"""How often a thread looks before it sleeps at a barrier: some 0.1 ms.
+
+libgomp's default is 300,000, milliseconds at every barrier. Threads that spin for so long take the
+core from the thread they wait for as soon as another process wants one.
+"""
 ENVIRONMENTS: Mapping[Kernels, Mapping[str, str]] = {
     "mkl": {LIBRARY_VARIABLE: "1"},
     "onednn": {LIBRARY_VARIABLE: "0"},
@@ -103,6 +113,8 @@ class KernelChoice:
 
     def _choose(self, measured: Kernels | None) -> None:
         self._settled = True
+        if not any(self._environment.get(name) for name in (SPIN_VARIABLE, WAIT_POLICY_VARIABLE)):
+            self._environment[SPIN_VARIABLE] = SPIN_COUNT
         given = {name: self._environment.get(name) for name in (LIBRARY_VARIABLE, VECTORS_VARIABLE)}
         said = [f"{name}={value}" for name, value in given.items() if value]
         if said:  # CTranslate2 takes an empty variable for one that is not set

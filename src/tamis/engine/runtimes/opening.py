@@ -9,7 +9,7 @@ from tamis.engine import device
 from tamis.engine.calibration import CalibrationReport, read_report
 from tamis.engine.checkpoint import RUNTIME_FOLDER, Checkpoint, Dtype, read_checkpoint
 from tamis.engine.converted import converted_folder
-from tamis.engine.kernel_tuning import WORTH_SECONDS, tune_kernels
+from tamis.engine.kernel_tuning import tune_kernels
 from tamis.engine.runtimes.base import Runtime
 from tamis.engine.runtimes.kernels import settle_kernels
 from tamis.engine.tuning import DEFAULT_BATCH_TOKENS, Tuning, read_tuning, tune
@@ -100,13 +100,12 @@ def open_torch(checkpoint: Checkpoint, plan: RuntimePlan, *, reads_tokens: bool)
     )
 
 
-def tune_converted(folder: Path, *, threads: int, worth_seconds: float | None = None) -> Tuning:
+def tune_converted(folder: Path, *, threads: int) -> Tuning:
     """Measure a converted model's token budget and kernels on this CPU, and store them there.
 
     Args:
         folder: The converted model.
         threads: CPU threads of one forward pass.
-        worth_seconds: See `tune_kernels`; None takes its own.
 
     Raises:
         ModelError: it is no converted model, or cannot be opened.
@@ -125,33 +124,18 @@ def tune_converted(folder: Path, *, threads: int, worth_seconds: float | None = 
         reads_tokens=checkpoint.maxsim is not None,
     )
     try:
-        return tune_opened(
-            runtime, folder, checkpoint, threads=threads, worth_seconds=worth_seconds
+        length = checkpoint.max_length
+        return tune_kernels(
+            tune(runtime, folder, threads=threads, max_length=length),
+            settle_kernels(),
+            folder,
+            dtype=runtime.dtype,
+            threads=threads,
+            max_length=length,
+            reads_tokens=checkpoint.maxsim is not None,
         )
     finally:
         runtime.close()
-
-
-def tune_opened(
-    runtime: Runtime,
-    folder: Path,
-    checkpoint: Checkpoint,
-    *,
-    threads: int,
-    worth_seconds: float | None = None,
-) -> Tuning:
-    """Measure what suits this CPU: the token budget here, then other kernels beside it."""
-    length = checkpoint.max_length
-    return tune_kernels(
-        tune(runtime, folder, threads=threads, max_length=length),
-        settle_kernels(),
-        folder,
-        dtype=runtime.dtype,
-        threads=threads,
-        max_length=length,
-        reads_tokens=checkpoint.maxsim is not None,
-        worth_seconds=WORTH_SECONDS if worth_seconds is None else worth_seconds,
-    )
 
 
 def _settle_kernels(

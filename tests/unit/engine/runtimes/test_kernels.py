@@ -1,11 +1,15 @@
 import logging
+import os
 
 import pytest
 
 from tamis.engine.runtimes import kernels
 from tamis.engine.runtimes.kernels import (
     LIBRARY_VARIABLE,
+    SPIN_COUNT,
+    SPIN_VARIABLE,
     VECTORS_VARIABLE,
+    WAIT_POLICY_VARIABLE,
     KernelChoice,
     Kernels,
     environment_of,
@@ -13,6 +17,8 @@ from tamis.engine.runtimes.kernels import (
     with_other_library,
     with_other_vectors,
 )
+
+SPIN = {SPIN_VARIABLE: SPIN_COUNT}
 
 
 def process(environment: dict[str, str], *, imported: bool = False) -> KernelChoice:
@@ -45,7 +51,11 @@ def test_what_was_measured_to_be_faster_is_put_into_the_environment(
     environment = {"HOME": "here"}
     with caplog.at_level(logging.INFO):
         assert process(environment).settle("onednn avx512") == "onednn avx512"
-    assert environment == {"HOME": "here", LIBRARY_VARIABLE: "0", VECTORS_VARIABLE: "AVX512"}
+    assert environment == SPIN | {
+        "HOME": "here",
+        LIBRARY_VARIABLE: "0",
+        VECTORS_VARIABLE: "AVX512",
+    }
     assert "are onednn avx512, measured to be faster" in caplog.text
 
 
@@ -55,7 +65,7 @@ def test_nothing_is_set_where_ctranslate2_chooses_the_same(
     environment: dict[str, str] = {}
     with caplog.at_level(logging.INFO):
         assert process(environment).settle("mkl") == "mkl"
-    assert environment == {}
+    assert environment == SPIN
     assert not caplog.records
 
 
@@ -70,14 +80,28 @@ def test_the_users_environment_holds(
     with caplog.at_level(logging.INFO):
         assert choice.settle("mkl avx512") is None
         assert choice.settle("onednn") is None
-    assert environment == {name: value}
+    assert environment == SPIN | {name: value}
     assert caplog.text.count(f"as the environment says: {name}={value}") == 1
 
 
 def test_an_empty_variable_leaves_the_choice_open() -> None:
     environment = {LIBRARY_VARIABLE: ""}
     assert process(environment).settle("onednn") == "onednn"
-    assert environment == {LIBRARY_VARIABLE: "0"}
+    assert environment == SPIN | {LIBRARY_VARIABLE: "0"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(SPIN_VARIABLE, "300000"), (WAIT_POLICY_VARIABLE, "active")]
+)
+def test_how_threads_wait_is_the_users_where_the_user_says_so(name: str, value: str) -> None:
+    environment = {name: value}
+    process(environment).settle()
+    assert environment == {name: value}
+
+
+def test_threads_soon_sleep_at_a_barrier_in_this_process() -> None:
+    kernels.settle_kernels()
+    assert os.environ[SPIN_VARIABLE] == SPIN_COUNT
 
 
 def test_the_first_model_of_a_process_decides(caplog: pytest.LogCaptureFixture) -> None:
@@ -86,7 +110,7 @@ def test_the_first_model_of_a_process_decides(caplog: pytest.LogCaptureFixture) 
     assert choice.settle() == "mkl"
     with caplog.at_level(logging.INFO):
         assert choice.settle("onednn") == "mkl"
-    assert environment == {}
+    assert environment == SPIN
     assert "are mkl in this process already; onednn were measured" in caplog.text
 
 
@@ -112,7 +136,7 @@ def test_once_ctranslate2_is_imported_its_library_is_settled_but_not_its_vectors
     environment: dict[str, str] = {}
     with caplog.at_level(logging.INFO):
         assert process(environment, imported=True).settle("onednn avx512") == "mkl"
-    assert environment == {}
+    assert environment == SPIN
     assert "imported before its kernels could be chosen" in caplog.text
     assert process(environment, imported=True).settle("mkl avx512") == "mkl avx512"
     assert environment[VECTORS_VARIABLE] == "AVX512"

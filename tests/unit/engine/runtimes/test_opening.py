@@ -12,7 +12,7 @@ import pytest
 from tamis.engine.calibration import CalibrationReport, write_report
 from tamis.engine.checkpoint import read_checkpoint
 from tamis.engine.conversion import convert
-from tamis.engine.device import processor_name
+from tamis.engine.device import processor_name, usable_cores
 from tamis.engine.loading import LoadedModel, load_model
 from tamis.engine.runtimes import kernels, opening
 from tamis.engine.runtimes.ctranslate2 import computed_dtypes
@@ -238,14 +238,20 @@ def test_a_report_stands_where_the_model_itself_reads_no_more(
     assert model.dtype == "int8"
 
 
-def test_conversion_times_other_kernels_and_the_next_start_takes_the_fastest(
+def tuned(folder: Path, cache_dir: Path) -> Path:
+    """Convert and measure a model; the file with the result."""
+    opened(folder, cache_dir)
+    (converted,) = (cache_dir / "converted").iterdir()
+    opening.tune_converted(converted, threads=usable_cores())
+    return converted / TUNING_FILE
+
+
+def test_tuning_times_other_kernels_and_the_next_start_takes_the_fastest(
     folder: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kernels, "has_avx512", lambda: False)
     monkeypatch.setattr(opening, "settle_kernels", lambda *_: "mkl")
-    monkeypatch.setattr(opening, "WORTH_SECONDS", 0.0)
-    opened(folder, cache_dir)
-    (file,) = (cache_dir / "converted").glob(f"*/{TUNING_FILE}")
+    file = tuned(folder, cache_dir)
     ((key, measured),) = json.loads(file.read_text()).items()
     assert set(measured["kernels_tokens_per_second"]) == {"mkl", "onednn"}
 
@@ -259,8 +265,7 @@ def test_conversion_times_other_kernels_and_the_next_start_takes_the_fastest(
 
 
 def test_stored_kernels_reach_ctranslate2(folder: Path, cache_dir: Path) -> None:
-    opened(folder, cache_dir)
-    (file,) = (cache_dir / "converted").glob(f"*/{TUNING_FILE}")
+    file = tuned(folder, cache_dir)
     ((key, measured),) = json.loads(file.read_text()).items()
     code = f"""
 from tamis.engine.loading import load_model
