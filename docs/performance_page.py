@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
+_IDLE_LOAD = 0.5
 LARGE, MINI = "xlm-roberta-large, random weights, int8", "tamis-mini"
 
 HEAD = """# Performance
 
 Printed by `python -m docs.generate` from `benchmarks/results/`; each section names its script. All
-of it ran on two cores of one machine: {processor}. The large model is bge-reranker-v2-m3's
+of it ran on two cores of one machine, unless a section names another: {processor}.
+The large model is bge-reranker-v2-m3's
 architecture (XLM-RoBERTa-large) with seeded random weights: speed and memory mean something there,
 ranking does not. tamis-mini is its version 1 here, before it was trained, before its head took
 less time and matched in phrases. Machines wander, so ratios count, taken in one run, in turn. No
@@ -72,6 +74,23 @@ MEMORY_NOTE = """
 tamis-mini misses its 300 MB: it computes in float32 from int8 weights. Its word embedding,
 widened, is the largest part, then the tokenizer, the layers, and Python with its libraries. In
 int8 it would need far less, and its ranking would move ([numerics](numerics.md)).
+"""
+COLD = """
+## First start
+
+`benchmarks.cold_start`: seconds from the command to tamis-mini's first answer, in an environment
+with nothing but PATH and an empty HOME, on {processor}, medians. Load average before: {load:.1f} on
+two cores, so the machine was {state}. Aim: 3 s.
+
+"""
+NEIGHBORS = """
+## Neighbors on the same cores
+
+`benchmarks.neighbours`: one pass over a few documents on two cores, on
+{processor}. Before: threads spin at barriers as long as libgomp
+has them by default. After: as tamis sets it. Aim: at most 1.25 times the fair share, which is
+(cores + busy processes) / cores, and 2 next to another tamis.
+
 """
 COST = """
 ## Cost grows with tokens
@@ -134,11 +153,57 @@ def performance_page() -> str:
         MEMORY,
         _memory(_saved("memory_and_start")["measured"]),
         MEMORY_NOTE,
+        *_cold_start(_saved("cold_start")),
+        NEIGHBORS.format(processor=_saved("neighbours")["environment"]["processor"]),
+        _neighbors(_saved("neighbours")["measured"]),
         COST,
         _cost(cost, _saved("cost_per_token_float32")["measured"]),
         COST_NOTE,
     ]
     return "".join(parts)
+
+
+def _cold_start(saved: dict[str, Any]) -> tuple[str, str]:
+    measured = saved["measured"]
+    load = measured["load_average_before"]
+    introduction = COLD.format(
+        processor=saved["environment"]["processor"],
+        load=load,
+        state="idle" if load < _IDLE_LOAD else "busy with other work",
+    )
+    return introduction, _table(
+        ("", "empty home", "second start"),
+        [
+            (
+                f"`tamis {verb}`",
+                f"{measured[verb]['empty_home_seconds']:.2f} s",
+                f"{measured[verb]['second_start_seconds']:.2f} s",
+            )
+            for verb in ("rank", "serve")
+        ],
+    )
+
+
+def _neighbors(measured: dict[str, Any]) -> str:
+    return _table(
+        (
+            "",
+            "busy processes",
+            *("before", "times alone"),
+            *("after", "times alone", "of fair share"),
+        ),
+        [
+            (
+                *(model, neighbors),
+                *(f"{before['seconds']:.2f} s", f"{before['times']:.1f}"),
+                *(f"{after['seconds']:.2f} s", f"{after['times']:.1f}"),
+                f"{after['of_fair_share']:.2f}",
+            )
+            for model, runs in measured.items()
+            for neighbors, before in runs["before"].items()
+            for after in (runs["after"][neighbors],)
+        ],
+    )
 
 
 def _side_by_side(fifty: dict[str, Any], sixteen: dict[str, Any]) -> str:
