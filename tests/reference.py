@@ -64,12 +64,9 @@ class LateInteraction:
             weights = self.weights[query_ids[query_text]] * (asked @ self.importance).exp()
             maxsim = (similarities.max(dim=1).values * weights).sum() / weights.sum()
         cosine = torch.cosine_similarity(query_states.mean(0), document_states.mean(0), dim=0)
-        head = {"short_weight": 0.0, "short_tokens": 40.0, "pooled_offset": None} | self.head
-        short = torch.exp(-document_text.sum() / head["short_tokens"])
-        share = head["pooled_weight"] + head["short_weight"] * short
-        pooled_offset = head["offset"] if head["pooled_offset"] is None else head["pooled_offset"]
-        blend = maxsim - head["offset"] + share * (cosine - pooled_offset)
-        return float(head["scale"] * blend / (1 + share))
+        share = self.head["pooled_weight"]
+        blend = (maxsim + share * cosine) / (1 + share)
+        return float(self.head["scale"] * (blend - self.head["offset"]))
 
     def _read(self, prefix: str, text: str) -> tuple[Tensor, Tensor, Tensor]:
         """Ids, states, and which tokens are text rather than prefix or special."""
@@ -87,10 +84,9 @@ def _in_phrases(cosines: Tensor, weight: float) -> Tensor:
     found = torch.empty_like(cosines)
     for q in range(n_query):
         for d in range(n_document):
-            before = cosines[q - 1, d - 1] if q and d else cosines[q, d] * (not q)
-            is_last = q == n_query - 1
-            has_next = not is_last and d < n_document - 1
-            behind = cosines[q + 1, d + 1] if has_next else cosines[q, d] * is_last
+            before = cosines[q - 1, d - 1] if q and d else cosines[q, d]
+            has_next = q < n_query - 1 and d < n_document - 1
+            behind = cosines[q + 1, d + 1] if has_next else cosines[q, d]
             found[q, d] = (cosines[q, d] + weight * (before + behind)) / (1 + 2 * weight)
     return found
 

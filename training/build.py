@@ -56,7 +56,7 @@ from training.train import Plan, train
 from training.traps import keyword_trap_figures, obvious_figures, trap_figures
 
 NAME = "tamis-mini"
-VERSION = "4"
+VERSION = "5"
 MODEL_FILES = ("config.json", "tokenizer.json", "model.safetensors", "tamis.json")
 PACKAGE_FOLDER = Path(__file__).parent.parent / "src" / "tamis" / "models" / "mini"
 

@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-EVALUATION_SETS = ("scifact", "cranfield", "noveleval", "rgb-zh-int", "limit-small")
+EVALUATION_SETS = (
+    *("scifact", "cranfield", "noveleval", "rgb-zh-int", "limit-small"),
+    *("vaswani", "mixed-en", "mixed-zh"),
+)
 # The sets that the aims are set for; limit-small is hard by construction and stands beside them.
 AIMED_SETS = ("scifact", "cranfield", "noveleval", "rgb-zh-int")
 JUDGED_CANDIDATES = ("noveleval", "rgb-zh-int")
-CHINESE_SETS = ("rgb-zh-int",)
+CHINESE_SETS = ("rgb-zh-int", "mixed-zh")
 
 XQUAD_LANGUAGES = ("ar", "de", "el", "en", "es", "hi", "ro", "ru", "th", "tr", "vi", "zh")
 TRAINING_FILES = {

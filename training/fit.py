@@ -88,22 +88,12 @@ def fit_logit(design: Numbers, labels: Numbers, weights: Numbers) -> Numbers:
 
 
 def fit_head(lists: Sequence[PracticeList], features: Floats, unfitted: Head) -> Head:
-    """Fits scale and offset on the lists that are not held out; rounded as they are written.
-
-    How far the cosine's offset stands above MaxSim's is not fitted: the lists' few short documents
-    would tell it, and it orders short documents among long ones.
-    """
+    """Fits scale and offset on the lists that are not held out; rounded as they are written."""
     labels, weights, held_out = pair_table(lists)
     values = logits(features[~held_out], unfitted).astype(np.float64)
     design = np.stack([values, np.ones_like(values)], axis=1)
     scale, product = fit_logit(design, labels[~held_out], weights[~held_out]).tolist()
-    offset = -product / scale
-    return replace(
-        unfitted,
-        scale=round(scale, 2),
-        offset=round(offset, 5),
-        pooled_offset=round(offset + unfitted.pooled_offset, 5),
-    )
+    return replace(unfitted, scale=round(scale, 2), offset=round(-product / scale, 5))
 
 
 def calibration(lists: Sequence[PracticeList], features: Floats, head: Head) -> dict[str, object]:

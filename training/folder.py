@@ -23,7 +23,7 @@ Rows = tuple[NDArray[np.int8], Floats]
 IMPORTANCE = "maxsim.importance"
 PROJECTION = "maxsim.projection"
 
-PHRASE_WEIGHT = 0.25  # of a token's neighbors beside its own similarity
+PHRASE_WEIGHT = 0.1  # of a token's neighbors beside its own similarity
 
 _SCALE = "_scale"
 _NORM = "embeddings.LayerNorm.weight"
@@ -41,23 +41,18 @@ _LARGEST_EMBEDDING = 31
 class Head:
     """How a pair's features become one logit; see `tamis/engine/heads.py`.
 
-    For a document of n text tokens `w = pooled_weight + short_weight * exp(-n / short_tokens)`, and
-    `logit = scale * (maxsim - offset + w * (cosine - pooled_offset)) / (1 + w)`, MaxSim in phrases.
+    `logit = scale * ((maxsim + pooled_weight * cosine) / (1 + pooled_weight) - offset)`, MaxSim in
+    phrases.
     """
 
     pooled_weight: float
-    short_weight: float
-    short_tokens: float
     scale: float = 1.0
     offset: float = 0.0
-    pooled_offset: float = 0.0
     phrase_weight: float = PHRASE_WEIGHT
 
 
-# How fast the cosine's weight falls was looked at in `training.interaction`. `pooled_offset` is how
-# much higher the cosine of a short answer is than its MaxSim in phrases: with 0.1 rgb-zh-int ranks
-# better, and one of the obvious answers falls below 0.8. The rest is fitted.
-UNFITTED = Head(pooled_weight=0.0, short_weight=100.0, short_tokens=10.0, pooled_offset=0.07)
+# The cosine helped on no set that it was not fitted on. The rest is fitted.
+UNFITTED = Head(pooled_weight=0.0)
 
 
 def write_folder(
@@ -125,6 +120,7 @@ def write_head(folder: Path, head: Head, *, name: str, version: str, dtype: str)
             "type": "maxsim",
             "query_prefix": "query:",
             "document_prefix": "passage:",
+            "lower_capitals": True,
             **asdict(head),
             "has_importance": has_importance,
             "has_projection": read_projection(folder) is not None,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,9 @@ from tamis.engine.heads import in_phrases
 from training.across import Across, across_figures, read_across
 from training.base import DEFAULT_WORK, Floats
 from training.corpora import EVALUATION_SETS
-from training.folder import Head
 from training.matching import (
     COSINE,
     IN_PHRASES,
-    LENGTH,
     N_FEATURES,
     PairScorer,
     SideStates,
@@ -86,6 +85,7 @@ WAYS: Mapping[str, Aggregate] = {
     "best": best,
     "mean of 4 best": mean_of_best(4),
     "soft best, 80": soft_best(80),
+    "in phrases, 0.1": in_phrases_of(0.1),
     "in phrases, 0.25": in_phrases_of(0.25),
     "in phrases, 0.5": in_phrases_of(0.5),
     "in phrases, 1": in_phrases_of(1.0),
@@ -94,24 +94,22 @@ WAYS: Mapping[str, Aggregate] = {
     "in phrases, 0.5, soft best, 120": in_phrases_of(0.5, soft_best(120)),
     "in phrases, 0.5, 0.01 more at the start": from_the_start(0.01, 100),
 }
-# Of "best" and of the cosine, as they were fitted before anything else was tried (version 2).
-OFFSET, POOLED_OFFSET = 0.76898, 0.78098
 
 
 class ComparedScorer(PairScorer):
-    """Features are each way's number, the pooled cosine, and the document's length in tokens."""
+    """Features are each way's number and the pooled cosine."""
 
-    n_features = len(WAYS) + 2
+    n_features = len(WAYS) + 1
 
     def match(self, queries: list[SideStates], document: SideStates) -> Floats:
-        """Features of several queries with one document, (n_queries, n_ways + 2)."""
+        """Features of several queries with one document, (n_queries, n_ways + 1)."""
         found = np.zeros((len(queries), self.n_features), dtype=np.float32)
         for row, query in zip(found, queries, strict=True):
-            row[-2:] = query.pooled @ document.pooled, len(document.ids)
+            row[-1] = query.pooled @ document.pooled
             if query.ids and document.ids:
                 cosines = query.tokens @ document.tokens.T
                 shares = shares_of(query, self.weights, self.importance)
-                row[:-2] = [shares @ aggregate(cosines) for aggregate in WAYS.values()]
+                row[:-1] = [shares @ aggregate(cosines) for aggregate in WAYS.values()]
         return found
 
 
@@ -120,8 +118,7 @@ def compare(
 ) -> dict[str, object]:
     """nDCG@10 on each set and across languages, and the traps whose answer is first, by way.
 
-    A list has one value for each of `HEADS`. The offset moves with the way's level, so that the
-    cosine is added to like by like.
+    A list has one value for each of `HEADS`.
 
     Args:
         features: Of each set, by `ComparedScorer`.
@@ -130,19 +127,17 @@ def compare(
     """
     table: dict[str, object] = {}
     for number, way in enumerate(WAYS):
-        rise = float(np.mean([(f[:, number] - f[:, 0]).mean() for _, f in features]))
-        heads = [Head(*one, offset=OFFSET + rise, pooled_offset=POOLED_OFFSET) for one in HEADS]
         row: dict[str, object] = {}
         for candidates, found in features:
-            scores = [logits(_as_features(found, number), one) for one in heads]
+            scores = [logits(_as_features(found, number), one) for one in HEADS]
             means = [float(ndcg_of_each_query(candidates, each).mean()) for each in scores]
             row[candidates.evaluation.name] = np.round(means, 4).tolist()
-        scores = [logits(_as_features(traps, number), one) for one in heads]
+        scores = [logits(_as_features(traps, number), one) for one in HEADS]
         of_way = Across(
             {pair: _as_features(found, number) for pair, found in across.features.items()},
             across.answers,
         )
-        told = [across_figures(of_way, one) for one in heads]
+        told = [across_figures(of_way, one) for one in HEADS]
         row |= {kind: [one[kind] for one in told] for kind in ("same_language", "across")}
         row["traps"] = traps_passed(np.stack(scores))
         table[way] = row
@@ -154,7 +149,7 @@ def _as_features(compared: Floats, way: int) -> Floats:
     """What the head reads, one way standing for MaxSim in phrases."""
     features = np.zeros((*compared.shape[:-1], N_FEATURES), dtype=np.float32)
     features[..., IN_PHRASES] = compared[..., way]
-    features[..., [COSINE, LENGTH]] = compared[..., -2:]
+    features[..., COSINE] = compared[..., -1]
     return features
 
 
@@ -172,7 +167,9 @@ def main() -> None:
     features = [(found, pair_features(scorer, found)) for found in sets]
     traps = pair_features(scorer, trap_candidates())
     table = compare(features, traps, across)
-    save_result(options.results, "interaction", {"heads": HEADS, "ways": table})
+    save_result(
+        options.results, "interaction", {"heads": [asdict(head) for head in HEADS], "ways": table}
+    )
 
 
 if __name__ == "__main__":

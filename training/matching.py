@@ -1,4 +1,4 @@
-"""Late interaction: the features of a pair (MaxSim, in phrases, pooled cosine, length), its logit.
+"""Late interaction: the features of a pair (MaxSim, in phrases, pooled cosine), its logit.
 
 MaxSim as in ColBERT (Khattab and Zaharia, 2020): for each query token the best cosine among the
 document's tokens, here averaged with weights: the query tokens' information, times what the model
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from tamis.engine.capitals import lower_capitals
 from tamis.engine.heads import in_phrases
 from training.base import Floats
 from training.folder import (
@@ -31,8 +32,8 @@ from training.runtime import TokenEncoder
 QUERY_PREFIX = "query:"
 DOCUMENT_PREFIX = "passage:"
 MAX_LENGTH_TOKENS = 512
-MAXSIM, IN_PHRASES, COSINE, LENGTH = range(4)
-N_FEATURES = 4
+MAXSIM, IN_PHRASES, COSINE = range(3)
+N_FEATURES = 3
 
 Pairs = Sequence[tuple[int, int]]
 
@@ -107,7 +108,8 @@ class PairScorer:
     def _sequences(
         self, texts: list[str], prefix: str, max_tokens: int
     ) -> tuple[list[list[int]], int]:
-        return id_sequences(self._tokenizer, texts, prefix, max_tokens)
+        read = list(map(lower_capitals, texts))
+        return id_sequences(self._tokenizer, read, prefix, max_tokens)
 
 
 def id_sequences(
@@ -149,8 +151,7 @@ def match(
 ) -> Floats:
     """Features of several queries with one document, (n_queries, n_features).
 
-    They are MaxSim, the same in phrases, the pooled cosine, and the number of the document's text
-    tokens.
+    They are MaxSim, the same in phrases, and the pooled cosine.
     """
     pooled = np.stack([query.pooled for query in queries]) @ document.pooled
     maxsim = np.zeros((len(queries), 2), dtype=np.float32)
@@ -160,8 +161,7 @@ def match(
             averages = in_phrases(cosines, np.array([0]), PHRASE_WEIGHT)
             best = np.stack([cosines.max(axis=1), averages.max(axis=1)])
             maxsim[place] = best @ shares_of(query, weights, importance)
-    lengths = np.full(len(queries), len(document.ids), dtype=np.float32)
-    return np.column_stack([maxsim, pooled, lengths])
+    return np.column_stack([maxsim, pooled])
 
 
 def shares_of(query: SideStates, weights: Floats, importance: Floats) -> Floats:
@@ -169,12 +169,6 @@ def shares_of(query: SideStates, weights: Floats, importance: Floats) -> Floats:
     found = weights[query.ids] * np.exp(query.tokens @ importance)
     shares: Floats = found / found.sum()
     return shares
-
-
-def pooled_weights(features: Floats, head: Head) -> Floats:
-    """The cosine's weight beside MaxSim for each pair, (n_pairs,)."""
-    short = head.short_weight * np.exp(-features[:, LENGTH] / head.short_tokens)
-    return np.asarray(head.pooled_weight + short, dtype=np.float32)
 
 
 def logits(features: Floats, head: Head) -> Floats:
@@ -185,10 +179,9 @@ def logits(features: Floats, head: Head) -> Floats:
     """
     if head.phrase_weight != PHRASE_WEIGHT:
         raise ValueError(f"features are of phrase_weight {PHRASE_WEIGHT}, not {head.phrase_weight}")
-    weights = pooled_weights(features, head)
-    matched = features[:, IN_PHRASES] - head.offset
-    matched = matched + weights * (features[:, COSINE] - head.pooled_offset)
-    return np.asarray(head.scale * matched / (1 + weights), dtype=np.float32)
+    weight = head.pooled_weight
+    blend = (features[:, IN_PHRASES] + weight * features[:, COSINE]) / (1 + weight)
+    return np.asarray(head.scale * (blend - head.offset), dtype=np.float32)
 
 
 def sigmoid(values: Floats) -> NDArray[np.float64]:

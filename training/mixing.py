@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from tqdm import tqdm
 from training.base import DEFAULT_WORK, Floats
 from training.corpora import AIMED_SETS
 from training.folder import UNFITTED, Head, read_tensors, write_alike
-from training.matching import COSINE, IN_PHRASES, logits
+from training.matching import logits
 from training.measurement import (
     Candidates,
     cached_features,
@@ -34,15 +35,7 @@ from training.train import Plan, new_student
 from training.traps import trap_candidates, traps_passed
 
 SHARES = (0.5, 0.7, 1.0)
-# (pooled weight, short weight, short tokens) of the head
-HEADS = (
-    (0.0, 0.0, 40.0),
-    (0.25, 6.0, 40.0),
-    (0.0, 6.0, 40.0),
-    (0.0, 40.0, 15.0),
-    (0.0, 100.0, 10.0),
-)
-N_NEAR = 8  # of a query's candidates, the best, which tell at what level answers are
+HEADS = tuple(Head(pooled_weight) for pooled_weight in (0.0, 0.1, 0.25, 0.5, 1.0))
 
 
 def mixed_student(folder: Path, plan: Plan, checkpoint: Path, share: float) -> Student:
@@ -88,39 +81,21 @@ def measure(
     for share, folder in folders.items():
         row: dict[str, object] = {}
         ndcg: list[Floats] = []
-        levels: list[Floats] = []
         for candidates in sets:
             features = cached_features(folder, KIND, candidates, work)
-            levels.append(_levels(candidates, features))
             found = [
                 float(ndcg_of_each_query(candidates, logits(features, head)).mean())
-                for head in _heads(levels[-1])
+                for head in HEADS
             ]
             row[candidates.evaluation.name] = np.round(found, 4).tolist()
             ndcg.append(np.array(found))
         row["mean"] = np.mean(ndcg, axis=0).round(4).tolist()
-        row["levels"] = np.mean(levels, axis=0).round(4).tolist()
         features = cached_features(folder, KIND, traps, work)
-        scores = np.stack([logits(features, head) for head in _heads(np.mean(levels, axis=0))])
+        scores = np.stack([logits(features, head) for head in HEADS])
         row["traps"] = traps_passed(scores)
         table[str(share)] = row
         tqdm.write(f"{share} {row}")
     return table
-
-
-def _heads(levels: Floats) -> list[Head]:
-    return [Head(*head, offset=float(levels[0]), pooled_offset=float(levels[1])) for head in HEADS]
-
-
-def _levels(candidates: Candidates, features: Floats) -> Floats:
-    """MaxSim in phrases and cosine of what is near an answer, in the mean over queries, (2,)."""
-    ends = np.cumsum([len(found) for found in candidates.run.values()])[:-1]
-    kinds = [IN_PHRASES, COSINE]
-    best = [
-        part[np.argsort(-part[:, IN_PHRASES])[:N_NEAR]][:, kinds]
-        for part in np.split(features, ends)
-    ]
-    return np.concatenate(best).mean(axis=0)
 
 
 def main() -> None:
@@ -140,7 +115,9 @@ def main() -> None:
     for candidates in [*sets, traps]:
         family.fill_cache(candidates, work)
     table = measure(folders, sets, traps, work)
-    save_result(options.results, "mixing", {"heads": HEADS, "shares": table})
+    save_result(
+        options.results, "mixing", {"heads": [asdict(head) for head in HEADS], "shares": table}
+    )
 
 
 if __name__ == "__main__":

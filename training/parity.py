@@ -15,7 +15,7 @@ from training.base import DEFAULT_WORK, fetch, read_base
 from training.folder import Head, write_folder
 from training.tokenizer import build_tokenizer, check_tokenizer
 
-DEFAULT_HEAD = Head(1.0, 2.0, 40.0, scale=40.0, offset=0.84, pooled_offset=0.84)
+DEFAULT_HEAD = Head(pooled_weight=1.0, scale=40.0, offset=0.84)
 
 
 def export_full_base(folder: Path, work: Path = DEFAULT_WORK, head: Head = DEFAULT_HEAD) -> Path:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from tamis.engine.capitals import lower_capitals
 from training.base import Floats
 from training.folder import (
     IMPORTANCE,
@@ -99,9 +100,10 @@ class Family:
         return sides
 
     def _sequences(self, texts: list[str], *, is_query: bool) -> tuple[list[list[int]], int]:
+        read = list(map(lower_capitals, texts))
         if is_query:
-            return id_sequences(self._tokenizer, texts, QUERY_PREFIX, MAX_LENGTH_TOKENS // 2)
-        return id_sequences(self._tokenizer, texts, DOCUMENT_PREFIX, MAX_LENGTH_TOKENS)
+            return id_sequences(self._tokenizer, read, QUERY_PREFIX, MAX_LENGTH_TOKENS // 2)
+        return id_sequences(self._tokenizer, read, DOCUMENT_PREFIX, MAX_LENGTH_TOKENS)
 
     @torch.no_grad()
     def _stream(self, sequences: list[list[int]], label: str) -> Iterator[tuple[int, list[Floats]]]:

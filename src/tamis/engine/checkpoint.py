@@ -41,7 +41,7 @@ class MaxSimOptions(msgspec.Struct, frozen=True, tag_field="type", tag="maxsim")
     """A late-interaction head as `tamis.json` describes it (see `engine/heads.py`).
 
     Attributes:
-        pooled_offset: None: as `offset`.
+        lower_capitals: Whether words in capitals are read in lower case (`engine/capitals.py`).
         phrase_weight: 0: each token is matched by itself.
         has_importance: Whether the weights have the tensor `maxsim.importance`.
         has_projection: Whether the weights have the tensor `maxsim.projection`.
@@ -52,9 +52,7 @@ class MaxSimOptions(msgspec.Struct, frozen=True, tag_field="type", tag="maxsim")
     pooled_weight: Annotated[float, msgspec.Meta(ge=0)]
     scale: float
     offset: float
-    pooled_offset: float | None = None
-    short_weight: Annotated[float, msgspec.Meta(ge=0)] = 0.0
-    short_tokens: Annotated[float, msgspec.Meta(gt=0)] = 40.0
+    lower_capitals: bool = False
     phrase_weight: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     has_importance: bool = False
     has_projection: bool = False

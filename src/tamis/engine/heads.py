@@ -86,16 +86,16 @@ class MaxSimHead:
     """Query and document read apart: late interaction (ColBERT, arXiv:2004.12832).
 
     Each query token takes its best similarity among the document's tokens; their mean, weighted
-    by how rare the vocabulary says the tokens are and by what was learned of their states, is
-    blended with the cosine of the two mean-pooled sequences, which says more of a short document
-    than of a long one: for a document of n text tokens w = pooled_weight + short_weight *
-    exp(-n / short_tokens), and
-    logit = scale * (maxsim - offset + w * (cosine - pooled_offset)) / (1 + w).
+    by how rare the vocabulary says the tokens are and by what was learned of their states, may
+    be blended with the cosine of the two mean-pooled sequences:
+    logit = scale * ((maxsim + pooled_weight * cosine) / (1 + pooled_weight) - offset).
+    Nothing in it depends on the document's length, so that documents of different lengths are on
+    one scale.
 
     The similarity of two tokens is their cosine, averaged with the cosines of the tokens before
     both and of those behind both, which count `phrase_weight` each: tokens found in the query's
-    order count more than the same ones apart. Where the query ends, the cosine itself stands for
-    the missing one; where the document ends, 0.
+    order count more than the same ones apart. Where the query or the document ends, the cosine
+    itself stands for the missing one.
 
     A model may have learned a projection of the states for this; the pooled cosine is of the
     states as the encoder gives them.
@@ -118,12 +118,9 @@ class MaxSimHead:
     document_skip: int
     suffix: int
     pooled_weight: float
-    short_weight: float
-    short_tokens: float
     phrase_weight: float
     scale: float
     offset: float
-    pooled_offset: float
     reads_tokens: bool = True
 
     @classmethod
@@ -144,29 +141,21 @@ class MaxSimHead:
             document_skip=len(template.document_prefix.token_ids),
             suffix=len(template.suffix.token_ids),
             pooled_weight=options.pooled_weight,
-            short_weight=options.short_weight,
-            short_tokens=options.short_tokens,
             phrase_weight=options.phrase_weight,
             scale=options.scale,
             offset=options.offset,
-            pooled_offset=options.offset
-            if options.pooled_offset is None
-            else options.pooled_offset,
         )
 
     def logits(self, outputs: Matrix, batch: PackedBatch) -> Logits:
         """Logits of token states (n_tokens, hidden)."""
         states = self._matched_states(outputs)  # (n_tokens, hidden)
-        pooled = _normalized(_mean_states(outputs, batch))  # (n_sequences, hidden)
         queries, documents = batch.pair_sequences.T  # (n_pairs,) each
-        cosine = np.einsum("ph,ph->p", pooled[queries], pooled[documents])
         maxsim = np.empty(len(queries), dtype=np.float32)
         for query in np.unique(queries):
             pairs = np.flatnonzero(queries == query)
             maxsim[pairs] = self._maxsim(states, batch, int(query), documents[pairs])
-        weight = self._pooled_weights(batch.lengths[documents])
-        blend = (maxsim - self.offset + weight * (cosine - self.pooled_offset)) / (1 + weight)
-        logits: Logits = (self.scale * blend).astype(np.float32)
+        blend = self._with_cosine(maxsim, outputs, batch) if self.pooled_weight else maxsim
+        logits: Logits = (self.scale * (blend - self.offset)).astype(np.float32)
         return logits
 
     def matches(self, outputs: Matrix, batch: PackedBatch, pair: int) -> Matches | None:
@@ -191,13 +180,13 @@ class MaxSimHead:
             outputs if self.projection is None else project(outputs, self.projection)
         )
 
-    def _pooled_weights(self, lengths: NDArray[np.int32]) -> NDArray[np.float64]:
-        """The cosine's weight for documents of so many tokens, (n_pairs,)."""
-        text = np.maximum(lengths - self.document_skip - self.suffix, 0)
-        weights: NDArray[np.float64] = self.pooled_weight + self.short_weight * np.exp(
-            -text / self.short_tokens
-        )
-        return weights
+    def _with_cosine(self, maxsim: Matrix, outputs: Matrix, batch: PackedBatch) -> Matrix:
+        """Blended with the cosine of the mean-pooled sequences, (n_pairs,)."""
+        pooled = _normalized(_mean_states(outputs, batch))  # (n_sequences, hidden)
+        queries, documents = batch.pair_sequences.T  # (n_pairs,) each
+        cosine = np.einsum("ph,ph->p", pooled[queries], pooled[documents])
+        blend: Matrix = (maxsim + self.pooled_weight * cosine) / (1 + self.pooled_weight)
+        return blend
 
     def _maxsim(
         self, states: Matrix, batch: PackedBatch, query: int, documents: NDArray[np.intp]
@@ -271,6 +260,8 @@ def project(states: Matrix, projection: Matrix) -> Matrix:
 def in_phrases(cosines: Matrix, starts: NDArray[np.intp], weight: float) -> Matrix:
     """Each cosine averaged with those of the tokens before both and of the tokens behind both.
 
+    Where a query or a document ends, the cosine itself stands for the missing one.
+
     Args:
         cosines: Of a query's tokens and those of documents, end to end, (n_query_tokens, n_tokens).
         starts: Where each document starts, (n_documents,).
@@ -278,10 +269,11 @@ def in_phrases(cosines: Matrix, starts: NDArray[np.intp], weight: float) -> Matr
     """
     before = cosines.copy()
     before[1:, 1:] = cosines[:-1, :-1]
-    before[1:, starts] = 0
+    before[1:, starts] = cosines[1:, starts]
+    ends = np.append(starts[1:], cosines.shape[1]) - 1
     behind = cosines.copy()
     behind[:-1, :-1] = cosines[1:, 1:]
-    behind[:-1, np.append(starts[1:], cosines.shape[1]) - 1] = 0
+    behind[:-1, ends] = cosines[:-1, ends]
     averages = (cosines + weight * (before + behind)) / (1 + 2 * weight)
     return averages.astype(np.float32, copy=False)
 

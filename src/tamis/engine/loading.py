@@ -283,7 +283,9 @@ def _read_tokenizer_and_head(checkpoint: Checkpoint, max_length: int) -> tuple[P
     separate = read_separate_template(
         text, query_prefix=options.query_prefix, document_prefix=options.document_prefix
     )
-    tokenizer = PairTokenizer(text, separate, max_length=max_length)
+    tokenizer = PairTokenizer(
+        text, separate, max_length=max_length, lowers_capitals=options.lower_capitals
+    )
     head = MaxSimHead.read(
         options,
         separate,

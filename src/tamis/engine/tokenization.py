@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
+from tamis.engine.capitals import lower_capitals
 from tamis.engine.checkpoint import TOKENIZER_FILE
 from tamis.engine.files import read_json
 from tamis.engine.pairs import EncodedPair, TokenIds, TokenSequence, beyond_length
@@ -121,11 +122,19 @@ class PairTokenizer:
     """Turns texts into `EncodedPair`s. Safe to call from any thread.
 
     Text is text: strings such as `</s>` or `<mask>` inside it become ordinary tokens, never
-    special ones (see `text_definition`).
+    special ones (see `text_definition`). A model may want words in capitals in lower case.
     """
 
-    def __init__(self, tokenizer: Tokenizer, template: PairTemplate, *, max_length: int) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        template: PairTemplate,
+        *,
+        max_length: int,
+        lowers_capitals: bool = False,
+    ) -> None:
         self._tokenizer = tokenizer
+        self._read = lower_capitals if lowers_capitals else str
         self._template = template
         self._max_length = max_length
 
@@ -166,7 +175,7 @@ class PairTokenizer:
         A piece that only marks the beginning of a word has no characters of its own.
         """
         encode = self._tokenizer.encode_batch
-        (encoding,) = _encode_enough(encode, [text], n_tokens, "right")
+        (encoding,) = _encode_enough(encode, [self._read(text)], n_tokens, "right")
         tokens = list(zip(encoding.tokens, encoding.offsets, strict=True))[:n_tokens]
         return [(start, start if token == WORD_START else end) for token, (start, end) in tokens]
 
@@ -176,7 +185,8 @@ class PairTokenizer:
         """At most `room` ids of each text, and whether it has more."""
         encode = self._tokenizer.encode_batch_fast  # without places in the text
         longest = (room + 1) * CHARACTERS_PER_TOKEN * 2**SPARSE_TEXT_DOUBLINGS
-        for text, encoding in zip(texts, _encode_enough(encode, texts, room, side), strict=True):
+        read = list(map(self._read, texts))
+        for text, encoding in zip(texts, _encode_enough(encode, read, room, side), strict=True):
             ids = encoding.ids
             kept = ids[:room] if side == "right" else ids[max(0, len(ids) - room) :]
             yield np.array(kept, dtype=np.int32), len(ids) > room or len(text) > longest

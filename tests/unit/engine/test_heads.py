@@ -21,12 +21,9 @@ HEAD = MaxSimHead(
     document_skip=3,
     suffix=1,
     pooled_weight=0.4,
-    short_weight=3.0,
-    short_tokens=5.0,
     phrase_weight=0.25,
     scale=12.0,
     offset=0.3,
-    pooled_offset=0.2,
 )
 
 
@@ -68,9 +65,7 @@ def formula(states: NDArray[np.float32], batch: PackedBatch, pair: int) -> float
         best += share * max(found, default=0.0)
     maxsim = best / total if total else 0.0
     cosine = _cosine(query.mean(axis=0), document.mean(axis=0))
-    n_text = max(0, len(document) - HEAD.document_skip - HEAD.suffix)
-    share = 0.4 + 3.0 * float(np.exp(-n_text / 5))
-    return 12.0 * (maxsim - 0.3 + share * (cosine - 0.2)) / (1 + share)
+    return 12.0 * ((maxsim + 0.4 * cosine) / 1.4 - 0.3)
 
 
 def _similarity(
@@ -79,10 +74,10 @@ def _similarity(
     """Of one token of the query's text and one of the document's, and of those beside them."""
     total = _cosine(query[asked], document[read])
     for step in (-1, 1):
-        if not 0 <= asked + step < len(query):
-            total += HEAD.phrase_weight * _cosine(query[asked], document[read])
-        elif 0 <= read + step < len(document):
+        if 0 <= asked + step < len(query) and 0 <= read + step < len(document):
             total += HEAD.phrase_weight * _cosine(query[asked + step], document[read + step])
+        else:
+            total += HEAD.phrase_weight * _cosine(query[asked], document[read])
     return total / (1 + 2 * HEAD.phrase_weight)
 
 
@@ -162,7 +157,7 @@ def test_matches_name_the_nearest_token_its_cosine_and_its_share() -> None:
 def test_matches_add_up_to_the_late_interaction_part_of_the_logit() -> None:
     batch = batch_of([sequence(9, 1)], [sequence(15, 2)])
     states = states_of(batch)
-    without_cosine = replace(HEAD, pooled_weight=0.0, short_weight=0.0, scale=1.0, offset=0.0)
+    without_cosine = replace(HEAD, pooled_weight=0.0, scale=1.0, offset=0.0)
 
     matches = without_cosine.matches(states, batch, 0)
 
@@ -194,7 +189,38 @@ def test_tokens_in_the_query_s_order_count_more_than_the_same_ones_apart() -> No
     assert together.nearest.tolist() == [2, 3, 4]
     assert apart.nearest.tolist() == [0, 2, 4]
     np.testing.assert_allclose(together.similarities, [1, 1, 1])
+    # the first of the second document has nothing before it: its own similarity stands there
     np.testing.assert_allclose(apart.similarities, [0.75, 0.5, 0.75])
+
+
+def test_a_document_of_one_token_matches_as_it_does_without_phrases() -> None:
+    batch = batch_of([sequence(9, 1)], [sequence(5, 3)])
+    states = states_of(batch)
+
+    alone = replace(HEAD, phrase_weight=0.0).logits(states, batch)
+
+    np.testing.assert_allclose(HEAD.logits(states, batch), alone, atol=1e-6)
+
+
+def test_a_document_s_length_changes_nothing_of_what_it_matches() -> None:
+    """The same best tokens, and more or fewer others that match nothing: the same logit."""
+    query, short, long = sequence(6, 1), sequence(3 + 5 + 1, 2), sequence(3 + 60 + 1, 3)
+    batch = batch_of([query, query], [short, long])
+    n_tokens = len(batch.token_ids)
+    states = np.eye(n_tokens, dtype=np.float32)
+    text = states[2:5]  # of the query
+    states[6 + 3 + 1 : 6 + 3 + 4] = text
+    states[6 + 9 + 3 + 30 : 6 + 9 + 3 + 33] = text
+    head = replace(
+        HEAD,
+        importance=np.zeros(n_tokens, dtype=np.float32),
+        projection=None,
+        pooled_weight=0.0,
+    )
+
+    logits = head.logits(states, batch)
+
+    assert logits[0] == pytest.approx(logits[1], abs=1e-6)
 
 
 def test_a_query_of_one_token_has_no_phrase() -> None:

@@ -328,6 +328,22 @@ def test_spans_say_where_tokens_stand_in_the_text(tiny_model: Path) -> None:
     assert joint_tokenizer(tiny_model).spans(text, 0) == []
 
 
+def test_words_in_capitals_are_read_in_lower_case_and_found_where_they_stand(
+    tiny_maxsim: Path,
+) -> None:
+    text = read_text_tokenizer(definition_of(tiny_maxsim))
+    template = read_separate_template(text, query_prefix="query:", document_prefix="passage:")
+    tokenizer = PairTokenizer(text, template, max_length=64, lowers_capitals=True)
+    shouted = "THE GIANT PANDA eats"
+
+    (loud,) = tokenizer.encode(shouted, [shouted])
+    (quiet,) = separate_tokenizer(tiny_maxsim, 64).encode(shouted.lower(), [shouted.lower()])
+
+    assert token_ids(loud.sequences) == token_ids(quiet.sequences)
+    spans = tokenizer.spans(shouted, len(quiet.sequences[0].token_ids))
+    assert "".join(shouted[slice(*span)] for span in spans).replace(" ", "") == "THEGIANTPANDAeats"
+
+
 def test_unigram_scores_count_special_pieces_as_the_rarest(tiny_model: Path) -> None:
     definition = definition_of(tiny_model)
 

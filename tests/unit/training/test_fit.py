@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from training.fit import KIND_SHARES, calibration, is_for_calibration
 from training.folder import UNFITTED
-from training.matching import IN_PHRASES, LENGTH, N_FEATURES
+from training.matching import IN_PHRASES, N_FEATURES
 from training.practice import PracticeList
 
 
@@ -21,7 +21,6 @@ def practice(source: str, number: int) -> PracticeList:
 def test_what_stands_above_one_half_is_weighted_as_the_fit_is() -> None:
     lists = [practice("jsquad", 0), *(practice("xquad-en", number) for number in range(3))]
     features = np.zeros((16, N_FEATURES), dtype=np.float32)
-    features[:, LENGTH] = 500  # MaxSim alone
     features[:, IN_PHRASES] = [1, *[-1] * 15]  # the answer of jsquad alone is above
 
     told = calibration(lists, features, UNFITTED)

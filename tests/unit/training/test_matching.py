@@ -56,7 +56,7 @@ def test_features_of_another_phrase_weight_are_refused(tmp_path: Path) -> None:
     head = read_head(tmp_path)
 
     assert head.phrase_weight == 0
-    with pytest.raises(ValueError, match=r"of phrase_weight 0\.25, not 0\.0"):
+    with pytest.raises(ValueError, match=r"of phrase_weight 0\.1, not 0\.0"):
         logits(np.zeros((1, N_FEATURES), dtype=np.float32), head)
 
 
@@ -76,8 +76,8 @@ def test_ways_to_make_one_number_of_a_token_s_cosines() -> None:
 
 ACROSS = Across(
     {
-        ("en", "en"): np.tile(np.float32([0.2, 0.8]), (len(WAYS) + 2, 3, 1)).T.swapaxes(0, 1),
-        ("en", "zh"): np.tile(np.float32([0.8, 0.2]), (len(WAYS) + 2, 3, 1)).T.swapaxes(0, 1),
+        ("en", "en"): np.tile(np.float32([0.2, 0.8]), (len(WAYS) + 1, 3, 1)).T.swapaxes(0, 1),
+        ("en", "zh"): np.tile(np.float32([0.8, 0.2]), (len(WAYS) + 1, 3, 1)).T.swapaxes(0, 1),
     },
     {"en": [1, 1, 1], "zh": [1, 1, 1]},
 )
