@@ -14,7 +14,7 @@ from tamis import Reranker
 from tamis.engine.location import EMBEDDED_FOLDER
 
 FOLDER = Path(__file__).parent
-# 17 of 20 each were aimed at. Late interaction is literal: without the cosine beside short documents,
+# 17 of 20 each were aimed at. Late interaction is literal: without the cosine for short documents,
 # which cost other rankings, few of the English ones are right. What is reached must not get lost.
 LEAST_TRAPS = {"en": 1, "zh": 12}
 LEAST_ANSWER, MOST_OTHER = 0.8, 0.2
