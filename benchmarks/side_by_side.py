@@ -27,11 +27,8 @@ from tamis.bench.gemm import measure_peaks as measure_gemm_peaks
 from tamis.bench.random_checkpoint import Shape, write_random_checkpoint
 from tamis.bench.workloads import Workload, rag_mix
 from tamis.engine.device import usable_cores
-from tamis.engine.tokenization import (
-    PairTokenizer,
-    read_joint_template,
-    read_text_tokenizer,
-)
+from tamis.engine.templates import read_joint_template
+from tamis.engine.tokenization import PairTokenizer, read_text_tokenizer
 
 SCRIPTS = Path(__file__).parent / "contestants"
 BASELINE = "tutorial"

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, log_softmax, normalize, pad
+from torch.nn.functional import cross_entropy, log_softmax, normalize
 from tqdm import tqdm
 
 from training.base import Floats
@@ -134,15 +134,21 @@ class Projection(nn.Module):
             (n_passages,).
         """
         weights = information * (IMPORTANCE_SCALE * query @ self.importance).exp()
-        similarities = in_phrases((passages @ query.T).transpose(1, 2))
+        similarities = in_phrases((passages @ query.T).transpose(1, 2), mask)
         best = similarities.masked_fill(~mask[:, None], _NEVER).amax(2)
         return best @ (weights / weights.sum())
 
 
-def in_phrases(cosines: Tensor) -> Tensor:
-    """As `tamis.engine.heads.in_phrases`, (n_passages, n_query_tokens, longest); 0 where padded."""
-    before = torch.cat([cosines[:, :1], pad(cosines[:, :-1, :-1], (1, 0))], 1)
-    behind = torch.cat([pad(cosines[:, 1:, 1:], (0, 1)), cosines[:, -1:]], 1)
+def in_phrases(cosines: Tensor, mask: Tensor) -> Tensor:
+    """As `tamis.engine.heads.in_phrases`, (n_passages, n_query_tokens, longest).
+
+    Args:
+        cosines: Of a query's tokens and those of passages; anything where there is no token.
+        mask: Where there is a token, (n_passages, longest).
+    """
+    before, behind = cosines.clone(), cosines.clone()
+    before[:, 1:, 1:] = cosines[:, :-1, :-1]
+    behind[:, :-1, :-1] = torch.where(mask[:, None, 1:], cosines[:, 1:, 1:], cosines[:, :-1, :-1])
     return (cosines + PHRASE_WEIGHT * (before + behind)) / (1 + 2 * PHRASE_WEIGHT)
 
 

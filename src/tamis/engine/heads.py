@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tamis.engine.checkpoint import Checkpoint, MaxSimOptions
 from tamis.engine.collate import PackedBatch
 from tamis.engine.pairs import Logits
-from tamis.engine.tokenization import SeparateTemplate
+from tamis.engine.templates import SeparateTemplate
 from tamis.engine.weights import open_weights
 from tamis.errors import UnsupportedModelError
 

@@ -38,13 +38,11 @@ from tamis.engine.runtimes.opening import (
     open_torch,
     plan_runtime,
 )
+from tamis.engine.templates import JointTemplate, read_joint_template, read_separate_template
 from tamis.engine.tokenization import (
-    JointTemplate,
     PairTokenizer,
     open_text_tokenizer,
     read_definition,
-    read_joint_template,
-    read_separate_template,
     read_text_tokenizer,
     read_unigram_scores,
 )

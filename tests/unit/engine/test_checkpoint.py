@@ -62,10 +62,7 @@ def test_tamis_json_names_the_model_its_head_and_its_dtype(maxsim_folder: Path) 
         0.5,
         20.0,
         0.6,
-        0.5,
-        2.0,
-        10.0,
-        0.75,
+        phrase_weight=0.75,
         has_importance=True,
         has_projection=True,
     )

@@ -9,14 +9,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from tamis.engine.tokenization import (
-    PairTokenizer,
-    SeparateTemplate,
-    read_joint_template,
-    read_separate_template,
-    read_text_tokenizer,
-    read_unigram_scores,
-)
+from tamis.engine.templates import SeparateTemplate, read_joint_template, read_separate_template
+from tamis.engine.tokenization import PairTokenizer, read_text_tokenizer, read_unigram_scores
 from tamis.errors import InvalidTextError, TextTooLongError, UnsupportedModelError
 from tamis.types import TruncationSide
 from tests.token_sequences import single, token_ids

@@ -12,6 +12,7 @@ from training import manuals
 from training.base import Floats
 from training.drawing import draw
 from training.folder import (
+    PHRASE_WEIGHT,
     add_learned,
     read_importance,
     read_projection,
@@ -70,13 +71,14 @@ def some_texts(n: int) -> Texts:
 
 def test_phrases_in_torch_are_the_engine_s() -> None:
     cosines = torch.randn(3, 5, 9, generator=torch.Generator().manual_seed(1))
+    lengths = (9, 4, 1)
+    mask = torch.arange(9)[None] < torch.tensor(lengths)[:, None]
 
-    found = in_phrases(cosines).numpy()
+    found = in_phrases(cosines, mask).numpy()
 
-    for own, wanted in zip(found, cosines.numpy(), strict=True):
-        np.testing.assert_allclose(
-            own, heads.in_phrases(wanted, np.array([0]), 0.25), rtol=1e-5, atol=1e-6
-        )
+    for own, given, length in zip(found, cosines.numpy(), lengths, strict=True):
+        wanted = heads.in_phrases(given[:, :length], np.array([0]), PHRASE_WEIGHT)
+        np.testing.assert_allclose(own[:, :length], wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_at_the_start_a_pair_scores_as_without_a_projection() -> None:

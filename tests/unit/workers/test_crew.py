@@ -102,5 +102,5 @@ def test_real_workers_score_as_the_model_does_here_and_convert_it_once(
     )
     model.backend.close()
     assert scored == [pytest.approx(here.tolist(), abs=1e-5)] * 2
-    assert caplog.text.count("measured once for this processor") == 1
+    assert caplog.text.count("converting") == 1
     assert len(list((cache_dir / "converted").iterdir())) == 1
