@@ -2,7 +2,7 @@
 
 from tamis import Reranker
 
-QUESTION = "How does photosynthesis work in plants?"
+QUESTION = "How do plants make glucose from sunlight?"
 DOCUMENTS = [
     {"id": 7, "text": "Plants have green leaves due to chlorophyll pigment."},
     {"id": 8, "text": "Photosynthesis uses sunlight to convert CO2 and water into glucose."},

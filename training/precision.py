@@ -23,6 +23,9 @@ N_QUERIES = {
     "noveleval": 7,
     "rgb-zh-int": 5,
     "limit-small": 50,
+    "vaswani": 5,
+    "mixed-en": 5,
+    "mixed-zh": 5,
 }
 LARGEST_LOSS = 0.005
 # A logit may move so far with its batch mates: half a percent of a score at most.

@@ -91,7 +91,7 @@ def test_short_options_and_a_bare_name_are_the_settings(shell: Shell) -> None:
 def test_serve_takes_a_bare_name_and_a_short_port(shell: Shell) -> None:
     done = shell.run("serve", "/no/such", "--port", "0", "--threads", "1")
     assert done.code == 78
-    assert "there is no folder /no/such" in done.err
+    assert "is neither a local folder nor" in done.err
 
 
 @pytest.mark.parametrize("verb", ["verify", "convert", "tune"])
@@ -99,7 +99,7 @@ def test_models_take_a_name_as_a_word_or_as_an_option(shell: Shell, verb: str) -
     by_word = shell.run("models", verb, "/no/such")
     by_option = shell.run("models", verb, "-m", "/no/such")
     assert (by_word.code, by_word.err) == (by_option.code, by_option.err)
-    assert "there is no folder /no/such" in by_word.sentence
+    assert "is neither a local folder nor" in by_word.sentence
 
 
 def test_a_group_alone_shows_its_help(shell: Shell) -> None:

@@ -40,7 +40,7 @@ CASES = (
     ),
     Case(
         "A trap that is about plants, too",
-        "How does photosynthesis work in plants?",
+        "How do plants make glucose from sunlight?",
         _TRAPS,
         answer=3,
     ),

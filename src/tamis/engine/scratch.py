@@ -45,10 +45,12 @@ def sweep(parent: Path) -> None:
 
 
 def _is_a_conversions(folder: Path) -> bool:
-    """Whether there is nothing in it but what a conversion puts there."""
-    return all(
-        path.name == "made" or path.name.startswith("replaced-") for path in folder.iterdir()
-    )
+    """Whether there is nothing in it but what a conversion puts there; False if it is gone."""
+    try:
+        names = [path.name for path in folder.iterdir()]
+    except FileNotFoundError:  # its own process removed it a moment ago
+        return False
+    return all(name == "made" or name.startswith("replaced-") for name in names)
 
 
 @contextmanager
