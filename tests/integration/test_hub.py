@@ -453,3 +453,31 @@ def test_a_failed_pull_leaves_the_commit_that_was_here(
 
     assert client.run("pull").error == "UnsupportedModelError"
     assert client.run().folder == folder
+
+
+def test_files_are_compared_with_the_hub_where_no_manifest_can_be_written(
+    client: Client, repository: Repository
+) -> None:
+    folder = client.pulled()
+    (folder / "tamis-manifest.json").unlink()
+    (folder / "tamis-manifest.json").mkdir()
+    assert client.run("pull").folder == folder
+
+    repository.described = {"model.safetensors": "0" * 64}
+    outcome = client.run("pull")
+
+    assert outcome.error == "ChecksumMismatchError"
+    assert "was thrown away" in outcome.message
+    assert not (folder / "model.safetensors").exists()
+
+
+def test_a_pull_that_fails_does_not_deny_the_copy_that_is_here(
+    client: Client, repository: Repository
+) -> None:
+    client.pulled()
+    client.endpoint = "http://127.0.0.1:9"
+
+    for outcome in (client.run("pull"), client.run("pull", offline=True)):
+        assert outcome.error == "HubUnreachableError"
+        assert f"{NAME} is on this machine as it was last fetched" in outcome.message
+        assert "not on this machine" not in outcome.message

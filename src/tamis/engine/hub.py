@@ -24,9 +24,9 @@ from tamis.engine.checkpoint import (
     shard_names,
 )
 from tamis.engine.files import JSON_BYTES, LARGEST_BYTES
-from tamis.engine.hub_cache import cache_folder, point_to
+from tamis.engine.hub_cache import cache_folder, point_to, whether_here
 from tamis.engine.hub_failures import as_sentences, require_usable_token, setting_up
-from tamis.engine.manifest import MANIFEST_FILE, write_manifest
+from tamis.engine.manifest import MANIFEST_FILE, hash_files, write_manifest
 from tamis.errors import (
     ChecksumMismatchError,
     HubUnreachableError,
@@ -35,8 +35,6 @@ from tamis.errors import (
 )
 
 logger = logging.getLogger(__name__)
-
-TIMEOUT_SECONDS = 10.0
 
 _DESCRIPTIONS = [CONFIG_FILE, TAMIS_FILE, WEIGHTS_INDEX_FILE]
 
@@ -54,30 +52,33 @@ def pull(name: str, *, revision: str | None, offline: bool = False) -> Path:
     if offline or constants.HF_HUB_OFFLINE:
         reason = "offline" if offline else "HF_HUB_OFFLINE"
         raise HubUnreachableError(
-            f"{name} is not on this machine, and the hub may not be asked ({reason}); "
+            f"{whether_here(name, revision)}, and the hub may not be asked ({reason}); "
             f"run `tamis models pull {name}` where there is a network"
         )
     require_usable_token()
     with setting_up():
-        get_session().timeout = TIMEOUT_SECONDS  # else a hub that never answers is waited for
+        get_session().timeout = constants.HF_HUB_ETAG_TIMEOUT  # else it waits forever
     with as_sentences(name, revision):
         info = HfApi().model_info(
-            name, revision=revision, files_metadata=True, timeout=TIMEOUT_SECONDS
+            name,
+            revision=revision,
+            files_metadata=True,
+            timeout=constants.HF_HUB_ETAG_TIMEOUT,
         )
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
         commit = str(info.sha)
     _require_files(name, sizes)
-    folder = _fetch(name, commit, _DESCRIPTIONS)
+    folder = _fetch(name, revision, commit, _DESCRIPTIONS)
     read_checkpoint(folder, described_only=True)
-    _fetch(name, commit, [*_DESCRIPTIONS, TOKENIZER_FILE, *_weights(folder, sizes)])
-    _finish(folder, info)
+    _fetch(name, revision, commit, [*_DESCRIPTIONS, TOKENIZER_FILE, *_weights(folder, sizes)])
     with as_sentences(name, revision):
+        _finish(folder, info)
         point_to(name, revision, folder)
     return folder
 
 
-def _fetch(name: str, commit: str, files: Sequence[str]) -> Path:
-    with as_sentences(name, commit):
+def _fetch(name: str, revision: str | None, commit: str, files: Sequence[str]) -> Path:
+    with as_sentences(name, revision):
         return Path(
             snapshot_download(
                 name, revision=commit, cache_dir=cache_folder(), allow_patterns=list(files)
@@ -120,20 +121,29 @@ def _weights(folder: Path, sizes: dict[str, int]) -> list[str]:
 
 
 def _finish(folder: Path, info: ModelInfo) -> None:
-    """Compare with the hub's digests and write the manifest; throw away what differs."""
-    try:
-        (folder / MANIFEST_FILE).unlink(missing_ok=True)
-        found = write_manifest(folder)
-    except OSError as error:
-        logger.warning("cannot keep a manifest in %s: %s", folder, error)
-        return
+    """Compare with the hub's digests, throw away what differs, and write the manifest."""
+    found = hash_files(folder)
     for sibling in info.siblings or []:
         digest = found.get(sibling.rfilename)
         if digest and sibling.lfs and sibling.lfs.sha256 != digest:
-            (folder / MANIFEST_FILE).unlink()
-            (folder / sibling.rfilename).resolve().unlink()
-            (folder / sibling.rfilename).unlink(missing_ok=True)
             raise ChecksumMismatchError(
                 f"{sibling.rfilename} of {info.id} is not the file that the hub describes, and "
-                "was thrown away; pull the model again"
+                f"{_discard(folder, sibling.rfilename)}; pull the model again"
             )
+    try:
+        write_manifest(folder, found)
+    except OSError as error:
+        logger.warning("cannot keep a manifest in %s: %s", folder, error)
+
+
+def _discard(folder: Path, name: str) -> str:
+    """Remove a spoilt file and the manifest that knows it; says what came of it."""
+    path = folder / name
+    try:
+        path.resolve().unlink()
+        path.unlink(missing_ok=True)
+        (folder / MANIFEST_FILE).unlink(missing_ok=True)
+    except OSError as error:
+        if path.exists():
+            return f"cannot be thrown away ({error}): delete {path.resolve()}"
+    return "was thrown away"

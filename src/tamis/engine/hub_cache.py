@@ -55,6 +55,13 @@ def find_fetched(name: str, *, revision: str | None) -> Path | None:
         return None
 
 
+def whether_here(name: str, revision: str | None) -> str:
+    """The beginning of a sentence about a model that cannot be fetched."""
+    if find_fetched(name, revision=revision) is None:
+        return f"{name} is not on this machine"
+    return f"{name} is on this machine as it was last fetched"
+
+
 def list_fetched() -> list[tuple[str, str, Path]]:
     """Name, commit and folder of every model that was fetched by `tamis models pull`."""
     return sorted(_with_manifest(cache_folder()))

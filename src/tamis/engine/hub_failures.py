@@ -16,7 +16,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from tamis.engine.hub_cache import cache_folder
+from tamis.engine.hub_cache import cache_folder, whether_here
 from tamis.errors import HubUnreachableError, ModelNotFoundError, SettingsError, TamisError
 
 _PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY")
@@ -105,7 +105,7 @@ def _sentence(name: str, revision: str | None, error: Exception) -> TamisError:
         return SettingsError(f"HF_ENDPOINT or a proxy is no URL: {_reason(error)}")
     if isinstance(error, httpx2.HTTPError | ConnectionError | TimeoutError):
         return HubUnreachableError(
-            f"{name} is not on this machine, and {hub} does not answer ({_reason(error)}); "
+            f"{whether_here(name, revision)}, and {hub} does not answer ({_reason(error)}); "
             "check the network, or give a local folder"
         )
     if isinstance(error, OSError) and error.errno is not None:

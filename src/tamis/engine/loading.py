@@ -47,7 +47,7 @@ from tamis.engine.tokenization import (
     read_unigram_scores,
 )
 from tamis.engine.weights import Weights, read_weights
-from tamis.errors import InferenceError, SettingsError, UnsupportedModelError
+from tamis.errors import InferenceError, ModelError, SettingsError, UnsupportedModelError
 from tamis.settings import ModelSettings
 
 if TYPE_CHECKING:  # it is imported late: CTranslate2 reads its environment then
@@ -117,8 +117,18 @@ def load_model(settings: ModelSettings, folder: Path | None = None) -> LoadedMod
         HubUnreachableError: it is not here, and the hub does not answer.
         SettingsError: an option asks for what this model does not have.
     """
+    found = folder or find_model(settings)
+    try:
+        return _load(settings, found)
+    except MemoryError as error:
+        raise ModelError(
+            f"{found} takes more memory than there is; free some, or take a smaller model"
+        ) from error
+
+
+def _load(settings: ModelSettings, folder: Path) -> LoadedModel:
     name = _asked_name(settings)
-    checkpoint = read_checkpoint(folder or find_model(settings), name=name)
+    checkpoint = read_checkpoint(folder, name=name)
     if checkpoint.converted_dtype is None:
         read_weights(checkpoint)  # headers alone: before all of it is hashed
     max_length = _max_length(settings, checkpoint)

@@ -20,12 +20,17 @@ class _Manifest(msgspec.Struct, frozen=True):
     sha256: dict[str, str]
 
 
-def write_manifest(folder: Path) -> dict[str, str]:
-    """Write the sha256 of every file in a folder but its prose; returns them by relative path."""
-    digests = file_digests(folder, _files(folder))
-    text = json.dumps({"sha256": digests}, indent=2, sort_keys=True)
+def hash_files(folder: Path) -> dict[str, str]:
+    """sha256 of every file in a folder but its prose, by relative path."""
+    return file_digests(folder, _files(folder))
+
+
+def write_manifest(folder: Path, digests: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Write the sha256 of a folder's files, hashed now unless they were before; returns them."""
+    written = hash_files(folder) if digests is None else dict(digests)
+    text = json.dumps({"sha256": written}, indent=2, sort_keys=True)
     (folder / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
-    return digests
+    return written
 
 
 def read_manifest(folder: Path) -> dict[str, str] | None:

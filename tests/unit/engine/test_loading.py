@@ -268,3 +268,16 @@ def test_what_a_head_learned_for_another_width_than_the_model_s_is_refused(
 
     with pytest.raises(UnsupportedModelError, match=f"{name} has shape"):
         load_model(ModelSettings(name=str(folder), cache_dir=cache_dir, runtime=runtime))
+
+
+@pytest.mark.parametrize("step", ["read_weights", "open_ctranslate2", "converted"])
+def test_a_model_that_memory_does_not_hold_is_a_sentence_with_its_folder(
+    tiny_model: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def fails(*arguments: object, **options: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(f"tamis.engine.loading.{step}", fails)
+
+    with pytest.raises(ModelError, match=f"{tiny_model} takes more memory than there is"):
+        load_model(ModelSettings(name=str(tiny_model), cache_dir=cache_dir))
