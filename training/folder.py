@@ -23,7 +23,7 @@ Rows = tuple[NDArray[np.int8], Floats]
 IMPORTANCE = "maxsim.importance"
 PROJECTION = "maxsim.projection"
 
-PHRASE_WEIGHT = 0.1  # of a token's neighbors beside its own similarity
+PHRASE_WEIGHT = 0.1  # of a token's neighbors; its own similarity counts 1
 
 _SCALE = "_scale"
 _NORM = "embeddings.LayerNorm.weight"

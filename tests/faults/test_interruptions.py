@@ -2,13 +2,14 @@
 
 import os
 import signal
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 import pytest
 
-from tests.integration.serving import Shell, until
+from tests.integration.serving import TAMIS, Shell, until
 
 FROZEN_SECONDS = 3.0
 
@@ -64,3 +65,16 @@ def test_row_50_a_second_signal_changes_nothing(shell: Shell) -> None:
         process.terminate()
         process.terminate()
         assert process.wait() == 0, process.log
+
+
+def test_ctrl_c_ends_another_verb_with_130_even_if_its_query_is_serve(shell: Shell) -> None:
+    with subprocess.Popen(
+        [str(TAMIS), "rank", "serve", "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=shell.environment,
+    ) as process:
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130

@@ -28,7 +28,7 @@ _EXIT_CODES: dict[type[TamisError], int] = {  # sysexits.h
 
 def main() -> None:
     """Run the command; errors raised on purpose become one sentence and an exit code."""
-    if "serve" in sys.argv[1:]:
+    if sys.argv[1:2] == ["serve"]:
         for number in (signal.SIGTERM, signal.SIGINT):  # `serve` handles both once it is imported
             signal.signal(number, _end_at_signal)
     try:

@@ -79,7 +79,7 @@ def _parse(name: str, text: str) -> Iterator[Document]:
 
 
 def _refuse_json(name: str, text: str) -> NoReturn:
-    """Say why a .json file is no array of documents.
+    """Say why a .json file does not hold an array of documents.
 
     Raises:
         InvalidFieldError: always.

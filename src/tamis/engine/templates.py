@@ -19,7 +19,7 @@ class PairTemplate(Protocol):
         ...
 
     def document_room(self, max_length: int, n_query_tokens: int) -> int:
-        """Most text tokens a document may keep beside a query of `n_query_tokens`."""
+        """Most text tokens a document may keep with a query of `n_query_tokens`."""
         ...
 
     def start(self, query_ids: TokenIds) -> TokenSequence:

@@ -1,4 +1,4 @@
-"""The measured rate: what counts as evidence, what is left out, when it is forgotten."""
+"""The measured rate: which batches count, which do not, when they are forgotten."""
 
 import pytest
 

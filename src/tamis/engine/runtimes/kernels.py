@@ -27,7 +27,7 @@ WAIT_POLICY_VARIABLE = "OMP_WAIT_POLICY"
 SPIN_COUNT = "2000"
 """How often a thread looks before it sleeps at a barrier: some 0.1 ms.
 
-libgomp's default is 300,000, milliseconds at every barrier. Threads that spin for so long take the
+libgomp's default is 300,000, milliseconds at every barrier. Threads that spin that long take the
 core from the thread they wait for as soon as another process wants one.
 """
 ENVIRONMENTS: Mapping[Kernels, Mapping[str, str]] = {
