@@ -14,7 +14,7 @@ EVALUATION_SETS = (
     *("scifact", "cranfield", "noveleval", "rgb-zh-int", "limit-small"),
     *("vaswani", "mixed-en", "mixed-zh"),
 )
-# The sets that the aims are set for; limit-small is hard by construction and stands beside them.
+# Sets whose mean the mixing was chosen by; limit-small is hard by construction and left out.
 AIMED_SETS = ("scifact", "cranfield", "noveleval", "rgb-zh-int")
 JUDGED_CANDIDATES = ("noveleval", "rgb-zh-int")
 CHINESE_SETS = ("rgb-zh-int", "mixed-zh")

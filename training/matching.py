@@ -50,9 +50,8 @@ class SideStates:
 class PairScorer:
     """Scores (query, document) pairs of texts with one model folder."""
 
-    n_features = N_FEATURES
-
     def __init__(self, folder: Path, compute_type: str, work: Path) -> None:
+        self.compute_type = compute_type
         self._encoder = TokenEncoder(folder, compute_type, work)
         self._tokenizer = read_tokenizer(folder)
         self.weights = token_weights(read_scores(folder))
@@ -71,7 +70,7 @@ class PairScorer:
         sequences, n_prefix = self._sequences(
             [documents[i] for i in used], DOCUMENT_PREFIX, MAX_LENGTH_TOKENS
         )
-        found = np.zeros((len(pairs), self.n_features), dtype=np.float32)
+        found = np.zeros((len(pairs), N_FEATURES), dtype=np.float32)
         for place, states in self._encoder.stream(sequences, label):
             answer = side_states(states, sequences[place], n_prefix, self.projection)
             numbers = of_document[used[place]]

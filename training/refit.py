@@ -3,29 +3,23 @@
     python -m training.refit --data DATA
 
 Version 5 was made so. The base's figures and the former version's stay as they are in
-`results/ranking.json`; `--untrained` measures the base again (the shipped folder with the base's
-upper layers).
+`results/ranking.json`; `--untrained` (the shipped folder with the base's upper layers) measures the
+base on the sets that have no figures of it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tamis.engine.golden import GOLDEN_FILE
-from tamis.engine.manifest import write_manifest
-from training import practice
 from training.across import across_figures, read_across
 from training.base import DEFAULT_WORK, Floats
-from training.build import NAME, PACKAGE_FOLDER, VERSION, Places
+from training.build import PACKAGE_FOLDER, Places, finish, fit, measure_traps
 from training.card import write_card
 from training.corpora import EVALUATION_SETS
-from training.fit import calibration, fit_head, practice_ranking
-from training.folder import UNFITTED, Head, write_head
-from training.golden import renew_golden
+from training.folder import Head
 from training.matching import COSINE, MAXSIM, PairScorer, logits
 from training.measurement import (
     Candidates,
@@ -36,33 +30,9 @@ from training.measurement import (
     p_value,
 )
 from training.saving import RESULTS_FOLDER, save_result
-from training.traps import keyword_trap_figures, obvious_figures, trap_figures
 
 KIND = "float32"
 Row = dict[str, Any]
-
-
-def fit(places: Places) -> Head:
-    """Fits scale and offset on the practice lists, and writes them into the folder."""
-    folder = places.output
-    lists = practice.practice_lists(places.data)
-    candidates = practice.as_candidates(lists)
-    features = cached_features(folder, KIND, candidates, places.work)
-    head = fit_head(lists, features, UNFITTED)
-    content = {
-        "seed": practice.SEED,
-        "lists": len(lists),
-        "pairs": len(features),
-        "head": asdict(head),
-        "ranking": practice_ranking(lists, candidates, features, head),
-        "calibration": calibration(lists, features, head),
-    }
-    save_result(places.results, "head", content)
-    write_head(folder, head, name=NAME, version=VERSION, dtype="float32")
-    (folder / GOLDEN_FILE).unlink(missing_ok=True)  # the manifest has it not
-    write_manifest(folder)
-    renew_golden(folder)
-    return head
 
 
 def set_figures(
@@ -93,9 +63,10 @@ def measure_ranking(places: Places, untrained: Path | None, head: Head) -> None:
     known: dict[str, Row] = json.loads(path.read_text(encoding="utf-8"))["sets"]
     sets: dict[str, Row] = {}
     for name in EVALUATION_SETS:
+        before = known.get(name, {})
+        base = None if "untrained_maxsim" in before else untrained
         candidates = load_candidates(places.data, name)
-        found = set_figures(places.output, untrained, candidates, head, places.work)
-        sets[name] = {**known.get(name, {}), **found}
+        sets[name] = before | set_figures(places.output, base, candidates, head, places.work)
     save_result(places.results, "ranking", {"arithmetic": KIND, "sets": sets})
 
 
@@ -106,14 +77,7 @@ def measure_others(places: Places, head: Head) -> None:
     across = across_figures(read_across(scorer, places.data), head)
     save_result(places.results, "across", {"trained": across, "untrained": known["untrained"]})
     known = json.loads((places.results / "traps.json").read_text(encoding="utf-8"))
-    content = {
-        "dtype": KIND,
-        "traps": trap_figures(scorer, head),
-        "keyword_traps": keyword_trap_figures(scorer, head),
-        "keyword_traps_untrained": known["keyword_traps_untrained"],
-        "obvious": obvious_figures(scorer, head),
-    }
-    save_result(places.results, "traps", content)
+    measure_traps(places, scorer, head, known["keyword_traps_untrained"])
 
 
 def main() -> None:
@@ -127,7 +91,8 @@ def main() -> None:
     parser.add_argument("--without-ranking", action="store_true", help="leave ranking.json alone")
     options = parser.parse_args()
     places = Places(options.data, options.work, options.output, options.results)
-    head = fit(places)
+    head = fit(places, places.output)
+    finish(places.output, head, KIND)
     if not options.without_ranking:
         measure_ranking(places, options.untrained, head)
     measure_others(places, head)
