@@ -17,25 +17,12 @@ from pathlib import Path
 
 from tamis.engine.golden import GOLDEN_FILE
 from tamis.engine.manifest import write_manifest
-from training import practice, vocabulary
-from training.across import across_figures, read_across
-from training.base import DEFAULT_WORK, Base, Floats, fetch, read_base
 from training.card import write_card
-from training.corpora import EVALUATION_SETS, DataError, check_data
-from training.curves import plot_curves
-from training.fit import calibration, fit_head, practice_ranking
-from training.folder import (
-    UNFITTED,
-    Head,
-    add_learned,
-    read_tensors,
-    write_alike,
-    write_folder,
-    write_head,
-)
-from training.golden import renew_golden
-from training.matching import PairScorer
-from training.measurement import (
+from training.data import practice
+from training.data.corpora import EVALUATION_SETS, DataError, check_data
+from training.measure.across import across_figures, read_across
+from training.measure.matching import PairScorer
+from training.measure.measurement import (
     Candidates,
     cached_features,
     figures,
@@ -44,14 +31,28 @@ from training.measurement import (
     p_value,
     variants,
 )
-from training.mixing import mixed_student
-from training.precision import batch_noise, choose_dtype, compare, tokens_per_second
-from training.projection import ProjectionPlan, learn
-from training.rounding import rounded
+from training.measure.precision import batch_noise, choose_dtype, compare, tokens_per_second
+from training.measure.sharing import KIND, Family
+from training.measure.traps import keyword_trap_figures, obvious_figures, trap_figures
+from training.model import vocabulary
+from training.model.base import DEFAULT_WORK, Base, Floats, fetch, read_base
+from training.model.curves import plot_curves
+from training.model.fit import calibration, fit_head, practice_ranking
+from training.model.folder import (
+    UNFITTED,
+    Head,
+    add_learned,
+    read_tensors,
+    write_alike,
+    write_folder,
+    write_head,
+)
+from training.model.golden import renew_golden
+from training.model.mixing import mixed_student
+from training.model.projection import ProjectionPlan, learn
+from training.model.rounding import rounded
+from training.model.train import Plan, train
 from training.saving import RESULTS_FOLDER, save_result
-from training.sharing import KIND, Family
-from training.train import Plan, train
-from training.traps import keyword_trap_figures, obvious_figures, trap_figures
 
 NAME = "tamis-mini"
 VERSION = "5"

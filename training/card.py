@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from training import manuals, teacher
-from training.base import MEMBER, PACKAGE, SHA256
+from training.data import manuals
+from training.model import teacher
+from training.model.base import MEMBER, PACKAGE, SHA256
 
 Result = dict[str, Any]
 

@@ -14,14 +14,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from training.across import across_figures, read_across
-from training.base import DEFAULT_WORK, Floats
 from training.build import PACKAGE_FOLDER, Places, finish, fit, measure_traps
 from training.card import write_card
-from training.corpora import EVALUATION_SETS
-from training.folder import Head
-from training.matching import COSINE, MAXSIM, PairScorer, logits
-from training.measurement import (
+from training.data.corpora import EVALUATION_SETS
+from training.measure.across import across_figures, read_across
+from training.measure.matching import COSINE, MAXSIM, PairScorer, logits
+from training.measure.measurement import (
     Candidates,
     cached_features,
     figures,
@@ -29,6 +27,8 @@ from training.measurement import (
     ndcg_of_each_query,
     p_value,
 )
+from training.model.base import DEFAULT_WORK, Floats
+from training.model.folder import Head
 from training.saving import RESULTS_FOLDER, save_result
 
 KIND = "float32"

@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from tamis.engine.location import EMBEDDED_FOLDER
-from training.curves import plot_curves
-from training.folder import (
+from training.model.curves import plot_curves
+from training.model.folder import (
     PROJECTION,
     add_learned,
     read_head,
@@ -22,10 +22,10 @@ from training.folder import (
     write_alike,
     write_head,
 )
-from training.mixing import mixed_student
-from training.projection import ProjectionPlan, learn
-from training.rounding import rounded
-from training.train import Plan, train
+from training.model.mixing import mixed_student
+from training.model.projection import ProjectionPlan, learn
+from training.model.rounding import rounded
+from training.model.train import Plan, train
 
 DATA = Path(__file__).parent.parent / "tests" / "data" / "xquad"
 NAME = {"name": "tamis-toy", "version": "0"}

@@ -10,8 +10,8 @@ import ir_measures
 import numpy as np
 from ir_measures import nDCG
 from numpy.typing import NDArray
-from training.corpora import read_evaluation_set
-from training.first_stage import candidates
+from training.data.corpora import read_evaluation_set
+from training.data.first_stage import candidates
 
 from benchmarks.cascade.stages import DTYPE, FIRST, SECOND, Stage, load_stage
 from tamis.cascade import Cascade, merge

@@ -12,22 +12,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training import practice, vocabulary
-from training.base import Base
 from training.build import MODEL_FILES, Places, build
 from training.card import RESULTS, write_card
-from training.corpora import (
+from training.data import practice
+from training.data.corpora import (
     EVALUATION_SETS,
     JUDGED_CANDIDATES,
     TRAINING_FILES,
     check_data,
 )
-from training.folder import read_head
-from training.matching import PairScorer, logits
-from training.projection import ProjectionPlan
+from training.data.texts import HELD_OUT_ELSEWHERE, is_one_in
+from training.measure.matching import PairScorer, logits
+from training.model import vocabulary
+from training.model.base import Base
+from training.model.folder import read_head
+from training.model.projection import ProjectionPlan
+from training.model.train import Plan
 from training.smoke import DATA
-from training.texts import HELD_OUT_ELSEWHERE, is_one_in
-from training.train import Plan
 
 from tamis import Reranker
 from tamis.engine.device import usable_cores

@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from training.folder import read_tokenizer
+from training.data.texts import Texts, read_texts
+from training.model.folder import read_tokenizer
+from training.model.train import Prepared, prepare
 from training.smoke import DATA, PLAN
-from training.texts import Texts, read_texts
-from training.train import Prepared, prepare
 
 from tamis.engine.device import usable_cores
 from tamis.engine.location import EMBEDDED_FOLDER

@@ -1,0 +1,1 @@
+"""Texts: collections, passages, negatives, and what a training step draws from them."""

@@ -1,0 +1,1 @@
+"""Rankings measured: judged sets, languages, keyword traps, int8."""
