@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tamis.errors import TamisError
-from tamis.server.documentation import openapi_document
+from tamis.server.endpoints.documentation import openapi_document
 from tamis.server.errors import status_of
 from tamis.wire.choice import choose_dialect, parse_object
 from tamis.wire.dialect import Dialect, Failure

@@ -153,7 +153,7 @@ def test_a_forged_host_gets_no_answer(served: Served) -> None:
 
 
 def test_the_openapi_document_has_every_status_an_error_can_have() -> None:
-    from tamis.server.documentation import openapi_document
+    from tamis.server.endpoints.documentation import openapi_document
     from tamis.server.errors import ERROR_STATUSES
 
     paths = openapi_document()["paths"]

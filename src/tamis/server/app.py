@@ -16,21 +16,22 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from tamis.observability.metrics import Metrics
-from tamis.server import documentation, health
 from tamis.server.body import BodyRoom
 from tamis.server.context import ServerContext
-from tamis.server.draining import ClosingMiddleware
+from tamis.server.endpoints import documentation, health
+from tamis.server.endpoints.feedback import feedback
+from tamis.server.endpoints.limits import limits
+from tamis.server.endpoints.rerank import CACHE_HEADER, TIMEOUT_HEADER, WARNINGS_HEADER, rerank
+from tamis.server.endpoints.stats import stats
 from tamis.server.errors import http_error
-from tamis.server.feedback import feedback
-from tamis.server.hosts import HostMiddleware, names_in
-from tamis.server.keys import KeyFile, KeyMiddleware
+from tamis.server.keys import KeyFile
 from tamis.server.lifespan import ModelLife
-from tamis.server.limits import limits
-from tamis.server.middleware import REQUEST_ID_HEADER, RequestMiddleware
-from tamis.server.paths import PathMiddleware, nearest_path
-from tamis.server.ports import PortMiddleware
-from tamis.server.routes import CACHE_HEADER, TIMEOUT_HEADER, WARNINGS_HEADER, rerank
-from tamis.server.stats import stats
+from tamis.server.middleware.closing import ClosingMiddleware
+from tamis.server.middleware.hosts import HostMiddleware, names_in
+from tamis.server.middleware.keys import KeyMiddleware
+from tamis.server.middleware.paths import PathMiddleware, nearest_path
+from tamis.server.middleware.ports import PortMiddleware
+from tamis.server.middleware.requests import REQUEST_ID_HEADER, RequestMiddleware
 from tamis.server.watching import make_watch
 from tamis.settings import ServerSettings, Settings
 
@@ -98,7 +99,7 @@ def create_app(
 def _traced(tracing: "Tracing | None") -> list[Middleware]:
     if tracing is None:
         return []
-    from tamis.server.tracing import TracingMiddleware
+    from tamis.server.middleware.tracing import TracingMiddleware
 
     return [Middleware(TracingMiddleware, tracing=tracing, paths=RERANK_PATHS)]
 

@@ -13,9 +13,9 @@ from tamis.errors import InvalidFieldError, ShuttingDownError, TamisError
 from tamis.server.answers import json_answer
 from tamis.server.body import parse_body, read_body
 from tamis.server.context import ServerContext
+from tamis.server.endpoints.limits import within_limits
 from tamis.server.errors import headers_of, status_of
 from tamis.server.keys import Caller
-from tamis.server.limits import within_limits
 from tamis.service import RerankService
 from tamis.types import RerankRequest, RerankResult
 from tamis.wire.choice import choose_dialect

@@ -12,8 +12,8 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tamis.errors import HostNotAllowedError, OriginNotAllowedError, TamisError
+from tamis.server.endpoints.health import PROBES
 from tamis.server.errors import refusal
-from tamis.server.health import PROBES
 
 RESERVED_NAMES = frozenset(
     {

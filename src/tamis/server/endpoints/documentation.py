@@ -10,9 +10,9 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 import tamis
-from tamis.server.feedback import FeedbackAnswer, FeedbackRequest
-from tamis.server.limits import Limits
-from tamis.server.stats import Stats
+from tamis.server.endpoints.feedback import FeedbackAnswer, FeedbackRequest
+from tamis.server.endpoints.limits import Limits
+from tamis.server.endpoints.stats import Stats
 from tamis.wire.jina import JinaAnswer, JinaError, JinaRequest
 from tamis.wire.native import NativeAnswer, NativeError, NativeRequest
 from tamis.wire.tei import TeiError, TeiRequest, TeiResult
