@@ -1,87 +1,82 @@
-"""The rerank endpoint: one path, several dialects."""
+"""What every dialect's rerank endpoint does."""
 
 import asyncio
 import math
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from tamis.errors import InvalidFieldError, ShuttingDownError, TamisError
+from tamis.errors import InvalidFieldError
 from tamis.server.answers import json_answer
-from tamis.server.body import parse_body, read_body
 from tamis.server.context import ServerContext
 from tamis.server.endpoints.limits import within_limits
-from tamis.server.errors import headers_of, status_of
 from tamis.server.keys import Caller
 from tamis.service import RerankService
 from tamis.types import RerankRequest, RerankResult
-from tamis.wire.choice import choose_dialect
-from tamis.wire.dialect import Dialect, Failure, warnings_of
-from tamis.wire.native import Native
+from tamis.wire.dialect import Call, RawBody, RerankEndpoint, warnings_of
 
 TIMEOUT_HEADER = "x-request-timeout-ms"
 CACHE_HEADER = "cache-control"
 WARNINGS_HEADER = "x-tamis-warnings"
-CLIENT_GONE = 499
-"""nginx's status for a caller who left; only the log and the metrics see it."""
 
 
-async def rerank(request: Request) -> Response:
-    """Decode, rerank, encode; errors in the dialect that was spoken."""
-    context = ServerContext.of(request)
-    limits, timing = context.settings.limits, context.life.timing
-    request_id: str = request.state.request_id
-    dialect: Dialect = Native()
-    request.state.dialect = dialect.name
-    try:
-        with context.bodies.share() as share, ended_by_draining():
-            content = await read_body(request, limits, share)
-            with timing.stage("decode"):
-                body = await parse_body(content, limits)
-                dialect = choose_dialect(body)
-                request.state.dialect = dialect.name
-                call = dialect.decode(body)
-                model = context.life.model
-                asked = within_limits(call.request, limits, model.max_length if model else None)
-                asked = _within_header(asked, request.headers.get(TIMEOUT_HEADER))
-                asked = _with_cache_control(asked, request.headers.getlist(CACHE_HEADER))
-            result = await _answer(context.life.service, asked, request)
-    except ClientDisconnect:
-        context.metrics.observe_cancelled()
-        return Response(status_code=CLIENT_GONE)
-    except TamisError as error:
-        context.metrics.observe_error(error.code)
-        request.state.error_code = error.code
-        failure = Failure(error, status_of(error), request_id)
-        status, answer = dialect.encode_error(failure)
-        return json_answer(answer, status, headers_of(error))
-    context.metrics.observe_usage(result.usage)
-    request.state.usage = result.usage
-    request.state.model = result.model
-    caller: Caller = request.state.caller
-    context.relevance.answered(
-        asked, result, dialect=dialect.name, caller=caller.name, request_id=request_id
-    )
-    with timing.stage("respond"):
-        warnings = "; ".join(warnings_of(call.warnings, result))
-        headers = {WARNINGS_HEADER: warnings} if warnings else None
-        return json_answer(call.encode(result, request_id), headers=headers)
+@dataclass(frozen=True, slots=True)
+class Reranking:
+    """A rerank request of any dialect.
 
-
-@contextmanager
-def ended_by_draining() -> Generator[None]:
-    """Cancelling is uvicorn's way to say that the time to drain is over.
-
-    Raises:
-        ShuttingDownError: it said so.
+    Attributes:
+        request: As it came.
+        call: What the dialect has read, and how it answers.
+        asked: The call's request, within the limits and with what headers say.
     """
-    try:
-        yield
-    except asyncio.CancelledError as error:
-        raise ShuttingDownError("the server is shutting down; try again elsewhere") from error
+
+    request: Request
+    call: Call
+    asked: RerankRequest
+
+    @classmethod
+    def decode(cls, request: Request, endpoint: RerankEndpoint, body: RawBody) -> Self:
+        """Read it.
+
+        Raises:
+            RequestError: it cannot be answered as it stands.
+        """
+        context = ServerContext.of(request)
+        call = endpoint.decode(body)
+        model = context.life.model
+        limits = context.settings.limits
+        asked = within_limits(call.request, limits, model.max_length if model else None)
+        asked = _within_header(asked, request.headers.get(TIMEOUT_HEADER))
+        asked = _with_cache_control(asked, request.headers.getlist(CACHE_HEADER))
+        return cls(request, call, asked)
+
+    async def answer(self) -> Response:
+        """Rerank, take note of it, and encode.
+
+        Raises:
+            TamisError: as `RerankService.rerank`.
+            ClientDisconnect: the caller left.
+        """
+        context, state = ServerContext.of(self.request), self.request.state
+        result = await _answer(context.life.service, self.asked, self.request)
+        context.metrics.observe_usage(result.usage)
+        state.usage = result.usage
+        state.model = result.model
+        caller: Caller = state.caller
+        context.relevance.answered(
+            self.asked,
+            result,
+            dialect=state.dialect,
+            caller=caller.name,
+            request_id=state.request_id,
+        )
+        with context.life.timing.stage("respond"):
+            warnings = "; ".join(warnings_of(self.call.warnings, result))
+            headers = {WARNINGS_HEADER: warnings} if warnings else None
+            return json_answer(self.call.encode(result, state.request_id), headers=headers)
 
 
 async def _answer(service: RerankService, asked: RerankRequest, request: Request) -> RerankResult:
