@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from tamis.observability.relevance.signals import read
-from tamis.observability.relevance.window import SIGNALS, Window
+from tamis.relevance.signals import read
+from tamis.relevance.window import SIGNALS, Window
 from tests.rankings import ranking
 
 

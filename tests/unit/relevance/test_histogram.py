@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tamis.observability.relevance.histogram import (
+from tamis.relevance.histogram import (
     LOGIT_EDGES,
     SCORE_EDGES,
     Histogram,

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tamis.observability.relevance.baseline import Moments
-from tamis.observability.relevance.drift import (
+from tamis.relevance.baseline import Moments
+from tamis.relevance.drift import (
     KS_LINE,
     MEAN_LINE,
     PSI_LINE,

@@ -4,7 +4,6 @@ Not prometheus_client's own counters: a thousand scores are counted in one step 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
@@ -13,8 +12,10 @@ from prometheus_client.metrics_core import (
     Metric,
 )
 
-from tamis.observability.relevance.histogram import Histogram
-from tamis.observability.relevance.series import (
+from tamis.relevance.histogram import Histogram
+from tamis.relevance.monitor import RelevanceMonitor
+from tamis.relevance.request_log import RequestLog
+from tamis.relevance.series import (
     COUNTS,
     EVENTS,
     HISTOGRAMS,
@@ -22,9 +23,6 @@ from tamis.observability.relevance.series import (
     Series,
     without_callers,
 )
-
-if TYPE_CHECKING:  # the monitor registers this collector
-    from tamis.observability.relevance.monitor import RelevanceMonitor
 
 PREFIX = "tamis_relevance_"
 LABELS = ("model", "dialect", "caller")
@@ -50,11 +48,15 @@ class RelevanceCollector:
 
     Args:
         monitor: What has been seen.
+        log: The log of requests, where there is one.
         by_caller: Whether callers are told apart.
     """
 
-    def __init__(self, monitor: "RelevanceMonitor", *, by_caller: bool) -> None:
+    def __init__(
+        self, monitor: RelevanceMonitor, log: RequestLog | None = None, *, by_caller: bool = True
+    ) -> None:
         self._monitor = monitor
+        self._log = log
         self._by_caller = by_caller
 
     def collect(self) -> Iterator[Metric]:
@@ -67,6 +69,12 @@ class RelevanceCollector:
         yield from _feedback(series)
         yield from self._windows()
         yield from self._drift()
+        if self._log is not None:
+            yield CounterMetricFamily(
+                f"{PREFIX}log_dropped_requests",
+                "Requests of the sample that the disk was too slow, too full or too small for",
+                value=self._log.n_dropped,
+            )
 
     def _windows(self) -> Iterator[Metric]:
         held = GaugeMetricFamily(

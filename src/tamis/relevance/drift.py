@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tamis.observability.relevance.baseline import Moments, ScoreBins, Snapshot
+from tamis.relevance.baseline import Moments, ScoreBins, Snapshot
 
 N_BINS = 10
 """Of the baseline's scores, with as many in each as the fine bins allow; PSI's usual number."""

@@ -3,9 +3,12 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tamis.observability.relevance.baseline import baseline_of, write_baseline
-from tamis.observability.relevance.monitor import RelevanceMonitor
+from tamis.observability.relevance import RelevanceCollector
+from tamis.relevance.baseline import baseline_of, write_baseline
+from tamis.relevance.monitor import RelevanceMonitor
+from tamis.relevance.request_log import MOST_WAITING_CHARACTERS, RequestLog
 from tamis.settings import RelevanceSettings
+from tamis.types import RerankRequest
 from tests.rankings import ranking, snapshot
 
 Samples = dict[str, dict[frozenset[str], float]]
@@ -24,7 +27,9 @@ def scrape(registry: CollectorRegistry) -> Samples:
 
 def watched(**options: object) -> tuple[RelevanceMonitor, CollectorRegistry]:
     registry = CollectorRegistry()
-    return RelevanceMonitor(RelevanceSettings.model_validate(options), registry), registry
+    monitor = RelevanceMonitor(RelevanceSettings.model_validate(options))
+    registry.register(RelevanceCollector(monitor))
+    return monitor, registry
 
 
 def test_counts_and_histograms_have_the_callers_labels() -> None:
@@ -92,3 +97,29 @@ def test_callers_without_end_make_no_series_without_end() -> None:
     requests = scrape(registry)["tamis_relevance_requests_total"]
     assert len(requests) == 4
     assert requests[frozenset({"other"})] == 97
+
+
+def test_metrics_tell_callers_apart_or_add_them_up() -> None:
+    for by_caller in (True, False):
+        registry = CollectorRegistry()
+        monitor = RelevanceMonitor(RelevanceSettings())
+        registry.register(RelevanceCollector(monitor, by_caller=by_caller))
+        monitor.observe(ranking(caller="web"))
+        monitor.observe(ranking(caller="app"))
+        text = generate_latest(registry).decode()
+        assert ('caller="web"' in text) is by_caller
+        n = 1 if by_caller else 2
+        assert f"{n}.0" in next(
+            line for line in text.splitlines() if line.startswith("tamis_relevance_requests_total")
+        )
+
+
+def test_requests_that_the_log_dropped_are_counted(tmp_path: Path) -> None:
+    options = RelevanceSettings(log_file=tmp_path / "log.jsonl", log_share=1.0)
+    log, registry = RequestLog(options), CollectorRegistry()
+    registry.register(RelevanceCollector(RelevanceMonitor(options), log))
+    dropped = "tamis_relevance_log_dropped_requests_total"
+    assert scrape(registry)[dropped][frozenset()] == 0
+    log.offer(ranking(), RerankRequest("x" * (MOST_WAITING_CHARACTERS + 1), ("a",)))
+    log.close()
+    assert scrape(registry)[dropped][frozenset()] == 1

@@ -4,21 +4,18 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry
-
-from tamis.observability.relevance.baseline import Baseline, Snapshot, read_baseline
-from tamis.observability.relevance.collector import RelevanceCollector
-from tamis.observability.relevance.drift import State, Verdict, compare, state_of
-from tamis.observability.relevance.feedback import FeedbackMemory
-from tamis.observability.relevance.series import Labels, Series, SeriesTable
-from tamis.observability.relevance.signals import (
+from tamis.relevance.baseline import Baseline, Snapshot, read_baseline
+from tamis.relevance.drift import State, Verdict, compare, state_of
+from tamis.relevance.feedback_memory import FeedbackMemory
+from tamis.relevance.series import Labels, Series, SeriesTable
+from tamis.relevance.signals import (
     Ranking,
     Reading,
     order_of,
     ranks_by_index,
     read,
 )
-from tamis.observability.relevance.window import Window
+from tamis.relevance.window import Window
 from tamis.settings import RelevanceSettings
 
 logger = logging.getLogger(__name__)
@@ -50,8 +47,6 @@ class RelevanceMonitor:
 
     Args:
         settings: What is watched, and how much is kept.
-        registry: Where its metrics go; nowhere if None.
-        by_caller: Whether the metrics tell callers apart.
 
     Raises:
         SettingsError: the baseline cannot be used.
@@ -60,9 +55,6 @@ class RelevanceMonitor:
     def __init__(
         self,
         settings: RelevanceSettings,
-        registry: CollectorRegistry | None = None,
-        *,
-        by_caller: bool = True,
     ) -> None:
         self._settings = settings
         self._windows: dict[str, Window] = {}
@@ -72,8 +64,6 @@ class RelevanceMonitor:
         )
         self.series = SeriesTable(settings.max_series)
         self.feedback = FeedbackMemory(settings.feedback_requests, settings.feedback_seconds)
-        if registry is not None:
-            registry.register(RelevanceCollector(self, by_caller=by_caller))
 
     def observe(self, ranking: Ranking) -> None:
         """Take an answer in. Under a millisecond at 1,000 documents."""

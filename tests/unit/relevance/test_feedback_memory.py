@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from tamis.errors import InvalidFieldError, UnknownRequestError
-from tamis.observability.relevance.feedback import FeedbackMemory
-from tamis.observability.relevance.series import Labels, Series
+from tamis.relevance.feedback_memory import FeedbackMemory
+from tamis.relevance.series import Labels, Series
 
 
 class Clock:

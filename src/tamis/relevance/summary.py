@@ -6,11 +6,11 @@ from typing import Annotated
 
 import msgspec
 
-from tamis.observability.relevance.baseline import Snapshot
-from tamis.observability.relevance.drift import State, Verdict
-from tamis.observability.relevance.histogram import Histogram
-from tamis.observability.relevance.monitor import RelevanceMonitor
-from tamis.observability.relevance.series import FeedbackCounts, Series, together
+from tamis.relevance.baseline import Snapshot
+from tamis.relevance.drift import State, Verdict
+from tamis.relevance.histogram import Histogram
+from tamis.relevance.monitor import RelevanceMonitor
+from tamis.relevance.series import FeedbackCounts, Series, together
 
 
 class HistogramReport(msgspec.Struct):

@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from tamis.observability.relevance.baseline import Moments, ScoreBins, Snapshot
-from tamis.observability.relevance.histogram import LOGIT_EDGES, logit_bins
-from tamis.observability.relevance.signals import Reading
+from tamis.relevance.baseline import Moments, ScoreBins, Snapshot
+from tamis.relevance.histogram import LOGIT_EDGES, logit_bins
+from tamis.relevance.signals import Reading
 
 SIGNALS = (
     "retention",

@@ -1,11 +1,11 @@
-from tamis.observability.relevance.series import (
+from tamis.relevance.series import (
     Labels,
     Series,
     SeriesTable,
     together,
     without_callers,
 )
-from tamis.observability.relevance.signals import read
+from tamis.relevance.signals import read
 from tests.rankings import ranking
 
 

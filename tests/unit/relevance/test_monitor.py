@@ -4,11 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
 
 from tamis.errors import SettingsError, UnknownRequestError
-from tamis.observability.relevance.baseline import baseline_of, write_baseline
-from tamis.observability.relevance.monitor import RelevanceMonitor
+from tamis.relevance.baseline import baseline_of, write_baseline
+from tamis.relevance.monitor import RelevanceMonitor
 from tamis.settings import RelevanceSettings
 from tests.rankings import ranking, snapshot
 
@@ -81,17 +80,3 @@ def test_an_alert_is_logged_when_it_comes_and_when_it_goes(
         monitor.observe(ranking([float(logit)]))
     assert next(iter(monitor.drifts())).state == "ok"
     assert caplog.messages[-1] == "the ranking is like its baseline again"
-
-
-def test_metrics_tell_callers_apart_or_add_them_up() -> None:
-    for by_caller in (True, False):
-        registry = CollectorRegistry()
-        monitor = RelevanceMonitor(settings(), registry, by_caller=by_caller)
-        monitor.observe(ranking(caller="web"))
-        monitor.observe(ranking(caller="app"))
-        text = generate_latest(registry).decode()
-        assert ('caller="web"' in text) is by_caller
-        n = 1 if by_caller else 2
-        assert f"{n}.0" in next(
-            line for line in text.splitlines() if line.startswith("tamis_relevance_requests_total")
-        )

@@ -3,9 +3,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tamis.observability.relevance.baseline import baseline_of, write_baseline
-from tamis.observability.relevance.monitor import RelevanceMonitor
-from tamis.observability.relevance.report import report
+from tamis.relevance.baseline import baseline_of, write_baseline
+from tamis.relevance.monitor import RelevanceMonitor
+from tamis.relevance.summary import report
 from tamis.settings import RelevanceSettings
 from tests.rankings import ranking, snapshot
 

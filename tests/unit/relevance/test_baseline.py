@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tamis.errors import SettingsError
-from tamis.observability.relevance.baseline import baseline_of, read_baseline, write_baseline
+from tamis.relevance.baseline import baseline_of, read_baseline, write_baseline
 from tests.rankings import snapshot
 
 

@@ -18,10 +18,9 @@ from io import FileIO
 from pathlib import Path
 
 import msgspec
-from prometheus_client import CollectorRegistry, Counter
 
 from tamis.errors import SettingsError
-from tamis.observability.relevance.signals import Ranking
+from tamis.relevance.signals import Ranking
 from tamis.settings import RelevanceSettings
 from tamis.types import RerankRequest
 
@@ -132,7 +131,6 @@ class RequestLog:
 
     Args:
         settings: `log_file` is set.
-        registry: Where its metric goes; nowhere if None.
         draw: Numbers from 0 to 1, for the sample.
 
     Attributes:
@@ -145,7 +143,6 @@ class RequestLog:
     def __init__(
         self,
         settings: RelevanceSettings,
-        registry: CollectorRegistry | None = None,
         *,
         draw: Callable[[], float] = random.random,
     ) -> None:
@@ -169,11 +166,6 @@ class RequestLog:
         self._is_failing = False
         self._entries: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self.n_dropped = 0
-        self._dropped = Counter(
-            "tamis_relevance_log_dropped_requests",
-            "Requests of the sample that the disk was too slow, too full or too small for",
-            registry=registry,
-        )
         self._thread = threading.Thread(
             target=self._write_all, name="tamis-request-log", daemon=True
         )
@@ -187,7 +179,7 @@ class RequestLog:
         n_characters = len(request.query) + sum(len(text) + CHARACTERS_A_DOCUMENT for text in texts)
         with self._turn:
             if self._n_waiting + n_characters > MOST_WAITING_CHARACTERS:
-                self._drop()
+                self.n_dropped += 1
                 return
             self._n_waiting += n_characters
         self._entries.put(_Entry(datetime.now(UTC), ranking, request.query, texts, n_characters))
@@ -217,11 +209,7 @@ class RequestLog:
             self._is_failing = False
         if not written:
             with self._turn:
-                self._drop()
-
-    def _drop(self) -> None:
-        self.n_dropped += 1
-        self._dropped.inc()
+                self.n_dropped += 1
 
     def _line(self, entry: _Entry) -> Line:
         ranking = entry.ranking

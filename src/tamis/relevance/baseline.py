@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from tamis.errors import SettingsError
-from tamis.observability.relevance.histogram import LOGIT_EDGES
+from tamis.relevance.histogram import LOGIT_EDGES
 
 Count = Annotated[int, msgspec.Meta(ge=0)]
 FromZero = Annotated[float, msgspec.Meta(ge=0)]

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tamis.errors import SettingsError
-from tamis.observability.relevance import request_log
-from tamis.observability.relevance.request_log import RequestLog, RotatingFile
+from tamis.relevance import request_log
+from tamis.relevance.request_log import RequestLog, RotatingFile
 from tamis.settings import RelevanceSettings
 from tamis.types import RerankRequest
 from tests.rankings import ranking

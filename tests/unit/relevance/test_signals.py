@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tamis.observability.relevance.signals import (
+from tamis.relevance.signals import (
     against_given,
     n_inversions,
     ranks_by_index,

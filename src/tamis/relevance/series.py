@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from tamis.observability.relevance.histogram import (
+from tamis.relevance.histogram import (
     DISPLACEMENT_EDGES,
     MARGIN_EDGES,
     RANK_EDGES,
@@ -12,7 +12,7 @@ from tamis.observability.relevance.histogram import (
     TAU_EDGES,
     Histogram,
 )
-from tamis.observability.relevance.signals import OrderSignals, Ranking, Reading
+from tamis.relevance.signals import OrderSignals, Ranking, Reading
 
 EVENTS = ("used", "clicked")
 """What a caller can say of a document: it went into a prompt or an answer; a person chose it."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tamis.errors import InvalidFieldError, UnknownRequestError
-from tamis.observability.relevance.series import EVENTS, Series
+from tamis.relevance.series import EVENTS, Series
 
 MOST_RANKS = 2_000_000
 """Of all answers together: 4 MB where each has more than 255 documents."""
