@@ -265,7 +265,7 @@ class Scheduler:
     async def _run(self, runner: BatchRunner) -> None:
         try:
             while True:
-                await self._until_fit(runner)
+                await self._until_available(runner)
                 batch = self._queue.take(runner.max_batch_tokens, time.monotonic())
                 if batch is None:
                     self._wake.clear()
@@ -275,15 +275,15 @@ class Scheduler:
         finally:
             self._fail_all(ShuttingDownError("the scheduler has stopped"))
 
-    async def _until_fit(self, runner: BatchRunner) -> None:
-        """Leave the queue to other runners while one is out of order."""
+    async def _until_available(self, runner: BatchRunner) -> None:
+        """Leave the queue to other runners while this one is unavailable."""
         loop = asyncio.get_running_loop()
         while runner.fault is not None:
             try:
                 self._require_runner()
             except NotReadyError as error:
                 self._fail_all(error)
-            wait = runner.wait_until_fit
+            wait = runner.wait_until_available
             await loop.run_in_executor(self._threads, wait, _LOOK_AGAIN_SECONDS)
 
     def _require_runner(self) -> None:

@@ -3,15 +3,24 @@ from pathlib import Path
 import pytest
 
 from tamis.settings import ModelSettings
-from tamis.workers.shares import DEVICES_VARIABLE, Share, cuda_devices, share_cores, share_out
+from tamis.workers.allocation import (
+    DEVICES_VARIABLE,
+    Allocation,
+    allocate,
+    allocate_cores,
+    cuda_devices,
+)
 
 
 def test_workers_get_neighbouring_cores_each_its_own() -> None:
-    assert share_cores(2, [0, 1, 2, 3], n_usable=4) == [Share(2, (0, 1)), Share(2, (2, 3))]
+    assert allocate_cores(2, [0, 1, 2, 3], n_usable=4) == [
+        Allocation(2, (0, 1)),
+        Allocation(2, (2, 3)),
+    ]
 
 
 def test_what_does_not_divide_is_left_to_the_server() -> None:
-    assert share_cores(3, list(range(8)), n_usable=8)[-1] == Share(2, (4, 5))
+    assert allocate_cores(3, list(range(8)), n_usable=8)[-1] == Allocation(2, (4, 5))
 
 
 @pytest.mark.parametrize(
@@ -27,8 +36,10 @@ def test_what_does_not_divide_is_left_to_the_server() -> None:
 def test_nobody_is_bound_where_the_system_knows_better(
     n_workers: int, n_cores: int, n_usable: int, threads: int, each: int
 ) -> None:
-    shares = share_cores(n_workers, list(range(n_cores)), n_usable=n_usable, threads=threads)
-    assert shares == [Share(each)] * n_workers
+    allocations = allocate_cores(
+        n_workers, list(range(n_cores)), n_usable=n_usable, threads=threads
+    )
+    assert allocations == [Allocation(each)] * n_workers
 
 
 def test_devices_are_those_the_user_names_or_the_driver_lists(tmp_path: Path) -> None:
@@ -43,6 +54,8 @@ def test_devices_are_those_the_user_names_or_the_driver_lists(tmp_path: Path) ->
 
 def test_workers_get_the_devices_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(DEVICES_VARIABLE, "4,7")
-    named = [share.environment for share in share_out(3, ModelSettings())]
+    named = [allocation.environment for allocation in allocate(3, ModelSettings())]
     assert named == [{DEVICES_VARIABLE: name} for name in ("4", "7", "4")]
-    assert all(not share.environment for share in share_out(3, ModelSettings(device="cpu")))
+    assert all(
+        not allocation.environment for allocation in allocate(3, ModelSettings(device="cpu"))
+    )

@@ -1,4 +1,4 @@
-"""All workers of one model, and the model's tokenizer in the server's own process."""
+"""The worker pool of one model; its tokenizer runs in the server's own process."""
 
 import logging
 import os
@@ -9,27 +9,28 @@ from tamis.engine.loading import find_model, load_tokenizer
 from tamis.engine.tokenization import PairTokenizer
 from tamis.errors import NotReadyError
 from tamis.settings import ModelSettings
-from tamis.workers.backend import Limits, WorkerBackend
+from tamis.workers.allocation import Allocation, allocate
+from tamis.workers.backend import WorkerBackend
 from tamis.workers.channel import Ready, Start
 from tamis.workers.process import WORKER_COMMAND
-from tamis.workers.shares import Share, share_out
+from tamis.workers.supervisor import Supervisor, WorkerTimeouts
 
 TokenizerLoader = Callable[[ModelSettings, Path], PairTokenizer]
 
 
-class WorkerCrew:
-    """A model that processes of their own serve.
+class WorkerPool:
+    """Runs a model in worker processes.
 
     Args:
-        settings: Of the model.
+        settings: The model's.
         n_workers: How many processes.
-        limits: How long things may take.
+        timeouts: How long a worker may take.
         command: The workers' program.
-        on_restart: Called before each start but a worker's first.
+        on_restart: Called before each restart of a worker.
         read_tokenizer: Reads the model's tokenizer from its folder.
 
     Attributes:
-        backends: One for each worker.
+        backends: One per worker.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class WorkerCrew:
         settings: ModelSettings,
         n_workers: int,
         *,
-        limits: Limits | None = None,
+        timeouts: WorkerTimeouts | None = None,
         command: Sequence[str] = WORKER_COMMAND,
         on_restart: Callable[[], object] = lambda: None,
         read_tokenizer: TokenizerLoader = load_tokenizer,
@@ -45,47 +46,52 @@ class WorkerCrew:
         self._settings = settings
         self._read_tokenizer = read_tokenizer
         self._tokenizer: PairTokenizer | None = None
-        self._shares = share_out(n_workers, settings)
+        self._allocations = allocate(n_workers, settings)
         self.backends = tuple(
             WorkerBackend(
-                number,
-                environment=share.environment,
-                limits=limits,
-                command=command,
-                on_restart=on_restart,
+                Supervisor(
+                    number,
+                    environment=allocation.environment,
+                    timeouts=timeouts,
+                    command=command,
+                    on_restart=on_restart,
+                )
             )
-            for number, share in enumerate(self._shares)
+            for number, allocation in enumerate(self._allocations)
         )
         for backend in self.backends:
-            backend.colleagues = self.backends
+            backend.siblings = self.backends
 
     def open(self) -> None:
         """Find the model and start the workers; returns when each is up or has failed once.
 
-        The first is up before the others start: what it converts and measures, they find.
+        The others start once the first is up: they reuse what it has converted and measured.
 
         Raises:
             TamisError: the model cannot be found or loaded.
-            ShuttingDownError: the crew was closed meanwhile.
+            ShuttingDownError: the pool was closed in the meantime.
         """
         folder = find_model(self._settings)
-        first, *others = zip(self.backends, self._shares, strict=True)
-        first[0].start(self._orders(folder, first[1]))
+        first, *others = [
+            (backend.supervisor, self._start_frame(folder, allocation))
+            for backend, allocation in zip(self.backends, self._allocations, strict=True)
+        ]
+        first[0].start(first[1])
         first[0].wait_until_ready()
-        for backend, share in others:
-            backend.start(self._orders(folder, share))
+        for supervisor, start in others:
+            supervisor.start(start)
         self._tokenizer = self._read_tokenizer(self._settings, folder)
-        for backend, _ in others:
-            backend.wait_until_settled()
+        for supervisor, _ in others:
+            supervisor.wait_until_ready_or_failed()
 
     @property
     def ready(self) -> Ready:
-        """What the first worker has said of the model.
+        """What the first worker said about the model.
 
         Raises:
             NotReadyError: it has not been up yet.
         """
-        ready = self.backends[0].ready
+        ready = self.backends[0].supervisor.ready
         if ready is None:
             raise NotReadyError("the model's first worker is not up yet")
         return ready
@@ -95,7 +101,7 @@ class WorkerCrew:
         """The model's tokenizer.
 
         Raises:
-            NotReadyError: the crew is not open yet.
+            NotReadyError: the pool is not open yet.
         """
         if self._tokenizer is None:
             raise NotReadyError("the model's tokenizer is not loaded yet")
@@ -103,7 +109,7 @@ class WorkerCrew:
 
     @property
     def name(self) -> str:
-        """The model's."""
+        """The model's name."""
         return self.ready.name
 
     @property
@@ -118,22 +124,22 @@ class WorkerCrew:
 
     @property
     def dtype(self) -> str:
-        """What it computes in."""
+        """The arithmetic it uses."""
         return self.ready.dtype
 
     @property
     def max_length(self) -> int:
-        """Tokens a pair may have here."""
+        """Tokens per pair, special tokens included."""
         return self.ready.max_length
 
     @property
     def max_batch_tokens(self) -> int:
-        """The token budget of one forward pass that suits it here."""
+        """The token budget of one forward pass that is fastest here."""
         return self.ready.max_batch_tokens
 
     @property
     def digest(self) -> str:
-        """Of the files that it was read from."""
+        """Of the model's files."""
         return self.ready.digest
 
     @property
@@ -142,18 +148,18 @@ class WorkerCrew:
         return sum(backend.fault is None for backend in self.backends)
 
     def close(self) -> None:
-        """End all workers, whatever they are at."""
+        """Stop all workers, even in the middle of a batch."""
         for backend in self.backends:
-            backend.hang_up()
+            backend.supervisor.begin_close()
         for backend in self.backends:
             backend.close()
 
-    def _orders(self, folder: Path, share: Share) -> Start:
-        settings = self._settings.model_copy(update={"threads": share.threads})
+    def _start_frame(self, folder: Path, allocation: Allocation) -> Start:
+        settings = self._settings.model_copy(update={"threads": allocation.threads})
         return Start(
             settings=settings.model_dump_json(exclude_unset=True).encode(),
             folder=str(folder),
-            cores=None if share.cores is None else list(share.cores),
+            cores=None if allocation.cores is None else list(allocation.cores),
             level=logging.getLogger().getEffectiveLevel(),
             parent=os.getpid(),
         )

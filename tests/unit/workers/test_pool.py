@@ -10,76 +10,78 @@ from tamis.engine.tokenization import PairTokenizer
 from tamis.errors import ModelNotFoundError, NotReadyError, ShuttingDownError
 from tamis.settings import ModelSettings
 from tamis.testing import WordTokenizer, fake_logit
-from tamis.workers.backend import Limits
-from tamis.workers.crew import WorkerCrew
+from tamis.workers.pool import WorkerPool
+from tamis.workers.supervisor import WorkerTimeouts
 from tests.fake_worker import COMMAND, lives, write_plan
 from tests.integration.serving import until
 
-QUICK = Limits(stall=5.0, first_pause=0.01, longest_pause=0.05, end=1.0)
+QUICK = WorkerTimeouts(
+    stall_seconds=5.0, initial_backoff_seconds=0.01, max_backoff_seconds=0.05, exit_seconds=1.0
+)
 
 
-def crew_on(folder: Path, n_workers: int) -> WorkerCrew:
+def pool_on(folder: Path, n_workers: int) -> WorkerPool:
     """Workers on doubles that behave as the folder's plan says."""
-    return WorkerCrew(
+    return WorkerPool(
         ModelSettings(name=str(folder)),
         n_workers,
-        limits=QUICK,
+        timeouts=QUICK,
         command=COMMAND,
         read_tokenizer=lambda *_: cast("PairTokenizer", WordTokenizer()),
     )
 
 
 def test_the_first_worker_is_up_before_the_others_start(tmp_path: Path) -> None:
-    crew = crew_on(write_plan(tmp_path / "model", "waits", "answers"), 3)
-    opening = threading.Thread(target=crew.open)
+    pool = pool_on(write_plan(tmp_path / "model", "waits", "answers"), 3)
+    opening = threading.Thread(target=pool.open)
     opening.start()
     until(lambda: len(lives(tmp_path / "model")) == 1)
-    assert crew.backends[1].pid is None
+    assert pool.backends[1].supervisor.pid is None
     (tmp_path / "model" / "go").touch()
     opening.join(30)
     assert len(lives(tmp_path / "model")) == 3
-    assert crew.n_ready == 3
-    crew.close()
-    assert crew.n_ready == 0
+    assert pool.n_ready == 3
+    pool.close()
+    assert pool.n_ready == 0
 
 
-def test_a_crew_is_open_although_one_of_it_fails(tmp_path: Path) -> None:
-    crew = crew_on(write_plan(tmp_path / "model", "answers", "exits"), 2)
-    crew.open()
-    assert crew.n_ready == 1
-    assert crew.name == "fake"
-    crew.close()
+def test_a_pool_opens_although_one_of_its_workers_fails(tmp_path: Path) -> None:
+    pool = pool_on(write_plan(tmp_path / "model", "answers", "exits"), 2)
+    pool.open()
+    assert pool.n_ready == 1
+    assert pool.name == "fake"
+    pool.close()
 
 
-def test_a_batch_whose_worker_is_lost_is_given_to_a_colleague(tmp_path: Path) -> None:
+def test_a_batch_whose_worker_is_lost_is_given_to_a_sibling(tmp_path: Path) -> None:
     folder = write_plan(tmp_path / "model", "dies", "answers", "waits")
-    crew = crew_on(folder, 2)
-    crew.open()
+    pool = pool_on(folder, 2)
+    pool.open()
     pairs = WordTokenizer().encode("q", ["a", "b"])
     expected = [pytest.approx(fake_logit(pair)) for pair in pairs]
-    assert crew.backends[0].forward(pairs).tolist() == expected
-    assert crew.n_ready == 1  # the next one has not been waited for
-    assert crew.backends[1].forward(pairs).tolist() == expected
-    crew.close()
+    assert pool.backends[0].forward(pairs).tolist() == expected
+    assert pool.n_ready == 1  # the next one has not been waited for
+    assert pool.backends[1].forward(pairs).tolist() == expected
+    pool.close()
 
 
 def test_a_model_that_is_not_there_starts_nobody(tmp_path: Path) -> None:
-    crew = crew_on(tmp_path / "nowhere", 1)
+    pool = pool_on(tmp_path / "nowhere", 1)
     with pytest.raises(ModelNotFoundError):
-        crew.open()
-    assert crew.backends[0].pid is None
-    crew.close()
+        pool.open()
+    assert pool.backends[0].supervisor.pid is None
+    pool.close()
 
 
-def test_a_crew_that_is_closed_while_it_opens_is_not_open(tmp_path: Path) -> None:
-    crew = crew_on(write_plan(tmp_path / "model", "hangs loading"), 2)
-    threading.Timer(0.1, crew.close).start()
+def test_a_pool_that_is_closed_while_it_opens_is_not_open(tmp_path: Path) -> None:
+    pool = pool_on(write_plan(tmp_path / "model", "hangs loading"), 2)
+    threading.Timer(0.1, pool.close).start()
     with pytest.raises(ShuttingDownError):
-        crew.open()
+        pool.open()
     with pytest.raises(NotReadyError):
-        _ = crew.name
+        _ = pool.name
     with pytest.raises(NotReadyError):
-        _ = crew.tokenizer
+        _ = pool.tokenizer
 
 
 def test_real_workers_score_as_the_model_does_here_and_convert_it_once(
@@ -87,15 +89,15 @@ def test_real_workers_score_as_the_model_does_here_and_convert_it_once(
 ) -> None:
     caplog.set_level(logging.INFO)
     settings = ModelSettings(name=str(tiny_model), cache_dir=cache_dir, max_length=64)
-    crew = WorkerCrew(settings, 2)
-    crew.open()
+    pool = WorkerPool(settings, 2)
+    pool.open()
     try:
-        pairs = crew.tokenizer.encode("what is a panda", ["a bear", "paris " * 200])
-        scored = [backend.forward(pairs).tolist() for backend in crew.backends]
-        assert (crew.runtime, crew.device, crew.dtype) == ("ctranslate2", "cpu", "float32")
-        assert crew.max_length == 64
+        pairs = pool.tokenizer.encode("what is a panda", ["a bear", "paris " * 200])
+        scored = [backend.forward(pairs).tolist() for backend in pool.backends]
+        assert (pool.runtime, pool.device, pool.dtype) == ("ctranslate2", "cpu", "float32")
+        assert pool.max_length == 64
     finally:
-        crew.close()
+        pool.close()
     model = load_model(settings)
     here = model.backend.forward(
         model.tokenizer.encode("what is a panda", ["a bear", "paris " * 200])
