@@ -25,7 +25,7 @@ from tamis.scheduler.execution import BatchReport, BatchRunner, Observer
 from tamis.scheduler.jobs import Batch, Job, Scores, Terms
 from tamis.scheduler.queue import PairQueue
 from tamis.scheduler.rate import DrainRate, SuspensionClock
-from tamis.timing import BatchRun, StageObserver
+from tamis.timing import BatchRun, PhaseObserver
 
 logger = logging.getLogger(__name__)
 
@@ -97,11 +97,11 @@ class Scheduler:
         max_queued_tokens: int,
         max_flow_tokens: int | None = None,
         turn: AbstractContextManager[object] | None = None,
-        timing: StageObserver | None = None,
+        timing: PhaseObserver | None = None,
     ) -> None:
         self._runners = runners
         self._turn = turn or nullcontext()
-        self._timing = timing or StageObserver()
+        self._timing = timing or PhaseObserver()
         self._queue = PairQueue(max_tokens=max_queued_tokens, max_flow_tokens=max_flow_tokens)
         self._rate = DrainRate()
         self._suspension = SuspensionClock()

@@ -32,7 +32,7 @@ from tamis.server.vitals import Vitals
 from tamis.service import FirstStage, RerankService
 from tamis.settings import ModelSettings, Settings, first_stage_settings
 from tamis.stage import ModelStage
-from tamis.timing import StageObserver
+from tamis.timing import PhaseObserver
 from tamis.workers.channel import Ready
 from tamis.workers.pool import TokenizerLoader, WorkerPool
 from tamis.workers.process import WORKER_COMMAND
@@ -57,7 +57,7 @@ class ModelLife:
         load: Makes the model from its settings, in a thread.
         on_failure: Called once when loading fails, after `failure` is set.
         command: The program of workers, where the settings ask for some.
-        timing: Hears how long each stage of a request takes; the metrics do if None.
+        timing: Hears how long each phase of a request takes; the metrics do if None.
 
     Attributes:
         timing: As given.
@@ -73,11 +73,11 @@ class ModelLife:
         load: ModelLoader = load_model,
         on_failure: Callable[[], None] | None = None,
         command: Sequence[str] = WORKER_COMMAND,
-        timing: StageObserver | None = None,
+        timing: PhaseObserver | None = None,
     ) -> None:
         self._settings = settings
         self._metrics = metrics
-        self.timing = timing or metrics.stages
+        self.timing = timing or metrics.phases
         self._load = load
         self._on_failure = on_failure
         self._command = command

@@ -39,7 +39,7 @@ async def rerank(request: Request) -> Response:
     try:
         with context.bodies.share() as share, ended_by_draining():
             content = await read_body(request, limits, share)
-            with timing.stage("decode"):
+            with timing.phase("decode"):
                 body = await parse_body(content, limits)
                 dialect = choose_dialect(body)
                 request.state.dialect = dialect.name
@@ -65,7 +65,7 @@ async def rerank(request: Request) -> Response:
     context.relevance.answered(
         asked, result, dialect=dialect.name, caller=caller.name, request_id=request_id
     )
-    with timing.stage("respond"):
+    with timing.phase("respond"):
         warnings = "; ".join(warnings_of(call.warnings, result))
         headers = {WARNINGS_HEADER: warnings} if warnings else None
         return json_answer(call.encode(result, request_id), headers=headers)
