@@ -16,7 +16,7 @@ from benchmarks.drift_texts import N_CANDIDATES, Question, questions
 from tamis.bench.random_checkpoint import Shape, write_random_checkpoint
 from tamis.engine.loading import LoadedModel, load_model
 from tamis.engine.pairs import EncodedPair, TokenSequence
-from tamis.observability.relevance.signals import Ranking
+from tamis.relevance.signals import Ranking
 from tamis.scheduler.scheduler import score_now
 from tamis.settings import ModelSettings
 

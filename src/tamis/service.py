@@ -14,7 +14,7 @@ from tamis.ranking import has_words, rank
 from tamis.scheduler.jobs import Terms
 from tamis.scheduler.scheduler import SchedulerStatistics
 from tamis.stage import ModelStage, StageScores
-from tamis.timing import StageObserver
+from tamis.timing import PhaseObserver
 from tamis.types import (
     RankedDocument,
     RerankRequest,
@@ -77,14 +77,14 @@ class RerankService:
         timeout_seconds: float,
         shared_cache: bool = False,
         first_stage: FirstStage | None = None,
-        timing: StageObserver | None = None,
+        timing: PhaseObserver | None = None,
     ) -> None:
         self._stage = stage
         self._encoding = encoding
         self._timeout_seconds = timeout_seconds
         self._shared_cache = shared_cache
         self._first_stage = first_stage
-        self._timing = timing or StageObserver()
+        self._timing = timing or PhaseObserver()
 
     async def rerank(
         self, request: RerankRequest, *, flow: str = "", max_flow_tokens: int | None = None
@@ -106,7 +106,7 @@ class RerankService:
         if not self.statistics().running:
             raise ShuttingDownError("the server takes no new work")
         scored = await self._score(request, self._terms(request, flow, max_flow_tokens))
-        with self._timing.stage("rank"):
+        with self._timing.phase("rank"):
             return self._ranked(request, scored)
 
     def _ranked(self, request: RerankRequest, scored: _Scored) -> RerankResult:

@@ -10,7 +10,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from tamis.observability.metrics import Metrics
 from tamis.server.watching import make_watch
 from tamis.settings import Settings
-from tamis.timing import Stage
+from tamis.timing import Phase
 
 PAGE = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text(encoding="utf-8")
 
@@ -86,5 +86,5 @@ def test_the_unit_is_the_one_in_the_name(heading: str) -> None:
                 assert unit == known, name
 
 
-def test_the_stages_are_the_ones_there_are() -> None:
-    assert [row[0].strip("`") for row in rows_below("### Stages")] == list(get_args(Stage))
+def test_the_phases_are_the_ones_there_are() -> None:
+    assert [row[0].strip("`") for row in rows_below("### Phases")] == list(get_args(Phase))

@@ -26,9 +26,9 @@ from tamis.errors import SettingsError
 from tamis.settings import ModelSettings, load_settings, model_settings
 
 if TYPE_CHECKING:  # they take numpy with them
-    from tamis.observability.relevance.baseline import Snapshot
-    from tamis.observability.relevance.drift import Verdict
-    from tamis.observability.relevance.signals import Ranking
+    from tamis.relevance.baseline import Snapshot
+    from tamis.relevance.drift import Verdict
+    from tamis.relevance.signals import Ranking
 
 TIMEOUT_SECONDS = 10.0
 CROSSED = 1
@@ -76,8 +76,8 @@ def record(
     --data; of a cascade a server alone knows both stages.
     """
     given = model_options(locals())
-    from tamis.observability.relevance.baseline import baseline_of, write_baseline
-    from tamis.observability.relevance.drift import LEAST_REQUESTS
+    from tamis.relevance.baseline import baseline_of, write_baseline
+    from tamis.relevance.drift import LEAST_REQUESTS
 
     if (url is None) == (data is None):
         raise SettingsError("either --url or --data says where the rankings come from")
@@ -104,9 +104,9 @@ def compare(
 
     Exits with 1 where a signal is beyond its line.
     """
-    from tamis.observability.relevance.baseline import read_baseline
-    from tamis.observability.relevance.drift import LEAST_REQUESTS
-    from tamis.observability.relevance.drift import compare as compared
+    from tamis.relevance.baseline import read_baseline
+    from tamis.relevance.drift import LEAST_REQUESTS
+    from tamis.relevance.drift import compare as compared
 
     expected = read_baseline(file).rankings
     if (url is None) == (other is None):
@@ -135,7 +135,7 @@ def fetch_snapshot(url: str, key_file: Path | None = None) -> "Snapshot":
     """
     import httpx2
 
-    from tamis.observability.relevance.baseline import Snapshot
+    from tamis.relevance.baseline import Snapshot
 
     class Relevance(msgspec.Struct):
         windows: list[Snapshot]
@@ -170,8 +170,8 @@ def _read_key(path: Path) -> str:
 
 def _scored(given: dict[str, object], queries: Sequence[JudgedQuery]) -> "Snapshot":
     """All queries ranked by a model here."""
-    from tamis.observability.relevance.signals import read
-    from tamis.observability.relevance.window import Window
+    from tamis.relevance.signals import read
+    from tamis.relevance.window import Window
 
     held = load_settings()
     window = Window(len(queries), held.relevance.threshold)
@@ -186,7 +186,7 @@ def _scored(given: dict[str, object], queries: Sequence[JudgedQuery]) -> "Snapsh
 
 def _rankings(settings: ModelSettings, queries: Sequence[JudgedQuery]) -> Iterator["Ranking"]:
     from tamis.engine.loading import load_model
-    from tamis.observability.relevance.signals import Ranking
+    from tamis.relevance.signals import Ranking
     from tamis.scheduler.scheduler import score_now
 
     model = load_model(settings)

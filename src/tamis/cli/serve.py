@@ -79,7 +79,7 @@ def _serve(settings: Settings, load: "ModelLoader | None") -> None:
     from tamis.server.caching import require_cache
     from tamis.server.lifespan import ModelLife
     from tamis.server.protocol import protocol_class
-    from tamis.timing import StageObservers
+    from tamis.timing import PhaseObservers
 
     tracing = _open_tracing(settings.telemetry)
     require_cache(settings.cache)
@@ -91,7 +91,7 @@ def _serve(settings: Settings, load: "ModelLoader | None") -> None:
     def stop(*_: object) -> None:
         server.should_exit = True
 
-    timing = metrics.stages if tracing is None else StageObservers(metrics.stages, tracing.stages)
+    timing = metrics.phases if tracing is None else PhaseObservers(metrics.phases, tracing.phases)
     life = ModelLife(settings, metrics, load=load or load_model, on_failure=stop, timing=timing)
     life.begin()  # the rest is imported beside it
     import uvicorn

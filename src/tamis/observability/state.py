@@ -21,10 +21,10 @@ class StateMetrics:
             "tamis_degraded", "1 while the model does less than it could", registry=registry
         )
         self._worker_restarts = Counter(
-            "tamis_worker_restarts", "Workers started in place of one lost", registry=registry
+            "tamis_worker_restarts", "Restarts of worker processes", registry=registry
         )
         self._workers_ready = Gauge(
-            "tamis_workers_ready", "Worker processes that answer", registry=registry
+            "tamis_workers_ready", "Worker processes that are up", registry=registry
         )
         self._queue_tokens = Gauge(
             "tamis_queue_tokens", "Tokens waiting or running", registry=registry
@@ -44,7 +44,7 @@ class StateMetrics:
         self._model.info({"name": name, "runtime": runtime, "device": device, "dtype": dtype})
 
     def observe_worker_restart(self) -> None:
-        """Record a worker that is started in place of a lost one; from its thread."""
+        """Record a restart of a worker; from its supervisor's thread."""
         self._worker_restarts.inc()
 
     def watch_life(self, *, is_ready: Callable[[], bool], is_stalled: Callable[[], bool]) -> None:

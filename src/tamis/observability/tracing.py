@@ -1,4 +1,4 @@
-"""Traces by OpenTelemetry (extra `otel`): a span a request, below it a span a stage; never texts.
+"""Traces by OpenTelemetry (extra `otel`): a span a request, below it a span a phase; never texts.
 
 A caller's `traceparent` and `tracestate` are taken over, and so is its decision whether to keep
 the trace. Spans wait in a bounded queue for a thread of their own: no request waits for them, and
@@ -20,7 +20,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 import tamis
 from tamis.errors import TamisError
-from tamis.timing import BatchRun, Stage, StageObserver
+from tamis.timing import BatchRun, Phase, PhaseObserver
 
 TRACES_PATH = "/v1/traces"
 """Below a collector's URL, as OTLP over HTTP has it."""
@@ -38,7 +38,7 @@ class Tracing:
         sample_ratio: Share of the traces beginning here that are kept.
 
     Attributes:
-        stages: Makes a span of each stage.
+        phases: Makes a span of each phase.
     """
 
     def __init__(self, processor: SpanProcessor, *, sample_ratio: float = 1.0) -> None:
@@ -50,7 +50,7 @@ class Tracing:
         self._provider.add_span_processor(processor)
         self._tracer = self._provider.get_tracer("tamis", tamis.__version__)
         self._propagator = TraceContextTextMapPropagator()
-        self.stages = StageSpans(self._tracer)
+        self.phases = PhaseSpans(self._tracer)
 
     @contextmanager
     def request(
@@ -106,15 +106,15 @@ class RequestSpan:
             self._span.set_status(StatusCode.ERROR)
 
 
-class StageSpans(StageObserver):
-    """A span for each stage of a request that is traced."""
+class PhaseSpans(PhaseObserver):
+    """A span for each phase of a request that is traced."""
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
 
     @contextmanager
-    def stage(self, name: Stage) -> Generator[None]:
-        """See `StageObserver.stage`."""
+    def phase(self, name: Phase) -> Generator[None]:
+        """See `PhaseObserver.phase`."""
         if not get_current_span().is_recording():
             yield
             return
@@ -122,9 +122,9 @@ class StageSpans(StageObserver):
             yield
 
     def passed(
-        self, name: Stage, started: float, ended: float, batches: Sequence[BatchRun] = ()
+        self, name: Phase, started: float, ended: float, batches: Sequence[BatchRun] = ()
     ) -> None:
-        """See `StageObserver.passed`; each batch is an event."""
+        """See `PhaseObserver.passed`; each batch is an event."""
         if not get_current_span().is_recording():
             return
         span = self._tracer.start_span(name, start_time=_unix_nanoseconds(started))

@@ -14,7 +14,7 @@ from threading import Lock
 
 import numpy as np
 
-from tamis.engine.backend import Backend, Fault, RenewableBackend, SupervisedBackend
+from tamis.engine.backend import Backend, Fault, RestartableBackend, SupervisedBackend
 from tamis.engine.memory import is_out_of_memory, release_unused
 from tamis.engine.padding import count_places, padding_of
 from tamis.engine.pairs import EncodedPair, Logits
@@ -142,7 +142,7 @@ class BatchRunner:
         self._known_good = known_good
         self._n_breakdowns = 0
         self._is_suspect = True
-        self._is_renewed = False
+        self._is_restarted = False
         self.max_batch_tokens = max_batch_tokens
 
     @property
@@ -162,14 +162,14 @@ class BatchRunner:
         backend = self._backend
         return backend.fault if isinstance(backend, SupervisedBackend) else None
 
-    def wait_until_fit(self, seconds: float) -> None:
+    def wait_until_available(self, seconds: float) -> None:
         """Return when it can run a batch, or after so many seconds."""
         if isinstance(self._backend, SupervisedBackend):
-            self._backend.wait_until_fit(seconds)
+            self._backend.wait_until_available(seconds)
 
     def run(self, entries: Sequence[Entry]) -> None:
         """Settle every pair of a batch."""
-        budget, self._is_suspect, self._is_renewed = self.max_batch_tokens, True, False
+        budget, self._is_suspect, self._is_restarted = self.max_batch_tokens, True, False
         self._score(entries)
         if self.max_batch_tokens == budget < self._full_budget:
             grown = budget + max(1, int(self._full_budget * REGROWTH))
@@ -292,9 +292,9 @@ class BatchRunner:
 
     def _break_down(self, entries: Sequence[Entry], error: Exception) -> None:
         """The backend as a whole fails: another takes over, or will."""
-        if self._leave_backend() or self._renew():
+        if self._leave_backend() or self._restart_backend():
             self._score(entries)
-        elif self._is_renewed or self._can_be_left():
+        elif self._is_restarted or self._can_be_left():
             self._fail(entries, DeviceLostError("the model's device fails; try again soon"), error)
         else:
             self._fail(entries, _failure(error), error)
@@ -320,12 +320,12 @@ class BatchRunner:
             logger.exception("the model cannot be taken off the device that failed")
         return True
 
-    def _renew(self) -> bool:
-        """Have somebody put another backend in its place, once a batch, and ask that one too."""
-        if self._is_renewed or not isinstance(self._backend, RenewableBackend):
+    def _restart_backend(self) -> bool:
+        """Have the backend restarted, once per batch, so that the batch can be retried."""
+        if self._is_restarted or not isinstance(self._backend, RestartableBackend):
             return False
-        self._is_renewed = self._is_suspect = True
-        self._backend.renew("fails on what it has scored before")
+        self._is_restarted = self._is_suspect = True
+        self._backend.restart("fails on what it has scored before")
         return True
 
     def _lack_memory(self, entries: Sequence[Entry], error: Exception) -> None:

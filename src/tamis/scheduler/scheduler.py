@@ -25,7 +25,7 @@ from tamis.scheduler.execution import BatchReport, BatchRunner, Observer
 from tamis.scheduler.jobs import Batch, Job, Scores, Terms
 from tamis.scheduler.queue import PairQueue
 from tamis.scheduler.rate import DrainRate, SuspensionClock
-from tamis.timing import BatchRun, StageObserver
+from tamis.timing import BatchRun, PhaseObserver
 
 logger = logging.getLogger(__name__)
 
@@ -97,11 +97,11 @@ class Scheduler:
         max_queued_tokens: int,
         max_flow_tokens: int | None = None,
         turn: AbstractContextManager[object] | None = None,
-        timing: StageObserver | None = None,
+        timing: PhaseObserver | None = None,
     ) -> None:
         self._runners = runners
         self._turn = turn or nullcontext()
-        self._timing = timing or StageObserver()
+        self._timing = timing or PhaseObserver()
         self._queue = PairQueue(max_tokens=max_queued_tokens, max_flow_tokens=max_flow_tokens)
         self._rate = DrainRate()
         self._suspension = SuspensionClock()
@@ -265,7 +265,7 @@ class Scheduler:
     async def _run(self, runner: BatchRunner) -> None:
         try:
             while True:
-                await self._until_fit(runner)
+                await self._until_available(runner)
                 batch = self._queue.take(runner.max_batch_tokens, time.monotonic())
                 if batch is None:
                     self._wake.clear()
@@ -275,15 +275,15 @@ class Scheduler:
         finally:
             self._fail_all(ShuttingDownError("the scheduler has stopped"))
 
-    async def _until_fit(self, runner: BatchRunner) -> None:
-        """Leave the queue to other runners while one is out of order."""
+    async def _until_available(self, runner: BatchRunner) -> None:
+        """Leave the queue to other runners while this one is unavailable."""
         loop = asyncio.get_running_loop()
         while runner.fault is not None:
             try:
                 self._require_runner()
             except NotReadyError as error:
                 self._fail_all(error)
-            wait = runner.wait_until_fit
+            wait = runner.wait_until_available
             await loop.run_in_executor(self._threads, wait, _LOOK_AGAIN_SECONDS)
 
     def _require_runner(self) -> None:

@@ -32,12 +32,12 @@ from tamis.server.vitals import Vitals
 from tamis.service import FirstStage, RerankService
 from tamis.settings import ModelSettings, Settings, first_stage_settings
 from tamis.stage import ModelStage
-from tamis.timing import StageObserver
-from tamis.workers.backend import Limits
+from tamis.timing import PhaseObserver
 from tamis.workers.channel import Ready
-from tamis.workers.crew import TokenizerLoader, WorkerCrew
-from tamis.workers.patience import Patience, WatchedBackend
+from tamis.workers.pool import TokenizerLoader, WorkerPool
 from tamis.workers.process import WORKER_COMMAND
+from tamis.workers.stall_detector import StallDetector, WatchedBackend
+from tamis.workers.supervisor import WorkerTimeouts
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ CHARACTERS_PER_TOKEN = 4
 """Of English text in XLM-R's vocabulary (the embedded model's card)."""
 
 ModelLoader = Callable[[ModelSettings], LoadedModel]
-Model = LoadedModel | WorkerCrew
+Model = LoadedModel | WorkerPool
 State = Literal["loading", "ready", "down", "draining", "failed"]
 Made = TypeVar("Made")
 
@@ -57,7 +57,7 @@ class ModelLife:
         load: Makes the model from its settings, in a thread.
         on_failure: Called once when loading fails, after `failure` is set.
         command: The program of workers, where the settings ask for some.
-        timing: Hears how long each stage of a request takes; the metrics do if None.
+        timing: Hears how long each phase of a request takes; the metrics do if None.
 
     Attributes:
         timing: As given.
@@ -73,15 +73,15 @@ class ModelLife:
         load: ModelLoader = load_model,
         on_failure: Callable[[], None] | None = None,
         command: Sequence[str] = WORKER_COMMAND,
-        timing: StageObserver | None = None,
+        timing: PhaseObserver | None = None,
     ) -> None:
         self._settings = settings
         self._metrics = metrics
-        self.timing = timing or metrics.stages
+        self.timing = timing or metrics.phases
         self._load = load
         self._on_failure = on_failure
         self._command = command
-        self._crews: list[WorkerCrew] = []
+        self._pools: list[WorkerPool] = []
         self._turn = Lock()
         self._begun: Future[LoadedModel] | None = None
         self._loads: list[Future[LoadedModel]] = []
@@ -157,8 +157,8 @@ class ModelLife:
             await self._close()
 
     async def _close(self) -> None:
-        for crew in self._crews:  # first: a batch that waits for a worker waits no more
-            await asyncio.to_thread(crew.close)
+        for pool in self._pools:  # first: a batch that waits for a worker waits no more
+            await asyncio.to_thread(pool.close)
         if self.vitals.is_stalled:
             logger.error("the model hangs and is left behind")
             return
@@ -192,11 +192,11 @@ class ModelLife:
     async def _open(self, settings: ModelSettings, n_workers: int) -> Model:
         if not n_workers:
             return await asyncio.wrap_future(self._load_beside(settings))
-        crew = self._hire(settings, n_workers)
-        self.vitals.watch(crew.backends)
-        self._metrics.state.watch_workers(lambda: sum(crew.n_ready for crew in self._crews))
-        await asyncio.wrap_future(_in_thread(crew.open))
-        return crew
+        pool = self._make_pool(settings, n_workers)
+        self.vitals.watch(pool.backends)
+        self._metrics.state.watch_workers(lambda: sum(pool.n_ready for pool in self._pools))
+        await asyncio.wrap_future(_in_thread(pool.open))
+        return pool
 
     def _load_beside(self, settings: ModelSettings) -> Future[LoadedModel]:
         """Load in a thread that the end of the server does not wait for."""
@@ -204,24 +204,26 @@ class ModelLife:
         self._loads.append(load)
         return load
 
-    def _hire(
+    def _make_pool(
         self,
         settings: ModelSettings,
         n_workers: int,
         read_tokenizer: TokenizerLoader = load_tokenizer,
-    ) -> WorkerCrew:
-        """A crew that is closed when all is."""
+    ) -> WorkerPool:
+        """A worker pool, which is closed with the rest."""
         options = self._settings.scheduler
-        crew = WorkerCrew(
+        pool = WorkerPool(
             settings,
             n_workers,
-            limits=Limits(stall=options.stall_seconds, start=options.worker_start_seconds),
+            timeouts=WorkerTimeouts(
+                stall_seconds=options.stall_seconds, start_seconds=options.worker_start_seconds
+            ),
             command=self._command,
             on_restart=self._metrics.state.observe_worker_restart,
             read_tokenizer=read_tokenizer,
         )
-        self._crews.append(crew)
-        return crew
+        self._pools.append(pool)
+        return pool
 
     def _fail(self, error: TamisError) -> None:
         self.failure = error
@@ -307,8 +309,8 @@ class ModelLife:
         return scheduler
 
     def _watched(self, model: LoadedModel) -> WatchedBackend:
-        patience = Patience(self._settings.scheduler.stall_seconds, model.seconds_per_token)
-        backend = WatchedBackend(model.backend, patience)
+        detector = StallDetector(self._settings.scheduler.stall_seconds, model.seconds_per_token)
+        backend = WatchedBackend(model.backend, detector)
         self.vitals.watch([backend])
         return backend
 
@@ -325,8 +327,8 @@ class ModelLife:
         on_cpu = settings.model_copy(
             update={"device": "cpu", "dtype": "float32", "max_length": model.max_length}
         )
-        if isinstance(model, WorkerCrew):
-            shared = Spare(lambda: self._hire_spare(model, on_cpu))
+        if isinstance(model, WorkerPool):
+            shared = Spare(lambda: self._open_spare(model, on_cpu))
             return None, None if model.dtype == "float32" else shared.open
 
         def spare() -> Backend:
@@ -341,8 +343,10 @@ class ModelLife:
         except RuntimeUnavailableError:  # a folder that was converted to less has no float32
             return self._load(settings.model_copy(update={"dtype": "auto"}))
 
-    def _hire_spare(self, crew: WorkerCrew, settings: ModelSettings) -> Backend:
-        spare = self._hire(settings, 1, read_tokenizer=lambda _settings, _folder: crew.tokenizer)
+    def _open_spare(self, pool: WorkerPool, settings: ModelSettings) -> Backend:
+        spare = self._make_pool(
+            settings, 1, read_tokenizer=lambda _settings, _folder: pool.tokenizer
+        )
         spare.open()
         return spare.backends[0]
 
@@ -356,18 +360,19 @@ def _computing(model: Model) -> list[LoadedModel | Ready]:
     """The model, or what each of its workers that has been up has said of it last."""
     if isinstance(model, LoadedModel):
         return [model]
-    return [worker.ready for worker in model.backends if worker.ready is not None]
+    every = [backend.supervisor.ready for backend in model.backends]
+    return [ready for ready in every if ready is not None]
 
 
 def _device_of(model: Model, runners: Sequence[BatchRunner]) -> Device:
     """What the metrics look at."""
-    workers = model.backends if isinstance(model, WorkerCrew) else ()
+    backends = model.backends if isinstance(model, WorkerPool) else ()
     return Device(
         model.name,
         model.device,
         hardware_name(model.device),
         runners,
-        workers,
+        [backend.supervisor for backend in backends],
     )
 
 

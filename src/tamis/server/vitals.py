@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from tamis.engine.backend import Fault, SupervisedBackend
-from tamis.workers.patience import WatchedBackend
+from tamis.workers.stall_detector import WatchedBackend
 
 
 class Vitals:

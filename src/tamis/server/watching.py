@@ -2,9 +2,10 @@
 
 from prometheus_client import CollectorRegistry
 
-from tamis.observability.relevance.monitor import RelevanceMonitor
-from tamis.observability.relevance.request_log import RequestLog
-from tamis.observability.relevance.signals import Ranking
+from tamis.observability.relevance import RelevanceCollector
+from tamis.relevance.monitor import RelevanceMonitor
+from tamis.relevance.request_log import RequestLog
+from tamis.relevance.signals import Ranking
 from tamis.settings import Settings
 from tamis.types import RerankRequest, RerankResult
 
@@ -63,7 +64,7 @@ def make_watch(settings: Settings, registry: CollectorRegistry) -> RelevanceWatc
     """
     options, server = settings.relevance, settings.server
     by_caller = server.keys_file is None or server.metrics_port is not None
-    return RelevanceWatch(
-        RelevanceMonitor(options, registry, by_caller=by_caller),
-        None if options.log_file is None else RequestLog(options, registry),
-    )
+    monitor = RelevanceMonitor(options)
+    log = None if options.log_file is None else RequestLog(options)
+    registry.register(RelevanceCollector(monitor, log, by_caller=by_caller))
+    return RelevanceWatch(monitor, log)

@@ -144,8 +144,8 @@ class SchedulerSettings(Section):
         Field(
             ge=0,
             le=64,
-            description="Processes that run the model, which share out cores or CUDA devices; "
-            "0 runs it in the server's own.",
+            description="Worker processes that run the model, each with its part of the cores or "
+            "a CUDA device; 0 runs it in the server's own process.",
         ),
     ] = 0
     stall_seconds: Annotated[
@@ -153,8 +153,8 @@ class SchedulerSettings(Section):
         Field(
             gt=0,
             allow_inf_nan=False,
-            description="Seconds without progress until a model counts as hung, at least; five "
-            "times the p99 of its batches where that is more.",
+            description="Seconds without progress after which a model counts as hung; five times "
+            "the p99 of its batches if that is longer.",
         ),
     ] = 10.0
     worker_start_seconds: Annotated[

@@ -48,9 +48,9 @@ def test_a_request_is_a_span_with_a_span_for_each_stage_below(
     tracing: Tracing, kept: InMemorySpanExporter
 ) -> None:
     with tracing.request("POST", "/v1/rerank", {}) as span:
-        with tracing.stages.stage("encode"):
+        with tracing.phases.phase("encode"):
             pass
-        with tracing.stages.stage("rank"):
+        with tracing.phases.phase("rank"):
             pass
         span.finish(200, {"tamis.n_pairs": 3, "tamis.model": None})
     spans = by_name(kept)
@@ -105,8 +105,8 @@ def test_what_is_no_trace_begins_a_new_one(
 def test_a_caller_who_keeps_no_trace_gets_none_and_the_log_has_its_id_all_the_same(
     tracing: Tracing, kept: InMemorySpanExporter
 ) -> None:
-    with tracing.request("POST", "/rerank", headers("00")) as span, tracing.stages.stage("encode"):
-        tracing.stages.passed("queue", 0.0, 1.0)
+    with tracing.request("POST", "/rerank", headers("00")) as span, tracing.phases.phase("encode"):
+        tracing.phases.passed("queue", 0.0, 1.0)
     assert kept.get_finished_spans() == ()
     assert span.trace_id == TRACE
 
@@ -130,8 +130,8 @@ def test_waiting_is_a_span_from_when_it_began_and_its_batches_are_events(
     now, unix = time.monotonic(), time.time_ns()
     run = BatchRun(now - 2.0, now - 1.0, n_pairs=5, n_tokens=60, n_requests=2)
     with tracing.request("POST", "/rerank", {}):
-        tracing.stages.passed("queue", now - 3.0, now - 2.0)
-        tracing.stages.passed("forward", now - 2.0, now - 1.0, [run])
+        tracing.phases.passed("queue", now - 3.0, now - 2.0)
+        tracing.phases.passed("forward", now - 2.0, now - 1.0, [run])
     spans = by_name(kept)
     for name, seconds_ago in (("queue", 3), ("forward", 2)):
         span = spans[name]
@@ -160,7 +160,7 @@ def test_a_stage_that_fails_says_which_error_and_never_its_text(
     with (
         pytest.raises(type(error)),
         tracing.request("POST", "/rerank", {}),
-        tracing.stages.stage("encode"),
+        tracing.phases.phase("encode"),
     ):
         raise error
     for span in kept.get_finished_spans():
@@ -183,8 +183,8 @@ def test_only_the_servers_own_faults_are_errors(
 def test_a_stage_outside_of_a_request_leaves_no_trace(
     tracing: Tracing, kept: InMemorySpanExporter
 ) -> None:
-    with tracing.stages.stage("encode"):
-        tracing.stages.passed("queue", 0.0, 1.0)
+    with tracing.phases.phase("encode"):
+        tracing.phases.passed("queue", 0.0, 1.0)
     assert kept.get_finished_spans() == ()
 
 
@@ -213,7 +213,7 @@ def test_a_collector_that_hangs_holds_up_neither_requests_nor_the_end() -> None:
             pass
     assert stuck.reached.wait(30)
     for _ in range(1000):
-        with tracing.request("POST", "/rerank", {}), tracing.stages.stage("encode"):
+        with tracing.request("POST", "/rerank", {}), tracing.phases.phase("encode"):
             pass
     tracing.close(0.2)
     assert time.monotonic() - started < 15

@@ -386,36 +386,36 @@ def test_a_stand_in_that_cannot_be_had_leaves_things_as_they_are(error: Exceptio
 
 
 class Renewed(FakeBackend):
-    """Fails on everything until it is renewed so often."""
+    """Fails on everything until it was restarted so often."""
 
-    def __init__(self, n_renewals: int) -> None:
+    def __init__(self, n_restarts: int) -> None:
         super().__init__(self._check)
         self.fault: Fault | None = None
-        self.n_renewals = 0
-        self._wanted = n_renewals
+        self.n_restarts = 0
+        self._wanted = n_restarts
 
     def _check(self, _: Sequence[EncodedPair]) -> None:
-        if len(self.batches) > 1 and self.n_renewals < self._wanted:
+        if len(self.batches) > 1 and self.n_restarts < self._wanted:
             raise InferenceError("the model failed")
 
-    def wait_until_fit(self, seconds: float) -> None:
-        """See `SupervisedBackend.wait_until_fit`."""
+    def wait_until_available(self, seconds: float) -> None:
+        """See `SupervisedBackend.wait_until_available`."""
 
-    def renew(self, _: str) -> None:
-        """See `RenewableBackend.renew`."""
-        self.n_renewals += 1
+    def restart(self, _: str) -> None:
+        """See `RestartableBackend.restart`."""
+        self.n_restarts += 1
 
 
-def test_a_backend_that_can_be_renewed_is_and_the_batch_is_asked_again() -> None:
+def test_a_backend_that_can_be_restarted_is_and_the_batch_is_asked_again() -> None:
     backend = Renewed(1)
     runner = fed(BatchRunner(backend, max_batch_tokens=BUDGET))
     job = job_of("a", "b")
     runner.run(entries_of(job))
     assert job.logits.tolist() == expected(job)
-    assert backend.n_renewals == 1
+    assert backend.n_restarts == 1
 
 
-def test_a_backend_is_renewed_once_a_batch() -> None:
+def test_a_backend_is_restarted_once_a_batch() -> None:
     backend = Renewed(2)
     runner = fed(BatchRunner(backend, max_batch_tokens=BUDGET))
     first, second = job_of("a", "b"), job_of("c")

@@ -2,7 +2,8 @@ from tamis.engine.backend import Fault
 from tamis.server.vitals import Vitals
 from tamis.testing import FakeBackend, WordTokenizer
 from tamis.workers.backend import WorkerBackend
-from tamis.workers.patience import Patience, WatchedBackend
+from tamis.workers.stall_detector import StallDetector, WatchedBackend
+from tamis.workers.supervisor import Supervisor
 
 
 class Ailing(FakeBackend):
@@ -12,8 +13,8 @@ class Ailing(FakeBackend):
         super().__init__()
         self.fault = None if reason is None else Fault(reason, is_lasting=False)
 
-    def wait_until_fit(self, seconds: float) -> None:
-        """See `SupervisedBackend.wait_until_fit`."""
+    def wait_until_available(self, seconds: float) -> None:
+        """See `SupervisedBackend.wait_until_available`."""
 
 
 def test_where_nothing_is_wrong_there_is_no_reason() -> None:
@@ -32,14 +33,16 @@ def test_one_of_two_is_a_reason_and_both_of_them_are_the_end() -> None:
 
 def test_a_worker_that_is_down_is_no_stall_of_this_process() -> None:
     vitals = Vitals()
-    vitals.watch([WorkerBackend(0)])
+    vitals.watch([WorkerBackend(Supervisor(0))])
     assert vitals.is_down
     assert not vitals.is_stalled
 
 
 def test_a_model_that_hangs_here_is() -> None:
     vitals = Vitals()
-    backend = WatchedBackend(FakeBackend(lambda _: seen.append(vitals.is_stalled)), Patience(-1.0))
+    backend = WatchedBackend(
+        FakeBackend(lambda _: seen.append(vitals.is_stalled)), StallDetector(-1.0)
+    )
     vitals.watch([backend])
     seen: list[bool] = []
     pairs = WordTokenizer().encode("q", ["a"])

@@ -1,4 +1,4 @@
-from tamis.observability.relevance.monitor import RelevanceMonitor
+from tamis.relevance.monitor import RelevanceMonitor
 from tamis.server.watching import RelevanceWatch
 from tamis.settings import RelevanceSettings
 from tamis.types import RankedDocument, RerankRequest, RerankResult, Usage

@@ -73,7 +73,7 @@ class Reranking:
             caller=caller.name,
             request_id=state.request_id,
         )
-        with context.life.timing.stage("respond"):
+        with context.life.timing.phase("respond"):
             warnings = "; ".join(warnings_of(self.call.warnings, result))
             headers = {WARNINGS_HEADER: warnings} if warnings else None
             return json_answer(self.call.encode(result, state.request_id), headers=headers)

@@ -9,8 +9,8 @@ from starlette.responses import Response
 
 import tamis
 from tamis.errors import NotReadyError
-from tamis.observability.relevance.report import RelevanceReport, report
 from tamis.observability.samples import Samples
+from tamis.relevance.summary import RelevanceReport, report
 from tamis.server.answers import json_answer
 from tamis.server.context import ServerContext
 from tamis.server.keys import Caller
