@@ -45,7 +45,9 @@ async def rerank(request: Request) -> Response:
                 request.state.dialect = dialect.name
                 call = dialect.decode(body)
                 model = context.life.model
-                asked = within_limits(call.request, limits, model.max_length if model else None)
+                asked = within_limits(
+                    call.request, limits, model.facts.max_length if model else None
+                )
                 asked = _within_header(asked, request.headers.get(TIMEOUT_HEADER))
                 asked = _with_cache_control(asked, request.headers.getlist(CACHE_HEADER))
             result = await _answer(context.life.service, asked, request)

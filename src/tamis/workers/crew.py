@@ -5,12 +5,13 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tamis.engine.facts import ModelFacts
 from tamis.engine.loading import find_model, load_tokenizer
 from tamis.engine.tokenization import PairTokenizer
 from tamis.errors import NotReadyError
 from tamis.settings import ModelSettings
 from tamis.workers.backend import Limits, WorkerBackend
-from tamis.workers.channel import Ready, Start
+from tamis.workers.channel import Start
 from tamis.workers.process import WORKER_COMMAND
 from tamis.workers.shares import Share, share_out
 
@@ -79,7 +80,7 @@ class WorkerCrew:
             backend.wait_until_settled()
 
     @property
-    def ready(self) -> Ready:
+    def facts(self) -> ModelFacts:
         """What the first worker has said of the model.
 
         Raises:
@@ -88,7 +89,7 @@ class WorkerCrew:
         ready = self.backends[0].ready
         if ready is None:
             raise NotReadyError("the model's first worker is not up yet")
-        return ready
+        return ready.facts
 
     @property
     def tokenizer(self) -> PairTokenizer:
@@ -100,41 +101,6 @@ class WorkerCrew:
         if self._tokenizer is None:
             raise NotReadyError("the model's tokenizer is not loaded yet")
         return self._tokenizer
-
-    @property
-    def name(self) -> str:
-        """The model's."""
-        return self.ready.name
-
-    @property
-    def runtime(self) -> str:
-        """The inference library it runs on."""
-        return self.ready.runtime
-
-    @property
-    def device(self) -> str:
-        """Where it runs: `cpu` or `cuda`."""
-        return self.ready.device
-
-    @property
-    def dtype(self) -> str:
-        """What it computes in."""
-        return self.ready.dtype
-
-    @property
-    def max_length(self) -> int:
-        """Tokens a pair may have here."""
-        return self.ready.max_length
-
-    @property
-    def max_batch_tokens(self) -> int:
-        """The token budget of one forward pass that suits it here."""
-        return self.ready.max_batch_tokens
-
-    @property
-    def digest(self) -> str:
-        """Of the files that it was read from."""
-        return self.ready.digest
 
     @property
     def n_ready(self) -> int:

@@ -59,8 +59,8 @@ def hire(tmp_path: Path) -> Iterator[Hire]:
 
 def test_a_worker_scores_what_it_is_given(hire: Hire) -> None:
     backend = hire("answers")
-    ready = backend.wait_until_ready()
-    assert (ready.name, ready.device, ready.max_batch_tokens) == ("fake", "cpu", 2048)
+    facts = backend.wait_until_ready().facts
+    assert (facts.name, facts.device, facts.max_batch_tokens) == ("fake", "cpu", 2048)
     assert backend.forward(PAIRS).tolist() == LOGITS
     assert backend.forward(PAIRS[:1]).tolist() == LOGITS[:1]
     assert backend.fault is None
@@ -192,7 +192,7 @@ def test_a_model_that_is_refused_at_first_is_the_error_it_was(hire: Hire, tmp_pa
 
 def test_a_worker_that_ends_while_loading_is_tried_again(hire: Hire, tmp_path: Path) -> None:
     backend = hire("exits", "exits", "answers")
-    assert backend.wait_until_ready().name == "fake"
+    assert backend.wait_until_ready().facts.name == "fake"
     assert len(lives(tmp_path / "model")) == 3
     assert backend.forward(PAIRS).tolist() == LOGITS
 

@@ -47,7 +47,7 @@ def test_a_crew_is_open_although_one_of_it_fails(tmp_path: Path) -> None:
     crew = crew_on(write_plan(tmp_path / "model", "answers", "exits"), 2)
     crew.open()
     assert crew.n_ready == 1
-    assert crew.name == "fake"
+    assert crew.facts.name == "fake"
     crew.close()
 
 
@@ -77,7 +77,7 @@ def test_a_crew_that_is_closed_while_it_opens_is_not_open(tmp_path: Path) -> Non
     with pytest.raises(ShuttingDownError):
         crew.open()
     with pytest.raises(NotReadyError):
-        _ = crew.name
+        _ = crew.facts.name
     with pytest.raises(NotReadyError):
         _ = crew.tokenizer
 
@@ -92,8 +92,9 @@ def test_real_workers_score_as_the_model_does_here_and_convert_it_once(
     try:
         pairs = crew.tokenizer.encode("what is a panda", ["a bear", "paris " * 200])
         scored = [backend.forward(pairs).tolist() for backend in crew.backends]
-        assert (crew.runtime, crew.device, crew.dtype) == ("ctranslate2", "cpu", "float32")
-        assert crew.max_length == 64
+        facts = crew.facts
+        assert (facts.runtime, facts.device, facts.dtype) == ("ctranslate2", "cpu", "float32")
+        assert crew.facts.max_length == 64
     finally:
         crew.close()
     model = load_model(settings)
