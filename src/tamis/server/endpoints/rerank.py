@@ -48,7 +48,7 @@ class Reranking:
         call = endpoint.decode(body)
         model = context.life.model
         limits = context.settings.limits
-        asked = within_limits(call.request, limits, model.max_length if model else None)
+        asked = within_limits(call.request, limits, model.facts.max_length if model else None)
         asked = _within_header(asked, request.headers.get(TIMEOUT_HEADER))
         asked = _with_cache_control(asked, request.headers.getlist(CACHE_HEADER))
         return cls(request, call, asked)
