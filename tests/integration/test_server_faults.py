@@ -185,7 +185,7 @@ def test_a_full_queue_is_429_with_retry_after_and_those_inside_are_answered() ->
             refused = server.rerank("q", ["e", "f"])
             assert (refused.status_code, refused.json()["code"]) == (429, "queue_full")
             assert int(refused.headers["retry-after"]) >= 1
-        assert len(server.life.model.backend.batches) == 1
+        assert len(server.model.backend.batches) == 1
         gate.opened.set()
         assert [future.result().status_code for future in inside] == [200, 200]
         assert server.rerank("q", ["e", "f"]).status_code == 200

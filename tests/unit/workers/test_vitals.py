@@ -1,9 +1,9 @@
 from tamis.engine.backend import Fault
-from tamis.server.vitals import Vitals
 from tamis.testing import FakeBackend, WordTokenizer
 from tamis.workers.backend import WorkerBackend
 from tamis.workers.stall_detector import StallDetector, WatchedBackend
 from tamis.workers.supervisor import Supervisor
+from tamis.workers.vitals import Vitals
 
 
 class Ailing(FakeBackend):

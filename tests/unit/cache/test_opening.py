@@ -3,7 +3,7 @@ import logging
 import pytest
 
 from tamis.cache.keys import NO_SECRET
-from tamis.server.caching import make_cache, secret_of
+from tamis.cache.opening import make_cache, secret_of
 from tamis.settings import CacheSettings
 
 URL = "redis://localhost"

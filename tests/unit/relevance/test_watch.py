@@ -1,5 +1,5 @@
 from tamis.relevance.monitor import RelevanceMonitor
-from tamis.server.watching import RelevanceWatch
+from tamis.relevance.watch import RelevanceWatch
 from tamis.settings import RelevanceSettings
 from tamis.types import RankedDocument, RerankRequest, RerankResult, Usage
 

@@ -1,12 +1,8 @@
 """What the server keeps of every answer, to see when rankings go wrong."""
 
-from prometheus_client import CollectorRegistry
-
-from tamis.observability.relevance import RelevanceCollector
 from tamis.relevance.monitor import RelevanceMonitor
 from tamis.relevance.request_log import RequestLog
 from tamis.relevance.signals import Ranking
-from tamis.settings import Settings
 from tamis.types import RerankRequest, RerankResult
 
 
@@ -51,20 +47,3 @@ class RelevanceWatch:
         """Write what waits to be written."""
         if self._log is not None:
             self._log.close()
-
-
-def make_watch(settings: Settings, registry: CollectorRegistry) -> RelevanceWatch:
-    """What the settings ask for.
-
-    Where there are keys, metrics tell their owners apart on a port of their own only: on the
-    common one any owner of a key reads them.
-
-    Raises:
-        SettingsError: the baseline cannot be read, or the log not be written.
-    """
-    options, server = settings.relevance, settings.server
-    by_caller = server.keys_file is None or server.metrics_port is not None
-    monitor = RelevanceMonitor(options)
-    log = None if options.log_file is None else RequestLog(options)
-    registry.register(RelevanceCollector(monitor, log, by_caller=by_caller))
-    return RelevanceWatch(monitor, log)

@@ -1,8 +1,8 @@
 from pathlib import Path
 
+from tamis.assembly.served import LocalModel, WorkersModel
 from tamis.engine.loading import LoadedModel
 from tamis.errors import RuntimeUnavailableError
-from tamis.server.served import LocalModel, WorkersModel
 from tamis.settings import ModelSettings
 from tamis.workers.pool import TokenizerLoader, WorkerPool
 from tests.fake_worker import COMMAND, write_plan
