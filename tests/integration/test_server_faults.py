@@ -13,7 +13,7 @@ from tamis.errors import ModelNotFoundError
 from tamis.settings import Settings
 from tamis.testing import WordTokenizer
 from tests.integration.serving import Gate, Served, fake_model, serving, serving_fake, until
-from tests.unit.wire.test_choice import MALFORMED
+from tests.unit.wire.test_parsing import MALFORMED
 
 WORDS_OF_POISON = 13
 """A document of so many words breaks the model of `fragile`."""

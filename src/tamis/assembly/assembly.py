@@ -5,10 +5,9 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import cached_property
 from threading import Lock, Thread
-from typing import TypeVar
-
-from prometheus_client import CollectorRegistry
+from typing import TYPE_CHECKING, TypeVar
 
 from tamis.assembly.served import LocalModel, ModelLoader, ServedModel, WorkersModel
 from tamis.cache.keys import PairKeys
@@ -27,10 +26,6 @@ from tamis.engine.loading import (
 )
 from tamis.observability.devices import Device
 from tamis.observability.metrics import Metrics
-from tamis.observability.relevance import RelevanceCollector
-from tamis.relevance.monitor import RelevanceMonitor
-from tamis.relevance.request_log import RequestLog
-from tamis.relevance.watch import RelevanceWatch
 from tamis.scheduler.execution import BatchRunner, MakeBackend
 from tamis.scheduler.scheduler import Scheduler
 from tamis.service import FirstStage, RerankService
@@ -42,6 +37,9 @@ from tamis.workers.process import WORKER_COMMAND
 from tamis.workers.stall_detector import StallDetector, WatchedBackend
 from tamis.workers.supervisor import WorkerTimeouts
 from tamis.workers.vitals import Vitals
+
+if TYPE_CHECKING:  # imported while models load
+    from tamis.relevance.watch import RelevanceWatch
 
 logger = logging.getLogger(__name__)
 
@@ -85,10 +83,6 @@ class Assembly:
         models: The models of this server, by name. Today there is one.
         vitals: Whether what runs the models can run them.
         cache: The scores of all models; None until the first model is loaded.
-        watch: What watches the rankings.
-
-    Raises:
-        SettingsError: the baseline cannot be read, or the request log cannot be written.
     """
 
     def __init__(
@@ -111,12 +105,22 @@ class Assembly:
         self.models = {settings.model.name: HostedModel(settings.model)}
         self.vitals = Vitals()
         self.cache: ScoreCache | None = None
-        self.watch = make_watch(settings, metrics.registry)
 
     @property
     def default(self) -> HostedModel:
         """The model of requests that name none."""
         return next(iter(self.models.values()))
+
+    @cached_property
+    def watch(self) -> "RelevanceWatch":
+        """What watches the rankings; imported and made when first asked for, while models load.
+
+        Raises:
+            SettingsError: the baseline cannot be read, or the request log cannot be written.
+        """
+        from tamis.assembly.watching import make_watch
+
+        return make_watch(self._settings, self._metrics.registry)
 
     @property
     def is_loading(self) -> bool:
@@ -307,23 +311,6 @@ class Assembly:
         spare, facts = model.spare(on_cpu), model.facts
         stand_in = spare if model.in_process and facts.device != "cpu" else None
         return stand_in, None if facts.dtype == "float32" else spare
-
-
-def make_watch(settings: Settings, registry: CollectorRegistry) -> RelevanceWatch:
-    """What the settings ask for.
-
-    Where there are keys, metrics tell their owners apart on a port of their own only: on the
-    common one any owner of a key reads them.
-
-    Raises:
-        SettingsError: the baseline cannot be read, or the log not be written.
-    """
-    options, server = settings.relevance, settings.server
-    by_caller = server.keys_file is None or server.metrics_port is not None
-    monitor = RelevanceMonitor(options)
-    log = None if options.log_file is None else RequestLog(options)
-    registry.register(RelevanceCollector(monitor, log, by_caller=by_caller))
-    return RelevanceWatch(monitor, log)
 
 
 def _device_of(model: ServedModel, runners: Sequence[BatchRunner]) -> Device:

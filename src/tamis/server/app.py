@@ -52,7 +52,7 @@ def create_app(
     """The ASGI application around a model's life.
 
     Raises:
-        SettingsError: the file of keys cannot be used.
+        SettingsError: the file of keys, a baseline or the log of requests cannot be used.
     """
     app = Starlette(
         routes=[
@@ -79,7 +79,7 @@ def create_app(
         lifespan=lambda _: life.run(),
     )
     bodies = BodyRoom(settings.limits.max_total_body_bytes)
-    app.state.context = ServerContext(settings, metrics, life, bodies)
+    app.state.context = ServerContext(settings, metrics, life, bodies, life.assembly.watch)
     return app
 
 

@@ -8,6 +8,7 @@ from starlette.requests import Request
 
 from tamis.assembly.assembly import Assembly
 from tamis.observability.metrics import Metrics
+from tamis.relevance.watch import RelevanceWatch
 from tamis.server.body import BodyRoom
 from tamis.server.lifespan import ModelLife
 from tamis.settings import Settings
@@ -25,6 +26,7 @@ class ServerContext:
     metrics: Metrics
     life: ModelLife
     bodies: BodyRoom
+    watch: RelevanceWatch
     started: float = field(default_factory=time.monotonic)
 
     @property

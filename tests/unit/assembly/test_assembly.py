@@ -70,7 +70,7 @@ async def test_a_model_that_cannot_be_loaded_is_the_error_it_was_and_all_can_be_
     await assembly.close()
 
 
-def test_a_baseline_that_cannot_be_read_is_found_before_anything_is_loaded(tmp_path: Path) -> None:
+def test_a_baseline_that_cannot_be_read_is_the_watchs_error(tmp_path: Path) -> None:
     settings = Settings.model_validate({"relevance": {"baseline": tmp_path / "nowhere.json"}})
     with pytest.raises(SettingsError, match="nowhere"):
-        Assembly(settings, Metrics())
+        _ = Assembly(settings, Metrics()).watch

@@ -66,7 +66,7 @@ class Reranking:
         state.usage = result.usage
         state.model = result.model
         caller: Caller = state.caller
-        context.assembly.watch.answered(
+        context.watch.answered(
             self.asked,
             result,
             dialect=state.dialect,

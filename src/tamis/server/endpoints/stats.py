@@ -131,7 +131,7 @@ async def stats(request: Request) -> Response:
         batches=_batches(samples, _budget(context)),
         cache=await _cache(assembly.cache, samples),
         relevance=report(
-            assembly.watch.monitor,
+            context.watch.monitor,
             threshold=context.settings.relevance.threshold,
             caller=caller.name if has_keys else None,
         ),

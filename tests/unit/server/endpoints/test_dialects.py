@@ -104,8 +104,9 @@ async def client() -> AsyncGenerator[httpx2.AsyncClient]:
         routes=dialect_routes(DIALECTS, {**OPERATIONS, CountEndpoint: Counting.decode}),
         middleware=[Middleware(RequestMiddleware, metrics=metrics)],
     )
-    life, bodies = ModelLife(Assembly(settings, metrics), metrics), BodyRoom(2**20)
-    app.state.context = ServerContext(settings, metrics, life, bodies)
+    assembly = Assembly(settings, metrics)
+    life, bodies = ModelLife(assembly, metrics), BodyRoom(2**20)
+    app.state.context = ServerContext(settings, metrics, life, bodies, assembly.watch)
     transport = httpx2.ASGITransport(app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://tamis") as client:
         yield client
