@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tamis.relevance.baseline import Baseline, Snapshot, read_baseline
-from tamis.relevance.drift import State, Verdict, compare, state_of
+from tamis.relevance.drift import DriftState, Verdict, compare, state_of
 from tamis.relevance.feedback_memory import FeedbackMemory
 from tamis.relevance.series import Labels, Series, SeriesTable
 from tamis.relevance.signals import (
@@ -33,7 +33,7 @@ class Drift:
     """
 
     model: str
-    state: State
+    state: DriftState
     verdicts: tuple[Verdict, ...]
 
     @property

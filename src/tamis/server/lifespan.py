@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from threading import Lock, Thread
 from typing import Literal, TypeVar
 
-from tamis.cache.keys import PairKeys
+from tamis.cache.pair_keys import PairKeys
 from tamis.cache.read_through import ReadThrough
 from tamis.cache.scores import ScoreCache
 from tamis.cascade import Cascade

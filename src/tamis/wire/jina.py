@@ -12,11 +12,11 @@ from tamis.types import (
     UnscoredDocument,
     document_text,
 )
-from tamis.wire.dialect import Failure, RawBody, Reason, Terms, convert, require, warnings_of
+from tamis.wire.dialect import Failure, RawBody, Reason, SharedFields, convert, require, warnings_of
 from tamis.wire.fields import Fields
 
 
-class JinaRequest(Terms, kw_only=True):
+class JinaRequest(SharedFields, kw_only=True):
     """What is asked."""
 
     model: Annotated[

@@ -10,11 +10,11 @@ from typing import Annotated, Any
 import msgspec
 
 from tamis.types import RankedDocument, RerankRequest, RerankResult, UnscoredDocument
-from tamis.wire.dialect import Failure, RawBody, Reason, Terms, convert, require, warnings_of
+from tamis.wire.dialect import Failure, RawBody, Reason, SharedFields, convert, require, warnings_of
 from tamis.wire.fields import Fields
 
 
-class NativeRequest(Terms, kw_only=True):
+class NativeRequest(SharedFields, kw_only=True):
     """What is asked."""
 
     query: Annotated[str, msgspec.Meta(description="The question.", min_length=1)]

@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from tamis.cache.keys import NO_SECRET
+from tamis.cache.pair_keys import NO_SECRET
 from tamis.server.caching import make_cache, secret_of
 from tamis.settings import CacheSettings
 
