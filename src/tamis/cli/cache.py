@@ -30,7 +30,7 @@ Namespace = Annotated[
     str | None,
     typer.Option(
         "--namespace",
-        help="Name of the key whose owner's scores are meant, '' for those of callers without a "
+        help="Name of the caller (of its key) whose scores are meant, '' for callers without a "
         "key (and of all, with cache.shared); every score when left out.",
     ),
 ]
