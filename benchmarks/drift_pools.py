@@ -155,7 +155,7 @@ def scored(
     """
     pairs = [change(model.tokenizer.encode(one.query, one.documents)) for one in asked]
     flat = [pair for of_one in pairs for pair in of_one]
-    logits = score_now(model.backend, flat, max_batch_tokens=model.max_batch_tokens)
+    logits = score_now(model.backend, flat, max_batch_tokens=model.facts.max_batch_tokens)
     shape = (len(asked), -1)
     return Pool(
         logits=logits.reshape(shape),

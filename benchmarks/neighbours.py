@@ -141,7 +141,7 @@ def score(options: argparse.Namespace) -> None:
 
     def run() -> float:
         started = time.perf_counter()
-        score_now(model.backend, pairs, max_batch_tokens=model.max_batch_tokens)
+        score_now(model.backend, pairs, max_batch_tokens=model.facts.max_batch_tokens)
         return time.perf_counter() - started
 
     run()

@@ -119,7 +119,7 @@ class Reranker:
         self._first_stage = first_stage if isinstance(first_stage, LoadedModel) else None
         self._cascade = cascade
         self._model = model
-        self._max_batch_tokens = max_batch_tokens or model.max_batch_tokens
+        self._max_batch_tokens = max_batch_tokens or model.facts.max_batch_tokens
         self._on_batch = on_batch
 
     @property
@@ -166,7 +166,7 @@ class Reranker:
                 explanation=explain_pair(one.model, query, texts[place.index], one.pair)
                 if explain and one
                 else None,
-                scored_by=one.model.name if self._cascade and one else None,
+                scored_by=one.model.facts.name if self._cascade and one else None,
                 truncated=one is not None and one.pair.truncated,
                 query_truncated=one is not None and one.pair.query_truncated,
             )
@@ -225,7 +225,7 @@ class Reranker:
             texts = [asked[place][1] for place in own]
             pairs = model.tokenizer.encode(query, texts, indices=own)
             encoded |= {(query, text): pair for text, pair in zip(texts, pairs, strict=True)}
-        budget = self._max_batch_tokens if model is self._model else model.max_batch_tokens
+        budget = self._max_batch_tokens if model is self._model else model.facts.max_batch_tokens
         distinct = [encoded[one] for one in places]
         found = score_now(model.backend, distinct, max_batch_tokens=budget, on_batch=self._on_batch)
         row = {one: number for number, one in enumerate(places)}

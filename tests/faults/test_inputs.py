@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from tamis.errors import MalformedBodyError
 from tamis.settings import LimitsSettings
-from tamis.wire.choice import parse_object
+from tamis.wire.parsing import parse_object
 from tests.integration.serving import Served, serving_fake
-from tests.unit.wire.test_choice import MALFORMED
+from tests.unit.wire.test_parsing import MALFORMED
 
 CANARY = "canary7f3a"
 MAX_DEPTH = LimitsSettings().max_depth

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -21,13 +21,15 @@ import httpx2
 import uvicorn
 
 from tamis.engine.backend import LocalBackend
+from tamis.engine.facts import ModelFacts
 from tamis.engine.loading import LoadedModel, load_model
 from tamis.engine.pairs import EncodedPair
 from tamis.engine.tokenization import PairTokenizer
 from tamis.observability.metrics import Metrics
 from tamis.server.app import create_app
-from tamis.server.lifespan import ModelLife, ModelLoader
+from tamis.server.lifespan import ModelLife
 from tamis.server.protocol import protocol_class
+from tamis.server.served import ModelLoader
 from tamis.settings import Settings
 from tamis.testing import FakeBackend, WordTokenizer
 from tamis.workers.process import WORKER_COMMAND
@@ -58,13 +60,18 @@ def fake_model(
 
 def model_on(backend: FakeBackend, *, tokenizer: object | None = None) -> LoadedModel:
     """A model of doubles on a backend that says where it runs."""
+    place = cast("LocalBackend", backend).runtime
+    facts = ModelFacts("fake", "fake", place.device, place.dtype, 512, place.max_batch_tokens)
     return LoadedModel(
-        name="fake",
+        facts,
         tokenizer=cast("PairTokenizer", tokenizer or WordTokenizer()),
         backend=cast("LocalBackend", backend),
-        runtime="fake",
-        max_length=512,
     )
+
+
+def named(model: LoadedModel, name: str) -> LoadedModel:
+    """The same model under another name."""
+    return replace(model, facts=replace(model.facts, name=name))
 
 
 @dataclass(frozen=True)

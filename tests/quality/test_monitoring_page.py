@@ -7,6 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.metrics import MetricWrapperBase
 
+from tamis.engine.facts import ModelFacts
 from tamis.observability.metrics import Metrics
 from tamis.server.watching import make_watch
 from tamis.settings import Settings
@@ -52,7 +53,7 @@ def _labels(collector: object, family: Metric) -> set[str]:
 
 def test_the_table_has_every_metric_with_its_type_and_labels() -> None:
     metrics = Metrics()
-    metrics.state.describe_model(name="m", runtime="r", device="d", dtype="t")
+    metrics.state.describe_model(ModelFacts("m", "r", "d", "t", 1, 1))
     assert len(documented("## Metrics")) > 40
     assert documented("## Metrics") == registered(metrics.registry)
 

@@ -78,7 +78,7 @@ def measure_engine(
         rounds: Requests that count, at least 1.
         max_batch_tokens: Token budget of a forward pass; 0 takes the model's own.
     """
-    budget = max_batch_tokens or model.max_batch_tokens
+    budget = max_batch_tokens or model.facts.max_batch_tokens
     measured = [_one_request(model, workload, budget) for _ in range(rounds + 1)][1:]
     seconds = [phases.total for phases, _ in measured]
     median = statistics.median(seconds)

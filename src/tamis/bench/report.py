@@ -160,14 +160,7 @@ def _load_once(settings: ModelSettings) -> Report:
 
 
 def _facts(model: LoadedModel) -> Report:
-    return {
-        "name": model.name,
-        "runtime": model.runtime,
-        "device": model.device,
-        "dtype": model.dtype,
-        "max_length": model.max_length,
-        "max_batch_tokens": model.max_batch_tokens,
-    }
+    return {name: value for name, value in asdict(model.facts).items() if name != "digest"}
 
 
 def _measure_engine(

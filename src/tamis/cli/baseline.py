@@ -195,9 +195,9 @@ def _rankings(settings: ModelSettings, queries: Sequence[JudgedQuery]) -> Iterat
     try:
         for query in queries:
             pairs = model.tokenizer.encode(query.query, query.documents)
-            logits = score_now(model.backend, pairs, max_batch_tokens=model.max_batch_tokens)
+            logits = score_now(model.backend, pairs, max_batch_tokens=model.facts.max_batch_tokens)
             yield Ranking(
-                model=model.name,
+                model=model.facts.name,
                 dialect="native",
                 caller="",
                 logits=logits.tolist(),

@@ -181,4 +181,4 @@ def _logits(
             reranker.score((query.query, document) for document in query.documents)
             for query in shown
         ]
-    return scores, model.max_length
+    return scores, model.facts.max_length

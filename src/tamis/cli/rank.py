@@ -106,7 +106,7 @@ def rank(
         results = reranker.rank(query, documents, top_n=top_n, threshold=threshold, explain=explain)
     if explain and results and all(ranked.explanation is None for ranked in results):
         typer.echo(
-            f"tamis: --explain: {reranker.model.name} cannot say which words matched here; "
+            f"tamis: --explain: {reranker.model.facts.name} cannot say which words matched here; "
             "models that read query and document apart (tamis-mini) can",
             err=True,
         )

@@ -29,7 +29,7 @@ from tamis.settings import LogSettings, ServerSettings, Settings, TelemetrySetti
 
 if TYPE_CHECKING:  # the command line imports nothing heavy at start
     from tamis.observability.spans import Tracing
-    from tamis.server.lifespan import ModelLoader
+    from tamis.server.served import ModelLoader
 
 logger = logging.getLogger(__name__)
 

@@ -25,6 +25,7 @@ from tamis.engine.checkpoint import (
     weight_files,
 )
 from tamis.engine.converted import converted
+from tamis.engine.facts import ModelFacts
 from tamis.engine.files import read_bounded
 from tamis.engine.golden import compare_with_golden, golden_key
 from tamis.engine.heads import ClassificationHead, Head, MaxSimHead
@@ -64,34 +65,13 @@ class LoadedModel:
     """A model that is ready to score.
 
     Attributes:
-        runtime: The inference library it runs on.
-        max_length: Tokens a pair may have here.
         seconds_per_token: What the warm-up took: the slowest that it is likely to be.
-        digest: Of the files that it was read from.
     """
 
-    name: str
+    facts: ModelFacts
     tokenizer: PairTokenizer
     backend: LocalBackend
-    runtime: str
-    max_length: int
     seconds_per_token: float = 0.0
-    digest: str = ""
-
-    @property
-    def device(self) -> str:
-        """Where it runs: `cpu` or `cuda`."""
-        return self.backend.runtime.device
-
-    @property
-    def max_batch_tokens(self) -> int:
-        """The token budget of one forward pass that suits it here."""
-        return self.backend.runtime.max_batch_tokens
-
-    @property
-    def dtype(self) -> str:
-        """What it computes in."""
-        return self.backend.runtime.dtype
 
 
 def find_model(settings: ModelSettings) -> Path:
@@ -138,14 +118,16 @@ def _load(settings: ModelSettings, folder: Path) -> LoadedModel:
         if plan.library == "torch"
         else _load_converted(checkpoint, plan, max_length, settings.cache_dir)
     )
-    model = LoadedModel(
+    facts = ModelFacts(
         name=name or checkpoint.name,
-        tokenizer=opened.tokenizer,
-        backend=opened.backend,
         runtime=plan.library,
+        device=opened.backend.runtime.device,
+        dtype=opened.backend.runtime.dtype,
         max_length=max_length,
+        max_batch_tokens=opened.backend.runtime.max_batch_tokens,
         digest=opened.digest,
     )
+    model = LoadedModel(facts, opened.tokenizer, opened.backend)
     release_unused()  # now, so that the first request finds what the warm-up has used
     started = time.monotonic()
     logits = warm_up(model)
@@ -154,17 +136,17 @@ def _load(settings: ModelSettings, folder: Path) -> LoadedModel:
         logits,
         key=golden_key(
             (WARM_UP_QUERY, *WARM_UP_DOCUMENTS),
-            dtype=model.dtype,
-            device=model.device,
+            dtype=facts.dtype,
+            device=facts.device,
             max_length=max_length,
         ),
-        dtype=model.dtype,
+        dtype=facts.dtype,
         carried=checkpoint.folder,
         kept=opened.kept,
     )
     logger.info(
         "model %s is ready: %s on %s in %s, at most %d tokens a pair",
-        *(model.name, model.runtime, model.device, model.dtype, model.max_length),
+        *(facts.name, facts.runtime, facts.device, facts.dtype, facts.max_length),
     )
     return replace(model, seconds_per_token=seconds / _n_warm_up_tokens(model))
 
@@ -200,7 +182,8 @@ def warm_up(model: LoadedModel) -> Logits:
     pairs = model.tokenizer.encode(WARM_UP_QUERY, WARM_UP_DOCUMENTS)
     logits = model.backend.forward(pairs)
     if not np.isfinite(logits).all():
-        raise InferenceError(f"{model.name} gives logits that are not finite on {model.device}")
+        facts = model.facts
+        raise InferenceError(f"{facts.name} gives logits that are not finite on {facts.device}")
     return logits
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Info
 
 import tamis
+from tamis.engine.facts import ModelFacts
 from tamis.scheduler.scheduler import SchedulerStatistics
 
 
@@ -39,9 +40,16 @@ class StateMetrics:
         build = Info("tamis_build", "The version that runs", registry=registry)
         build.info({"version": tamis.__version__, "python": platform.python_version()})
 
-    def describe_model(self, *, name: str, runtime: str, device: str, dtype: str) -> None:
+    def describe_model(self, facts: ModelFacts) -> None:
         """Say which model is served, and where it runs."""
-        self._model.info({"name": name, "runtime": runtime, "device": device, "dtype": dtype})
+        self._model.info(
+            {
+                "name": facts.name,
+                "runtime": facts.runtime,
+                "device": facts.device,
+                "dtype": facts.dtype,
+            }
+        )
 
     def observe_worker_restart(self) -> None:
         """Record a restart of a worker; from its supervisor's thread."""

@@ -20,8 +20,8 @@ from tamis.errors import (
     UnsupportedMediaTypeError,
 )
 from tamis.settings import LimitsSettings
-from tamis.wire.choice import parse_object
 from tamis.wire.dialect import RawBody
+from tamis.wire.parsing import parse_object
 
 if sys.version_info >= (3, 14):
     from compression import zstd

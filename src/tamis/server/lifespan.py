@@ -13,7 +13,6 @@ from tamis.cache.read_through import ReadThrough
 from tamis.cache.scores import ScoreCache
 from tamis.cascade import Cascade
 from tamis.encoding import EncodingThread
-from tamis.engine.backend import Backend
 from tamis.engine.device import hardware_name
 from tamis.engine.loading import (
     WARM_UP_DOCUMENTS,
@@ -22,18 +21,18 @@ from tamis.engine.loading import (
     load_model,
     load_tokenizer,
 )
-from tamis.errors import NotReadyError, RuntimeUnavailableError, TamisError
+from tamis.errors import NotReadyError, TamisError
 from tamis.observability.devices import Device
 from tamis.observability.metrics import Metrics
-from tamis.scheduler.execution import BatchRunner, MakeBackend, Spare
+from tamis.scheduler.execution import BatchRunner, MakeBackend
 from tamis.scheduler.scheduler import Scheduler
 from tamis.server.caching import make_cache, secret_of
+from tamis.server.served import LocalModel, ModelLoader, ServedModel, WorkersModel
 from tamis.server.vitals import Vitals
 from tamis.service import FirstStage, RerankService
 from tamis.settings import ModelSettings, Settings, first_stage_settings
 from tamis.stage import ModelStage
 from tamis.timing import PhaseObserver
-from tamis.workers.channel import Ready
 from tamis.workers.pool import TokenizerLoader, WorkerPool
 from tamis.workers.process import WORKER_COMMAND
 from tamis.workers.stall_detector import StallDetector, WatchedBackend
@@ -44,8 +43,6 @@ logger = logging.getLogger(__name__)
 CHARACTERS_PER_TOKEN = 4
 """Of English text in XLM-R's vocabulary (the embedded model's card)."""
 
-ModelLoader = Callable[[ModelSettings], LoadedModel]
-Model = LoadedModel | WorkerPool
 State = Literal["loading", "ready", "down", "draining", "failed"]
 Made = TypeVar("Made")
 
@@ -88,8 +85,8 @@ class ModelLife:
         self._service: RerankService | None = None
         self.cache: ScoreCache | None = None
         self.vitals = Vitals()
-        self.model: Model | None = None
-        self.first_stage: Model | None = None
+        self.model: ServedModel | None = None
+        self.first_stage: ServedModel | None = None
         self.failure: TamisError | None = None
         self.is_draining = False
         metrics.state.watch_life(
@@ -167,8 +164,8 @@ class ModelLife:
         if self.cache is not None:
             await self.cache.close()
         for model in (self.first_stage, self.model):
-            if isinstance(model, LoadedModel):
-                model.backend.close()
+            if model is not None:
+                model.close()
 
     async def _start(self) -> None:
         try:
@@ -176,7 +173,7 @@ class ModelLife:
             self.model = await (
                 self._open(self._settings.model, self._settings.scheduler.workers)
                 if begun is None
-                else asyncio.wrap_future(begun)
+                else self._in_process(begun)
             )
             if self._settings.cascade.keep:
                 first = first_stage_settings(self._settings.cascade.model, self._settings.model)
@@ -189,14 +186,19 @@ class ModelLife:
             logger.exception("the model could not be loaded")
             self._fail(TamisError(f"loading the model failed ({type(error).__name__}: {error})"))
 
-    async def _open(self, settings: ModelSettings, n_workers: int) -> Model:
+    async def _open(self, settings: ModelSettings, n_workers: int) -> ServedModel:
         if not n_workers:
-            return await asyncio.wrap_future(self._load_beside(settings))
+            return await self._in_process(self._load_beside(settings))
         pool = self._make_pool(settings, n_workers)
         self.vitals.watch(pool.backends)
         self._metrics.state.watch_workers(lambda: sum(pool.n_ready for pool in self._pools))
         await asyncio.wrap_future(_in_thread(pool.open))
-        return pool
+        return WorkersModel(
+            pool, lambda spare, read_tokenizer: self._make_pool(spare, 1, read_tokenizer)
+        )
+
+    async def _in_process(self, load: Future[LoadedModel]) -> ServedModel:
+        return LocalModel(await asyncio.wrap_future(load), self._watched, self._load)
 
     def _load_beside(self, settings: ModelSettings) -> Future[LoadedModel]:
         """Load in a thread that the end of the server does not wait for."""
@@ -230,10 +232,8 @@ class ModelLife:
         if self._on_failure is not None:
             self._on_failure()
 
-    def _serve(self, model: Model) -> RerankService:
-        self._metrics.state.describe_model(
-            name=model.name, runtime=model.runtime, device=model.device, dtype=model.dtype
-        )
+    def _serve(self, model: ServedModel) -> RerankService:
+        self._metrics.state.describe_model(model.facts)
         self.cache = make_cache(self._settings.cache, self._metrics.cache)
         max_queued_tokens = self._settings.scheduler.max_queued_tokens
         encoding = EncodingThread(max_queued_tokens * CHARACTERS_PER_TOKEN)
@@ -261,47 +261,44 @@ class ModelLife:
 
     def _stage(
         self,
-        model: Model,
+        model: ServedModel,
         settings: ModelSettings,
         encoding: EncodingThread,
         read_through: ReadThrough,
     ) -> ModelStage:
-        identity = _identity(model)
+        identity = model.facts.identity
         return ModelStage(
-            model.name,
+            model.facts.name,
             model.tokenizer,
             self._schedule(model, settings),
             encoding,
             read_through,
             PairKeys(secret_of(self._settings.cache), identity),
-            is_as_keyed=lambda: all(_identity(one) == identity for one in _computing(model)),
-            max_length=model.max_length,
+            is_as_keyed=lambda: all(one.identity == identity for one in model.facts_now()),
+            max_length=model.facts.max_length,
             max_request_tokens=self._settings.limits.max_request_tokens,
             timing=self.timing,
         )
 
-    def _schedule(self, model: Model, settings: ModelSettings) -> Scheduler:
+    def _schedule(self, model: ServedModel, settings: ModelSettings) -> Scheduler:
         options = self._settings.scheduler
-        backends: Sequence[Backend] = (
-            [self._watched(model)] if isinstance(model, LoadedModel) else model.backends
-        )
         (known_good,) = model.tokenizer.encode(WARM_UP_QUERY, WARM_UP_DOCUMENTS[:1])
         stand_in, in_float32 = self._spares(model, settings)
         runners = [
             BatchRunner(
                 backend,
-                max_batch_tokens=options.max_batch_tokens or model.max_batch_tokens,
+                max_batch_tokens=options.max_batch_tokens or model.facts.max_batch_tokens,
                 stand_in=stand_in,
                 in_float32=in_float32,
                 observer=self._metrics.batches,
                 known_good=known_good,
             )
-            for backend in backends
+            for backend in model.backends
         ]
         scheduler = Scheduler(
             *runners,
             max_queued_tokens=options.max_queued_tokens,
-            turn=self._turn if isinstance(model, LoadedModel) else None,
+            turn=self._turn if model.in_process else None,
             timing=self.timing,
         )
         self._metrics.devices.watch(_device_of(model, runners))
@@ -315,7 +312,7 @@ class ModelLife:
         return backend
 
     def _spares(
-        self, model: Model, settings: ModelSettings
+        self, model: ServedModel, settings: ModelSettings
     ) -> tuple[MakeBackend | None, MakeBackend | None]:
         """The same model on the CPU, in float32, loaded when it is wanted first.
 
@@ -325,55 +322,17 @@ class ModelLife:
             number.
         """
         on_cpu = settings.model_copy(
-            update={"device": "cpu", "dtype": "float32", "max_length": model.max_length}
+            update={"device": "cpu", "dtype": "float32", "max_length": model.facts.max_length}
         )
-        if isinstance(model, WorkerPool):
-            shared = Spare(lambda: self._open_spare(model, on_cpu))
-            return None, None if model.dtype == "float32" else shared.open
-
-        def spare() -> Backend:
-            return self._watched(self._load_on_cpu(on_cpu))
-
-        stand_in = None if model.device == "cpu" else spare
-        return stand_in, None if model.dtype == "float32" else spare
-
-    def _load_on_cpu(self, settings: ModelSettings) -> LoadedModel:
-        try:
-            return self._load(settings)
-        except RuntimeUnavailableError:  # a folder that was converted to less has no float32
-            return self._load(settings.model_copy(update={"dtype": "auto"}))
-
-    def _open_spare(self, pool: WorkerPool, settings: ModelSettings) -> Backend:
-        spare = self._make_pool(
-            settings, 1, read_tokenizer=lambda _settings, _folder: pool.tokenizer
-        )
-        spare.open()
-        return spare.backends[0]
+        spare, facts = model.spare(on_cpu), model.facts
+        stand_in = spare if model.in_process and facts.device != "cpu" else None
+        return stand_in, None if facts.dtype == "float32" else spare
 
 
-def _identity(one: Model | Ready) -> tuple[str, ...]:
-    """What decides a logit beside the texts."""
-    return (one.name, one.digest, one.runtime, one.device, one.dtype, str(one.max_length))
-
-
-def _computing(model: Model) -> list[LoadedModel | Ready]:
-    """The model, or what each of its workers that has been up has said of it last."""
-    if isinstance(model, LoadedModel):
-        return [model]
-    every = [backend.supervisor.ready for backend in model.backends]
-    return [ready for ready in every if ready is not None]
-
-
-def _device_of(model: Model, runners: Sequence[BatchRunner]) -> Device:
+def _device_of(model: ServedModel, runners: Sequence[BatchRunner]) -> Device:
     """What the metrics look at."""
-    backends = model.backends if isinstance(model, WorkerPool) else ()
-    return Device(
-        model.name,
-        model.device,
-        hardware_name(model.device),
-        runners,
-        [backend.supervisor for backend in backends],
-    )
+    facts = model.facts
+    return Device(facts.name, facts.device, hardware_name(facts.device), runners, model.workers)
 
 
 def _in_thread(make: Callable[[], Made]) -> Future[Made]:

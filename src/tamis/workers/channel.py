@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 import numpy as np
 
+from tamis.engine.facts import ModelFacts
 from tamis.engine.padding import Padding
 from tamis.engine.pairs import EncodedPair, TokenSequence, distinct_sequences
 from tamis.errors import TamisError
@@ -64,18 +65,11 @@ class Ready(msgspec.Struct, tag="ready", frozen=True):
 
     Attributes:
         seconds_per_token: Measured during the warm-up.
-        digest: Of the model's files.
         padding: How far its attention pads sequences.
     """
 
-    name: str
-    runtime: str
-    device: str
-    dtype: str
-    max_length: int
-    max_batch_tokens: int
+    facts: ModelFacts
     seconds_per_token: float
-    digest: str = ""
     padding: Padding = "none"
 
 

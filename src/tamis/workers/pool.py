@@ -5,13 +5,14 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tamis.engine.facts import ModelFacts
 from tamis.engine.loading import find_model, load_tokenizer
 from tamis.engine.tokenization import PairTokenizer
 from tamis.errors import NotReadyError
 from tamis.settings import ModelSettings
 from tamis.workers.allocation import Allocation, allocate
 from tamis.workers.backend import WorkerBackend
-from tamis.workers.channel import Ready, Start
+from tamis.workers.channel import Start
 from tamis.workers.process import WORKER_COMMAND
 from tamis.workers.supervisor import Supervisor, WorkerTimeouts
 
@@ -85,7 +86,7 @@ class WorkerPool:
             supervisor.wait_until_ready_or_failed()
 
     @property
-    def ready(self) -> Ready:
+    def facts(self) -> ModelFacts:
         """What the first worker said about the model.
 
         Raises:
@@ -94,7 +95,7 @@ class WorkerPool:
         ready = self.backends[0].supervisor.ready
         if ready is None:
             raise NotReadyError("the model's first worker is not up yet")
-        return ready
+        return ready.facts
 
     @property
     def tokenizer(self) -> PairTokenizer:
@@ -106,41 +107,6 @@ class WorkerPool:
         if self._tokenizer is None:
             raise NotReadyError("the model's tokenizer is not loaded yet")
         return self._tokenizer
-
-    @property
-    def name(self) -> str:
-        """The model's name."""
-        return self.ready.name
-
-    @property
-    def runtime(self) -> str:
-        """The inference library it runs on."""
-        return self.ready.runtime
-
-    @property
-    def device(self) -> str:
-        """Where it runs: `cpu` or `cuda`."""
-        return self.ready.device
-
-    @property
-    def dtype(self) -> str:
-        """The arithmetic it uses."""
-        return self.ready.dtype
-
-    @property
-    def max_length(self) -> int:
-        """Tokens per pair, special tokens included."""
-        return self.ready.max_length
-
-    @property
-    def max_batch_tokens(self) -> int:
-        """The token budget of one forward pass that is fastest here."""
-        return self.ready.max_batch_tokens
-
-    @property
-    def digest(self) -> str:
-        """Of the model's files."""
-        return self.ready.digest
 
     @property
     def n_ready(self) -> int:

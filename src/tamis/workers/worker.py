@@ -68,14 +68,8 @@ def _serve(start: Start, channel: Channel[ToWorker], load: Loader) -> int:
         return REFUSED
     channel.send(
         Ready(
-            name=model.name,
-            runtime=model.runtime,
-            device=model.device,
-            dtype=model.dtype,
-            max_length=model.max_length,
-            max_batch_tokens=model.max_batch_tokens,
+            model.facts,
             seconds_per_token=model.seconds_per_token,
-            digest=model.digest,
             padding=padding_of(model.backend),
         )
     )

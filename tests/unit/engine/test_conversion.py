@@ -66,7 +66,7 @@ def test_a_folder_converted_to_fewer_bits_says_so_and_is_near(
 
     assert read_checkpoint(output).converted_dtype == dtype
     model = load_model(ModelSettings(name=str(output)))
-    assert model.dtype == computed
+    assert model.facts.dtype == computed
     np.testing.assert_allclose(
         logits_of(output, cache_dir), logits_of(source, cache_dir), atol=tolerance
     )
@@ -107,7 +107,7 @@ def test_a_folder_computes_in_what_it_was_converted_for_not_in_what_its_source_n
     output = convert(read_checkpoint(source), tmp_path / "made", dtype=dtype)
 
     for asked in _asked("auto", dtype):
-        assert load_model(ModelSettings(name=str(output), dtype=asked)).dtype == dtype
+        assert load_model(ModelSettings(name=str(output), dtype=asked)).facts.dtype == dtype
 
 
 def test_int8_rows_of_the_source_may_be_computed_in_float32(source: Path, tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_int8_rows_of_the_source_may_be_computed_in_float32(source: Path, tmp_pa
     output = convert(read_checkpoint(source), tmp_path / "made", dtype="float32")
 
     for asked in _asked("auto", "float32"):
-        assert load_model(ModelSettings(name=str(output), dtype=asked)).dtype == "float32"
+        assert load_model(ModelSettings(name=str(output), dtype=asked)).facts.dtype == "float32"
 
 
 def test_a_converted_folder_is_verified_when_it_is_loaded(source: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,19 +67,20 @@ def test_a_loaded_model_says_what_it_is_and_where_it_runs(
     with caplog.at_level(logging.INFO):
         model = load(tiny_model, runtime=runtime)
 
-    assert (model.name, model.runtime) == ("xlm-roberta", runtime)
-    assert (model.device, model.dtype, model.max_length) == ("cpu", "float32", 512)
+    facts = model.facts
+    assert (facts.name, facts.runtime) == ("xlm-roberta", runtime)
+    assert (facts.device, facts.dtype, facts.max_length) == ("cpu", "float32", 512)
     assert f"{runtime} on cpu in float32, at most 512 tokens" in caplog.text
 
 
 def test_a_model_is_not_called_what_it_was_trained_from(load: Any, folder: Path) -> None:
     edit_json(folder / "config.json", _name_or_path="BAAI/bge-m3")
 
-    assert load(folder).name == "spoilt"
+    assert load(folder).facts.name == "spoilt"
 
 
 def test_auto_is_ctranslate2(load: Any, tiny_model: Path) -> None:
-    assert load(tiny_model).runtime == "ctranslate2"
+    assert load(tiny_model).facts.runtime == "ctranslate2"
 
 
 def test_shards_give_what_one_file_gives(load: Any, tmp_path: Path, runtime: RuntimeName) -> None:
@@ -225,7 +227,7 @@ def test_a_model_that_reads_less_than_the_default_lowers_max_length(
 
     model = load(folder, runtime=runtime)
 
-    assert model.max_length == 40
+    assert model.facts.max_length == 40
     pairs = model.tokenizer.encode(QUERY, ["the panda " * 99])
     assert pairs[0].n_tokens == 40
     assert np.isfinite(model.backend.forward(pairs)).all()
@@ -254,7 +256,7 @@ def test_a_model_whose_logits_are_not_finite_does_not_come_up(load: Any, tiny_mo
     backend = LocalBackend(model.backend.runtime, broken)
 
     with pytest.raises(InferenceError, match="not finite"):
-        warm_up(LoadedModel("broken", model.tokenizer, backend, "ctranslate2", 512))
+        warm_up(replace(model, backend=backend))
 
 
 @pytest.mark.parametrize("name", ["maxsim.importance", "maxsim.projection"])

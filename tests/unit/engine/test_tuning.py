@@ -156,7 +156,7 @@ def test_nothing_is_measured_at_a_start(
     monkeypatch.setattr(tuning, "measure_speed", lambda *_: pytest.fail("it was measured"))
     settings = ModelSettings(name=str(tiny_model), cache_dir=cache_dir)
     for _ in range(2):
-        assert load_model(settings).max_batch_tokens == DEFAULT_BATCH_TOKENS["cpu"]
+        assert load_model(settings).facts.max_batch_tokens == DEFAULT_BATCH_TOKENS["cpu"]
     assert not list(cache_dir.rglob(TUNING_FILE))
 
 
@@ -165,4 +165,4 @@ def test_the_stored_budget_is_the_one_in_force(tiny_model: Path, cache_dir: Path
     load_model(settings)
     (folder,) = (cache_dir / "converted").iterdir()
     keep_tuning(folder, Tuning(77, {"77": 1.0}), dtype="float32", threads=usable_cores())
-    assert load_model(settings).max_batch_tokens == 77
+    assert load_model(settings).facts.max_batch_tokens == 77

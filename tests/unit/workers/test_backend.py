@@ -11,8 +11,8 @@ from tests.unit.workers.conftest import LOGITS, PAIRS, StartWorker
 
 def test_a_worker_scores_what_it_is_given(start_worker: StartWorker) -> None:
     backend = start_worker("answers")
-    ready = backend.supervisor.wait_until_ready()
-    assert (ready.name, ready.device, ready.max_batch_tokens) == ("fake", "cpu", 2048)
+    facts = backend.supervisor.wait_until_ready().facts
+    assert (facts.name, facts.device, facts.max_batch_tokens) == ("fake", "cpu", 2048)
     assert backend.forward(PAIRS).tolist() == LOGITS
     assert backend.forward(PAIRS[:1]).tolist() == LOGITS[:1]
     assert backend.fault is None

@@ -49,7 +49,7 @@ def test_a_pool_opens_although_one_of_its_workers_fails(tmp_path: Path) -> None:
     pool = pool_on(write_plan(tmp_path / "model", "answers", "exits"), 2)
     pool.open()
     assert pool.n_ready == 1
-    assert pool.name == "fake"
+    assert pool.facts.name == "fake"
     pool.close()
 
 
@@ -79,7 +79,7 @@ def test_a_pool_that_is_closed_while_it_opens_is_not_open(tmp_path: Path) -> Non
     with pytest.raises(ShuttingDownError):
         pool.open()
     with pytest.raises(NotReadyError):
-        _ = pool.name
+        _ = pool.facts.name
     with pytest.raises(NotReadyError):
         _ = pool.tokenizer
 
@@ -94,8 +94,12 @@ def test_real_workers_score_as_the_model_does_here_and_convert_it_once(
     try:
         pairs = pool.tokenizer.encode("what is a panda", ["a bear", "paris " * 200])
         scored = [backend.forward(pairs).tolist() for backend in pool.backends]
-        assert (pool.runtime, pool.device, pool.dtype) == ("ctranslate2", "cpu", "float32")
-        assert pool.max_length == 64
+        assert (pool.facts.runtime, pool.facts.device, pool.facts.dtype) == (
+            "ctranslate2",
+            "cpu",
+            "float32",
+        )
+        assert pool.facts.max_length == 64
     finally:
         pool.close()
     model = load_model(settings)

@@ -106,7 +106,7 @@ def test_a_worker_that_ends_while_loading_is_tried_again(
     start_worker: StartWorker, tmp_path: Path
 ) -> None:
     backend = start_worker("exits", "exits", "answers")
-    assert backend.supervisor.wait_until_ready().name == "fake"
+    assert backend.supervisor.wait_until_ready().facts.name == "fake"
     assert len(lives(tmp_path / "model")) == 3
     assert backend.forward(PAIRS).tolist() == LOGITS
 

@@ -60,7 +60,7 @@ def test_half_precision_that_the_cpu_lacks_becomes_float32_with_a_warning(
         ModelSettings(name=str(folder), cache_dir=cache_dir, runtime=runtime, dtype=dtype)
     )
 
-    assert model.dtype == (dtype if dtype in computed else "float32")
+    assert model.facts.dtype == (dtype if dtype in computed else "float32")
     warned = [r for r in caplog.records if r.levelno == logging.WARNING and dtype in r.message]
     assert bool(warned) == (dtype not in computed)
 
@@ -71,13 +71,13 @@ def test_a_source_that_names_int8_gets_it_with_a_report_and_not_before(
     write_json(folder / "tamis.json", {"dtype": {"cpu": "int8"}})
 
     with caplog.at_level(logging.INFO):
-        assert opened(folder, cache_dir).dtype == "float32"
+        assert opened(folder, cache_dir).facts.dtype == "float32"
     assert "that tamis.json names int8 is no report" in caplog.text
 
-    assert opened(folder, cache_dir, dtype="int8").dtype == "int8"
+    assert opened(folder, cache_dir, dtype="int8").facts.dtype == "int8"
     (converted,) = (cache_dir / "converted").glob("*-int8-*")
     write_report(converted, REPORT)
-    assert opened(folder, cache_dir).dtype == "int8"
+    assert opened(folder, cache_dir).facts.dtype == "int8"
 
 
 def test_a_folder_that_was_converted_for_int8_computes_in_it(
@@ -86,7 +86,7 @@ def test_a_folder_that_was_converted_for_int8_computes_in_it(
     made = convert(read_checkpoint(folder), tmp_path / "made", dtype="int8")
 
     with caplog.at_level(logging.INFO):
-        assert opened(made, cache_dir).dtype == "int8"
+        assert opened(made, cache_dir).facts.dtype == "int8"
     assert "computes in int8 on a CPU: it was converted for it" in caplog.text
 
 
@@ -96,7 +96,7 @@ def test_torch_runs_a_model_made_for_int8_in_float32(folder: Path, cache_dir: Pa
 
     model = load_model(ModelSettings(name=str(folder), cache_dir=cache_dir, runtime="torch"))
 
-    assert model.dtype == "float32"
+    assert model.facts.dtype == "float32"
 
 
 def test_torch_has_no_int8(folder: Path, cache_dir: Path) -> None:
@@ -176,7 +176,7 @@ def test_auto_takes_int8_on_a_cpu_only_where_its_report_passes(
     write_report(converted, msgspec.structs.replace(REPORT, tau=tau))
 
     with caplog.at_level(logging.INFO):
-        assert opened(folder, cache_dir).dtype == dtype
+        assert opened(folder, cache_dir).facts.dtype == dtype
     assert reason in caplog.text
 
 
@@ -186,10 +186,10 @@ def test_auto_takes_float32_where_there_is_no_report_or_a_spoilt_one(
     opened(folder, cache_dir, dtype="int8")
     (converted,) = (cache_dir / "converted").iterdir()
     with caplog.at_level(logging.INFO):
-        assert opened(folder, cache_dir).dtype == "float32"
+        assert opened(folder, cache_dir).facts.dtype == "float32"
         assert "int8 has no calibration report" in caplog.text
         (converted / "tamis-calibration.json").write_text("{}")
-        assert opened(folder, cache_dir).dtype == "float32"
+        assert opened(folder, cache_dir).facts.dtype == "float32"
         assert "tamis-calibration.json" in caplog.text
 
 
@@ -200,7 +200,7 @@ def test_a_report_does_not_stand_for_a_changed_source(folder: Path, cache_dir: P
     with (folder / "tokenizer.json").open("a", encoding="utf-8") as tokenizer:
         tokenizer.write("\n")
 
-    assert opened(folder, cache_dir).dtype == "float32"
+    assert opened(folder, cache_dir).facts.dtype == "float32"
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_the_log_tells_where_a_report_was_made_for_something_else(
     write_report(converted, msgspec.structs.replace(REPORT, **change))
 
     with caplog.at_level(logging.INFO):
-        assert opened(folder, cache_dir).dtype == dtype
+        assert opened(folder, cache_dir).facts.dtype == dtype
     assert reason in caplog.text
 
 
@@ -236,7 +236,7 @@ def test_a_report_stands_where_the_model_itself_reads_no_more(
     (converted,) = (cache_dir / "converted").iterdir()
     write_report(converted, REPORT)
     model = load_model(ModelSettings(name=str(folder), cache_dir=cache_dir, max_length=256))
-    assert model.dtype == "int8"
+    assert model.facts.dtype == "int8"
 
 
 def tuned(folder: Path, cache_dir: Path) -> Path:

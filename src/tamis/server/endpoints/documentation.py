@@ -1,5 +1,6 @@
 """The OpenAPI document, and Swagger UI to read it in: served from memory, offline."""
 
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -10,12 +11,11 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 import tamis
-from tamis.server.feedback import FeedbackAnswer, FeedbackRequest
-from tamis.server.limits import Limits
-from tamis.server.stats import Stats
-from tamis.wire.jina import JinaAnswer, JinaError, JinaRequest
-from tamis.wire.native import NativeAnswer, NativeError, NativeRequest
-from tamis.wire.tei import TeiError, TeiRequest, TeiResult
+from tamis.server.endpoints.feedback import FeedbackAnswer, FeedbackRequest
+from tamis.server.endpoints.limits import Limits
+from tamis.server.endpoints.stats import Stats
+from tamis.wire.dialect import Endpoint
+from tamis.wire.registry import DIALECTS, Registry
 
 ASSETS = {
     "swagger-ui-bundle.js": "text/javascript",
@@ -33,24 +33,7 @@ Where the server has keys, every path but the probes and this description asks f
 
 _DESCRIPTION = f"{tamis.__doc__}{_HOW_TO_SEND_A_KEY}"
 
-_REQUESTS = (NativeRequest, JinaRequest, TeiRequest)
-_ANSWERS = (NativeAnswer, JinaAnswer, list[TeiResult])
-_ERRORS = (NativeError, JinaError, TeiError)
 _OTHERS = (Limits, Stats, FeedbackRequest, FeedbackAnswer)
-
-_SUMMARY = """Put documents in order for a query.
-
-The body decides the dialect: `documents` alone is tamis's own, `documents` with a `model` is
-Jina's and vLLM's, `texts` is that of text-embeddings-inference."""
-
-_EXAMPLE = {
-    "query": "苹果公司最新发布的AI功能",
-    "documents": [
-        "苹果发布会介绍新款iPhone和健康功能",
-        "Apple Intelligence 是苹果推出的人工智能系统，可以改写文字、生成图片，并让 Siri 更聪明",
-    ],
-    "top_n": 2,
-}
 
 _FEEDBACK_EXAMPLE = {"request_id": "4bf92f3577b34da6", "index": [3, 0], "event": "used"}
 
@@ -106,26 +89,27 @@ _PAGE_HEADERS = {
 
 
 @cache
-def openapi_document() -> dict[str, Any]:
+def openapi_document(dialects: Registry = DIALECTS) -> dict[str, Any]:
     """The API in OpenAPI 3.1, from the very types that read and write bodies."""
-    types = [*_REQUESTS, *_ANSWERS, *_ERRORS, *_OTHERS]
-    schemas, components = msgspec.json.schema_components(
-        types, ref_template="#/components/schemas/{name}"
-    )
-    requests, answers, errors = schemas[:3], schemas[3:6], schemas[6:9]
-    limits, stats, feedback, counted = schemas[9:]
-    rerank = {"post": _rerank_operation(requests, answers, errors)}
+    schemas, components = _schemas(dialects)
+    errors = [schemas[dialect.error] for dialect in dialects.dialects]
+    paths: dict[str, Any] = {}
+    for path, method, endpoints in dialects.places():
+        paths.setdefault(path, {})[method.lower()] = _operation(endpoints, schemas, errors)
     return {
         "openapi": "3.1.0",
         "info": {"title": "tamis", "version": tamis.__version__, "description": _DESCRIPTION},
-        "paths": {
-            "/rerank": rerank,
-            "/v1/rerank": rerank,
+        "paths": paths
+        | {
             "/v1/limits": _got(
-                "What a request, a connection and your key may take.", limits, errors
+                "What a request, a connection and your key may take.", schemas[Limits], errors
             ),
-            "/v1/stats": _got("The server in numbers, and the ranking's.", stats, errors),
-            "/v1/feedback": {"post": _feedback_operation(feedback, counted, errors)},
+            "/v1/stats": _got("The server in numbers, and the ranking's.", schemas[Stats], errors),
+            "/v1/feedback": {
+                "post": _feedback_operation(
+                    schemas[FeedbackRequest], schemas[FeedbackAnswer], errors
+                )
+            },
             "/livez": _probe("Is the process alive?"),
             "/readyz": _probe("Does the model answer?", unready=True),
             "/metrics": _probe("Metrics in Prometheus's text format.", media_type="text/plain"),
@@ -133,6 +117,21 @@ def openapi_document() -> dict[str, Any]:
         "components": {"schemas": components, "securitySchemes": _SECURITY_SCHEMES},
         "security": [{}, *({name: []} for name in _SECURITY_SCHEMES)],
     }
+
+
+def _schemas(dialects: Registry) -> tuple[dict[Any, Any], dict[str, Any]]:
+    """The schema of each type that stands in a body, and what they refer to."""
+    endpoints = [one for dialect in dialects.dialects for one in dialect.endpoints]
+    types = [
+        *(one.request for one in endpoints if one.request is not None),
+        *(one.answer for one in endpoints),
+        *(dialect.error for dialect in dialects.dialects),
+        *_OTHERS,
+    ]
+    schemas, components = msgspec.json.schema_components(
+        types, ref_template="#/components/schemas/{name}"
+    )
+    return dict(zip(types, schemas, strict=True)), components
 
 
 async def openapi(_: Request) -> Response:
@@ -162,23 +161,28 @@ def _read_asset(name: str) -> bytes:
     return (files("tamis.server") / "swagger" / name).read_bytes()
 
 
-def _rerank_operation(requests: Any, answers: Any, errors: Any) -> dict[str, Any]:
-    title, _, description = _SUMMARY.partition("\n\n")
-    return {
-        "tags": ["rerank"],
-        "summary": title,
-        "description": description,
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": {"anyOf": requests}, "example": _EXAMPLE}},
-        },
-        "responses": {"200": _answer("Best first.", {"anyOf": answers})}
+def _operation(endpoints: Sequence[Endpoint], schemas: Any, errors: Any) -> dict[str, Any]:
+    """A path and method of dialects; those that share it tell one another apart by the body."""
+    first = endpoints[0]
+    answers = [schemas[one.answer] for one in endpoints]
+    operation: dict[str, Any] = {
+        "tags": [first.tag],
+        "summary": first.summary,
+        "responses": {"200": _answer(first.answered, {"anyOf": answers})}
         | {
             status: _answer(text, {"anyOf": errors})
             for status, text in _ERROR_STATUSES.items()
             if status != "404"
         },
     }
+    requests = [schemas[one.request] for one in endpoints if one.request is not None]
+    if requests:
+        body = {"schema": {"anyOf": requests}, "example": first.example}
+        operation["requestBody"] = {"required": True, "content": {"application/json": body}}
+    if len(endpoints) > 1:
+        signs = ", ".join(one.sign for one in endpoints)
+        operation["description"] = f"The body decides the dialect: {signs}."
+    return operation
 
 
 def _feedback_operation(schema: Any, counted: Any, errors: Any) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from tamis.errors import TamisError
 from tamis.server.answers import json_answer
 from tamis.server.body import parse_body, read_body
 from tamis.server.context import ServerContext
+from tamis.server.endpoints.dialects import CLIENT_GONE, ended_by_draining
 from tamis.server.errors import native_error
 from tamis.server.keys import Caller
-from tamis.server.routes import CLIENT_GONE, ended_by_draining
 from tamis.wire.dialect import convert, require
 
 Index = Annotated[int, msgspec.Meta(ge=0)]

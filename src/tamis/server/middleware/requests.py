@@ -10,7 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tamis.observability.metrics import Metrics
-from tamis.server.health import METRICS, PROBES
+from tamis.server.endpoints.health import METRICS, PROBES
 
 REQUEST_ID_HEADER = "x-request-id"
 QUIET_PATHS = PROBES | {METRICS}

@@ -1,31 +1,11 @@
 import json
-from typing import Any
 
 import pytest
 
 from tamis.errors import MalformedBodyError
 from tamis.settings import LimitsSettings
-from tamis.wire import choice
-from tamis.wire.choice import choose_dialect, parse_object
-
-
-@pytest.mark.parametrize(
-    ("body", "name"),
-    [
-        ({"query": "q", "documents": ["a"]}, "native"),
-        ({"query": "q", "documents": ["a"], "model": None}, "native"),
-        ({}, "native"),
-        ({"query": "q", "documents": ["a"], "model": "m"}, "jina"),
-        ({"query": "q", "documents": ["a"], "model": ""}, "jina"),
-        ({"model": "m"}, "jina"),
-        ({"query": "q", "texts": ["a"]}, "tei"),
-        ({"query": "q", "texts": ["a"], "documents": ["a"], "model": "m"}, "tei"),
-        ({"texts": None}, "tei"),
-    ],
-)
-def test_the_shape_of_a_body_chooses_the_dialect(body: dict[str, Any], name: str) -> None:
-    assert choose_dialect(body).name == name
-
+from tamis.wire import parsing
+from tamis.wire.parsing import parse_object
 
 MALFORMED = {
     "empty": b"",
@@ -66,7 +46,7 @@ def test_a_key_given_twice_counts_as_it_was_given_last() -> None:
 def test_brackets_count_outside_of_strings_alone(
     monkeypatch: pytest.MonkeyPatch, block: int
 ) -> None:
-    monkeypatch.setattr(choice, "_BLOCK", block)
+    monkeypatch.setattr(parsing, "_BLOCK", block)
     text = '[{\\"' * 20 + "]}" * 40
     body = {"query": text, "documents": [[text], [[text]], []] * 7}
     data = json.dumps(body).encode()

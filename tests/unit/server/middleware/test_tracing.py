@@ -8,7 +8,7 @@ from opentelemetry.trace import StatusCode
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tamis.observability.spans import Tracing
-from tamis.server.tracing import TracingMiddleware
+from tamis.server.middleware.tracing import TracingMiddleware
 from tamis.types import Usage
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"

@@ -12,8 +12,8 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tamis.errors import HostNotAllowedError, OriginNotAllowedError, TamisError
+from tamis.server.endpoints.health import PROBES
 from tamis.server.errors import refusal
-from tamis.server.health import PROBES
 
 RESERVED_NAMES = frozenset(
     {
@@ -49,29 +49,34 @@ class HostMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it."""
-        error = None
-        if scope["type"] == "http" and scope["path"] not in PROBES:
-            error = self._refused(Headers(scope=scope))
-        if error is None:
-            await self._app(scope, receive, send)
-        else:
+        try:
+            if scope["type"] == "http" and scope["path"] not in PROBES:
+                self._require_allowed(Headers(scope=scope))
+        except TamisError as error:
             await refusal(error, scope)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
-    def _refused(self, headers: Headers) -> TamisError | None:
+    def _require_allowed(self, headers: Headers) -> None:
+        """Refuse a foreign `Host`, and pages of a foreign site.
+
+        Raises:
+            HostNotAllowedError: the server does not answer to this name.
+            OriginNotAllowedError: pages of this origin may not call.
+        """
         host = headers.get("host", "").lower()
         found = _HOST.fullmatch(host)
         if not found or not self._is_allowed(found["name"].removesuffix(".")):
-            return HostNotAllowedError(
+            raise HostNotAllowedError(
                 "the server does not answer to this `Host`; add it to `server.allowed_hosts`"
             )
         origin = headers.get("origin")
         if origin is None or self._origins & {"*", origin.lower()}:
-            return None
-        if origin.lower().partition("://")[2] == host:
-            return None
-        return OriginNotAllowedError(
-            "pages of this origin may not call; `server.cors_origins` can add it"
-        )
+            return
+        if origin.lower().partition("://")[2] != host:
+            raise OriginNotAllowedError(
+                "pages of this origin may not call; `server.cors_origins` can add it"
+            )
 
     def _is_allowed(self, name: str) -> bool:
         """Addresses, names without a dot and reserved ones cannot be a stranger's."""

@@ -1,4 +1,4 @@
-"""Which dialect a body speaks: three share one path."""
+"""A request's bytes to a JSON object, strictly and within bounds."""
 
 import re
 from collections.abc import Iterator
@@ -8,10 +8,7 @@ import msgspec
 
 from tamis.errors import MalformedBodyError
 from tamis.settings import LimitsSettings
-from tamis.wire.dialect import Dialect, RawBody
-from tamis.wire.jina import Jina
-from tamis.wire.native import Native
-from tamis.wire.tei import Tei
+from tamis.wire.dialect import RawBody
 
 _LONE_SURROGATE = re.compile(
     rb"(?<!\\)(?:\\\\)*(?P<half>\\u[dD]"
@@ -54,13 +51,6 @@ def parse_object(data: bytes, limits: LimitsSettings = _DEFAULT_LIMITS) -> RawBo
     if _is_deeper(brackets, depth):
         raise MalformedBodyError(f"the body has more than {depth} levels")
     return body
-
-
-def choose_dialect(body: RawBody) -> Dialect:
-    """`texts` is TEI's, `documents` with a `model` is Jina's, anything else our own."""
-    if body.get("texts") is not None or ("texts" in body and "documents" not in body):
-        return Tei()
-    return Jina() if body.get("model") is not None else Native()
 
 
 def _brackets(data: bytes, max_depth: int, max_containers: int) -> bytes:

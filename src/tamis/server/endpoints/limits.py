@@ -118,7 +118,7 @@ def _limits_of(context: ServerContext, caller: Caller) -> Limits:
         max_document_characters=options.max_document_characters,
         max_query_characters=options.max_query_characters,
         max_request_tokens=options.max_request_tokens,
-        max_tokens_per_pair=model.max_length if model else None,
+        max_tokens_per_pair=model.facts.max_length if model else None,
         max_queued_tokens=min(queued, caller.max_queued_tokens or queued),
         max_timeout_ms=int(settings.server.timeout_seconds * 1000),
         max_headers=options.max_headers,

@@ -3,8 +3,8 @@
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from tamis.engine.facts import ModelFacts
 from tamis.server.context import ServerContext
-from tamis.server.lifespan import Model
 
 LIVENESS = frozenset({"/livez", "/live", "/health/live"})
 READINESS = frozenset(
@@ -35,11 +35,11 @@ async def readyz(request: Request) -> Response:
     if life.vitals.reason:
         body["reason"] = life.vitals.reason
     if life.model is not None:
-        body |= _described(life.model)
+        body |= _described(life.model.facts)
     if life.degraded is not None:
         body["degraded"] = life.degraded
     if life.first_stage is not None:
-        body["first_stage"] = _described(life.first_stage)
+        body["first_stage"] = _described(life.first_stage.facts)
     return JSONResponse(body, status_code=200 if life.state == "ready" else 503)
 
 
@@ -52,10 +52,10 @@ async def metrics(request: Request) -> Response:
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _described(model: Model) -> dict[str, str]:
+def _described(facts: ModelFacts) -> dict[str, str]:
     return {
-        "model": model.name,
-        "runtime": model.runtime,
-        "device": model.device,
-        "dtype": model.dtype,
+        "model": facts.name,
+        "runtime": facts.runtime,
+        "device": facts.device,
+        "dtype": facts.dtype,
     }

@@ -2,8 +2,8 @@
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tamis.server.endpoints.health import METRICS, PROBES
 from tamis.server.errors import http_error
-from tamis.server.health import METRICS, PROBES
 
 
 class PortMiddleware:

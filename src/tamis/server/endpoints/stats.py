@@ -14,7 +14,8 @@ from tamis.relevance.summary import RelevanceReport, report
 from tamis.server.answers import json_answer
 from tamis.server.context import ServerContext
 from tamis.server.keys import Caller
-from tamis.server.lifespan import Model, ModelLife
+from tamis.server.lifespan import ModelLife
+from tamis.server.served import ServedModel
 
 _REQUESTS = "tamis_requests"
 _SECONDS = "tamis_request_duration_seconds"
@@ -137,10 +138,11 @@ async def stats(request: Request) -> Response:
     return json_answer(shown)
 
 
-def _model(model: Model | None) -> ModelReport | None:
+def _model(model: ServedModel | None) -> ModelReport | None:
     if model is None:
         return None
-    return ModelReport(model.name, model.runtime, model.device, model.dtype, model.max_length)
+    facts = model.facts
+    return ModelReport(facts.name, facts.runtime, facts.device, facts.dtype, facts.max_length)
 
 
 def _latency(samples: Samples) -> list[LatencyReport]:
@@ -179,7 +181,7 @@ def _budget(context: ServerContext) -> int | None:
     """Tokens of one forward pass, at most; None while nobody knows."""
     model = context.life.model
     return context.settings.scheduler.max_batch_tokens or (
-        None if model is None else model.max_batch_tokens
+        None if model is None else model.facts.max_batch_tokens
     )
 
 
