@@ -62,8 +62,8 @@ class RelevanceMonitor:
         self.baseline: Baseline | None = (
             None if settings.baseline is None else read_baseline(settings.baseline)
         )
-        self.series = SeriesTable(settings.max_series)
-        self.feedback = FeedbackMemory(settings.feedback_requests, settings.feedback_seconds)
+        self.series = SeriesTable()
+        self.feedback = FeedbackMemory(settings.feedback_requests)
 
     def observe(self, ranking: Ranking) -> None:
         """Take an answer in. Under a millisecond at 1,000 documents."""

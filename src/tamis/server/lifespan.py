@@ -217,9 +217,7 @@ class ModelLife:
         pool = WorkerPool(
             settings,
             n_workers,
-            timeouts=WorkerTimeouts(
-                stall_seconds=options.stall_seconds, start_seconds=options.worker_start_seconds
-            ),
+            timeouts=WorkerTimeouts(stall_seconds=options.stall_seconds),
             command=self._command,
             on_restart=self._metrics.state.observe_worker_restart,
             read_tokenizer=read_tokenizer,
