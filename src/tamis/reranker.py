@@ -17,7 +17,7 @@ from tamis.engine.loading import LoadedModel, load_model
 from tamis.engine.pairs import EncodedPair, first_places
 from tamis.errors import InvalidFieldError, SettingsError
 from tamis.ranking import BLANK_LOGIT, has_words, rank
-from tamis.scheduler.execution import BatchReport
+from tamis.scheduler.observer import BatchReport
 from tamis.scheduler.scheduler import score_now
 from tamis.settings import (
     DEFAULT_MODEL,

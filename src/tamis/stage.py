@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from tamis.cache.keys import PairKeys
+from tamis.cache.pair_keys import PairKeys
 from tamis.cache.read_through import Answered, Outcome, ReadThrough
 from tamis.cache.values import PairScore
 from tamis.encoding import EncodingThread

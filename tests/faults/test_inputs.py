@@ -10,13 +10,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tamis.errors import MalformedBodyError
-from tamis.settings import LimitsSettings
-from tamis.wire.parsing import parse_object
+from tamis.wire.parsing import MAX_CONTAINERS, MAX_DEPTH, parse_object
 from tests.integration.serving import Served, serving_fake
 from tests.unit.wire.test_parsing import MALFORMED
 
 CANARY = "canary7f3a"
-MAX_DEPTH = LimitsSettings().max_depth
 
 
 @pytest.fixture(scope="module")
@@ -100,14 +98,11 @@ def test_levels_are_counted_as_they_are(value: object) -> None:
             parse_object(data)
 
 
-def test_row_19_levels_and_containers_are_as_the_settings_say() -> None:
-    limits = {"max_depth": 4, "max_containers": 5}
-    with serving_fake(limits=limits) as server:
-        assert [post(server, nested(depth)).status_code for depth in (4, 5)] == [200, 400]
-        many = [{"text": "a"}] * 3, [{"text": "a"}] * 4
-        assert [server.rerank("q", documents).status_code for documents in many] == [200, 400]
-        shown = server.client.get("/v1/limits").json()
-    assert {name: shown[name] for name in limits} == limits
+def test_row_19_more_arrays_and_objects_than_100_000_are_400(plain: Served) -> None:
+    for n, status in ((MAX_CONTAINERS, 200), (MAX_CONTAINERS + 1, 400)):
+        more: list[list[object]] = [[]] * (n - 4)  # the body, its documents, one of them, and this
+        answer = plain.rerank("q", [{"text": "a", "more": more}])
+        assert answer.status_code == status
 
 
 def test_row_19_a_key_given_twice_counts_as_it_was_given_last(plain: Served) -> None:

@@ -14,7 +14,7 @@ from tamis.errors import (
     SettingsError,
 )
 from tamis.ranking import BLANK_LOGIT
-from tamis.scheduler.execution import BatchReport
+from tamis.scheduler.observer import BatchReport
 from tamis.types import Document
 
 QUERY = "what is a panda?"

@@ -10,8 +10,8 @@ from threading import Lock, Thread
 from typing import TYPE_CHECKING, TypeVar
 
 from tamis.assembly.served import LocalModel, ModelLoader, ServedModel, WorkersModel
-from tamis.cache.keys import PairKeys
-from tamis.cache.opening import make_cache, secret_of
+from tamis.cache.configured import make_cache, secret_of
+from tamis.cache.pair_keys import PairKeys
 from tamis.cache.read_through import ReadThrough
 from tamis.cache.scores import ScoreCache
 from tamis.cascade import Cascade
@@ -205,9 +205,7 @@ class Assembly:
         pool = WorkerPool(
             settings,
             n_workers,
-            timeouts=WorkerTimeouts(
-                stall_seconds=options.stall_seconds, start_seconds=options.worker_start_seconds
-            ),
+            timeouts=WorkerTimeouts(stall_seconds=options.stall_seconds),
             command=self._command,
             on_restart=self._metrics.state.observe_worker_restart,
             read_tokenizer=read_tokenizer,

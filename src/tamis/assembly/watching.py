@@ -12,8 +12,8 @@ from tamis.settings import Settings
 def make_watch(settings: Settings, registry: CollectorRegistry) -> RelevanceWatch:
     """What the settings ask for.
 
-    Where there are keys, metrics tell their owners apart on a port of their own only: on the
-    common one any owner of a key reads them.
+    With keys, metrics tell callers apart only on a port of their own: on the common port any
+    caller with a key can read them.
 
     Raises:
         SettingsError: the baseline cannot be read, or the log not be written.

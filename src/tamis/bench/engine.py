@@ -4,10 +4,10 @@ import statistics
 import time
 from dataclasses import asdict, dataclass
 
+from tamis.bench.clocks import Spent, TimedHead, TimedRuntime
 from tamis.bench.gemm import EncoderSize
 from tamis.bench.latency import Latency, latency
-from tamis.bench.memory import peak_memory_bytes
-from tamis.bench.timing import Spent, TimedHead, TimedRuntime
+from tamis.bench.peak_memory import peak_memory_bytes
 from tamis.bench.workloads import Workload
 from tamis.engine.backend import LocalBackend
 from tamis.engine.loading import LoadedModel

@@ -11,9 +11,9 @@ from tamis.bench import RANDOM_LARGE, WorkloadName
 from tamis.bench.engine import EngineReport, measure_engine
 from tamis.bench.environment import environment
 from tamis.bench.gemm import GemmPeak, better_peaks, measure_peaks, read_encoder_size
-from tamis.bench.memory import peak_memory_bytes
 from tamis.bench.own_process import run_apart
 from tamis.bench.own_server import own_server, serve_options
+from tamis.bench.peak_memory import peak_memory_bytes
 from tamis.bench.random_checkpoint import write_random_checkpoint
 from tamis.bench.server import measure_server, served_model
 from tamis.bench.workloads import Workload, make_workload

@@ -12,14 +12,14 @@ from rich.table import Table
 
 from tamis.cli.calibrate import JudgedQuery, read_judged_queries
 from tamis.cli.options import (
-    Device,
-    Dtype,
-    MaxLength,
-    Model,
-    Offline,
-    Revision,
-    Runtime,
-    Threads,
+    DeviceOption,
+    DtypeOption,
+    MaxLengthOption,
+    ModelOption,
+    OfflineOption,
+    RevisionOption,
+    RuntimeOption,
+    ThreadsOption,
     model_options,
 )
 from tamis.errors import SettingsError
@@ -41,8 +41,10 @@ baseline = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Url = Annotated[str | None, typer.Option("--url", help="Server whose newest requests are taken.")]
-KeyFile = Annotated[
+UrlOption = Annotated[
+    str | None, typer.Option("--url", help="Server whose newest requests are taken.")
+]
+KeyFileOption = Annotated[
     Path | None, typer.Option("--key-file", help="File with your key for that server.")
 ]
 
@@ -55,20 +57,20 @@ def _root() -> None:
 @baseline.command()
 def record(
     file: Annotated[Path, typer.Argument(help="File to write, for `relevance.baseline`.")],
-    url: Url = None,
-    key_file: KeyFile = None,
+    url: UrlOption = None,
+    key_file: KeyFileOption = None,
     data: Annotated[
         str | None,
         typer.Option("--data", help="JSONL: {query, documents} a line, in the order retrieved."),
     ] = None,
-    model: Model = None,
-    revision: Revision = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    runtime: Runtime = None,
-    max_length: MaxLength = None,
-    threads: Threads = None,
-    offline: Offline = None,
+    model: ModelOption = None,
+    revision: RevisionOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    runtime: RuntimeOption = None,
+    max_length: MaxLengthOption = None,
+    threads: ThreadsOption = None,
+    offline: OfflineOption = None,
 ) -> None:
     """Record a server's newest requests, or score queries of yours with a model.
 
@@ -96,8 +98,8 @@ def record(
 def compare(
     file: Annotated[Path, typer.Argument(help="The baseline.")],
     other: Annotated[Path | None, typer.Argument(help="Another one to hold against it.")] = None,
-    url: Url = None,
-    key_file: KeyFile = None,
+    url: UrlOption = None,
+    key_file: KeyFileOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Compare a baseline with a server's newest requests, or with another baseline.
@@ -140,7 +142,7 @@ def fetch_snapshot(url: str, key_file: Path | None = None) -> "Snapshot":
     class Relevance(msgspec.Struct):
         windows: list[Snapshot]
 
-    class Stats(msgspec.Struct):
+    class StatsExcerpt(msgspec.Struct):
         relevance: Relevance
 
     headers = {} if key_file is None else {"x-api-key": _read_key(key_file)}
@@ -148,7 +150,7 @@ def fetch_snapshot(url: str, key_file: Path | None = None) -> "Snapshot":
     try:
         answer = httpx2.get(address, headers=headers, timeout=TIMEOUT_SECONDS, trust_env=False)
         answer.raise_for_status()
-        windows = msgspec.json.decode(answer.content, type=Stats).relevance.windows
+        windows = msgspec.json.decode(answer.content, type=StatsExcerpt).relevance.windows
     except httpx2.HTTPStatusError as error:
         raise SettingsError(f"{address} answers {error.response.status_code}") from error
     except (httpx2.HTTPError, httpx2.InvalidURL, msgspec.DecodeError) as error:

@@ -15,12 +15,12 @@ from rich.progress import track
 
 from tamis.cli.documents import read_lines
 from tamis.cli.options import (
-    MaxLength,
+    MaxLengthOption,
     Name,
     NameOption,
-    Offline,
-    Revision,
-    Threads,
+    OfflineOption,
+    RevisionOption,
+    ThreadsOption,
     model_options,
     the_model,
 )
@@ -59,10 +59,10 @@ def calibrate(
     name: Name = None,
     model: NameOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
-    revision: Revision = None,
-    max_length: MaxLength = None,
-    threads: Threads = None,
-    offline: Offline = None,
+    revision: RevisionOption = None,
+    max_length: MaxLengthOption = None,
+    threads: ThreadsOption = None,
+    offline: OfflineOption = None,
 ) -> None:
     """Compare int8 with float32 on queries of yours, and keep the report with the model.
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tamis.cli.calibrate import calibrate
-from tamis.cli.options import Name, NameOption, Offline, Revision, the_model
+from tamis.cli.options import Name, NameOption, OfflineOption, RevisionOption, the_model
 from tamis.engine.checkpoint import Checkpoint, read_checkpoint
 from tamis.engine.hub_cache import list_fetched
 from tamis.engine.location import EMBEDDED_FOLDER, locate
@@ -55,7 +55,10 @@ def list_models() -> None:
 
 @models.command()
 def pull(
-    name: Name = None, model: NameOption = None, revision: Revision = None, offline: Offline = None
+    name: Name = None,
+    model: NameOption = None,
+    revision: RevisionOption = None,
+    offline: OfflineOption = None,
 ) -> None:
     """Fetch a model from the hub, or its newer version, and write its manifest."""
     name = the_model(name, model)
@@ -68,7 +71,7 @@ def pull(
 
 
 @models.command()
-def verify(name: Name = None, model: NameOption = None, revision: Revision = None) -> None:
+def verify(name: Name = None, model: NameOption = None, revision: RevisionOption = None) -> None:
     """Compare a model's files with its manifest, and check that tamis runs it."""
     name = the_model(name, model)
     settings = _settings(name, revision, offline=True)
@@ -89,8 +92,8 @@ def convert(
     ] = None,
     dtype: ConvertedDtype = "auto",
     model: NameOption = None,
-    revision: Revision = None,
-    offline: Offline = None,
+    revision: RevisionOption = None,
+    offline: OfflineOption = None,
 ) -> None:
     """Convert a model for ctranslate2, into a folder that loads by itself."""
     name = the_model(name, model)
@@ -120,7 +123,7 @@ def tune(
     name: Name = None,
     dtype: ConvertedDtype = "auto",
     model: NameOption = None,
-    revision: Revision = None,
+    revision: RevisionOption = None,
 ) -> None:
     """Measure a converted model's token budget and kernels on this processor.
 

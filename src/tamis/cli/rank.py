@@ -15,14 +15,14 @@ from rich.progress import Progress
 
 from tamis.cli.documents import read_documents
 from tamis.cli.options import (
-    Device,
-    Dtype,
-    MaxLength,
-    Model,
-    Offline,
-    Revision,
-    Runtime,
-    Threads,
+    DeviceOption,
+    DtypeOption,
+    MaxLengthOption,
+    ModelOption,
+    OfflineOption,
+    RevisionOption,
+    RuntimeOption,
+    ThreadsOption,
     model_options,
 )
 from tamis.cli.tables import plain_lines, ranking_table
@@ -74,14 +74,14 @@ def rank(
     explain: Annotated[
         bool, typer.Option("--explain", help="Say which words matched (late interaction).")
     ] = False,
-    model: Model = None,
-    revision: Revision = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    runtime: Runtime = None,
-    max_length: MaxLength = None,
-    threads: Threads = None,
-    offline: Offline = None,
+    model: ModelOption = None,
+    revision: RevisionOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    runtime: RuntimeOption = None,
+    max_length: MaxLengthOption = None,
+    threads: ThreadsOption = None,
+    offline: OfflineOption = None,
     keep: Keep = None,
 ) -> None:
     """Put documents in order for a QUERY, best first.

@@ -11,17 +11,17 @@ import typer
 
 from tamis.cli import end_now, exit_code, fail
 from tamis.cli.options import (
-    Device,
-    Dtype,
-    Host,
-    MaxLength,
-    Model,
-    Offline,
-    Port,
-    Revision,
-    Runtime,
-    Threads,
-    Workers,
+    DeviceOption,
+    DtypeOption,
+    HostOption,
+    MaxLengthOption,
+    ModelOption,
+    OfflineOption,
+    PortOption,
+    RevisionOption,
+    RuntimeOption,
+    ThreadsOption,
+    WorkersOption,
     settings_arguments,
 )
 from tamis.errors import SettingsError, TamisError
@@ -29,24 +29,24 @@ from tamis.settings import LogSettings, ServerSettings, Settings, TelemetrySetti
 
 if TYPE_CHECKING:  # the command line imports nothing heavy at start
     from tamis.assembly.served import ModelLoader
-    from tamis.observability.tracing import Tracing
+    from tamis.observability.spans import Tracing
 
 logger = logging.getLogger(__name__)
 
 
 def serve(
     context: typer.Context,
-    model: Model = None,
-    revision: Revision = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    runtime: Runtime = None,
-    max_length: MaxLength = None,
-    threads: Threads = None,
-    offline: Offline = None,
-    host: Host = None,
-    port: Port = None,
-    workers: Workers = None,
+    model: ModelOption = None,
+    revision: RevisionOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    runtime: RuntimeOption = None,
+    max_length: MaxLengthOption = None,
+    threads: ThreadsOption = None,
+    offline: OfflineOption = None,
+    host: HostOption = None,
+    port: PortOption = None,
+    workers: WorkersOption = None,
 ) -> None:
     """Serve a model over HTTP, on 127.0.0.1:8000 unless told otherwise.
 
@@ -75,7 +75,7 @@ def run(settings: Settings, load: "ModelLoader | None" = None) -> None:
 
 def _serve(settings: Settings, load: "ModelLoader | None") -> None:
     from tamis.assembly.assembly import Assembly
-    from tamis.cache.opening import require_cache
+    from tamis.cache.configured import require_cache
     from tamis.engine.loading import load_model
     from tamis.observability.metrics import Metrics
     from tamis.server.lifespan import ModelLife
@@ -145,7 +145,7 @@ def _open_tracing(settings: TelemetrySettings) -> "Tracing | None":
     if settings.otlp_endpoint is None:
         return None
     try:
-        from tamis.observability.tracing import open_tracing
+        from tamis.observability.spans import open_tracing
     except ImportError as error:
         raise SettingsError(
             "telemetry.otlp_endpoint asks for traces, and OpenTelemetry is not installed; "

@@ -12,7 +12,7 @@ from tamis.errors import TamisError
 from tamis.observability.batches import BatchMetrics
 from tamis.observability.cache import CacheMetrics
 from tamis.observability.devices import DeviceMetrics
-from tamis.observability.memory import MemoryMetrics
+from tamis.observability.memory_gauges import MemoryMetrics
 from tamis.observability.phases import PhaseMetrics
 from tamis.observability.state import StateMetrics
 from tamis.types import Usage

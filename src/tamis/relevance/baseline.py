@@ -15,7 +15,7 @@ import msgspec
 from tamis.errors import SettingsError
 from tamis.relevance.histogram import LOGIT_EDGES
 
-Count = Annotated[int, msgspec.Meta(ge=0)]
+NonNegativeInt = Annotated[int, msgspec.Meta(ge=0)]
 FromZero = Annotated[float, msgspec.Meta(ge=0)]
 
 
@@ -31,7 +31,7 @@ class ScoreBins(msgspec.Struct, frozen=True):
     """Logits in the bins of `logit_edges`."""
 
     counts: Annotated[
-        list[Count],
+        list[NonNegativeInt],
         msgspec.Meta(
             min_length=len(LOGIT_EDGES) + 1,
             max_length=len(LOGIT_EDGES) + 1,
@@ -48,7 +48,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     """The rankings of a number of requests."""
 
     model: str
-    n_requests: Count
+    n_requests: NonNegativeInt
     threshold: Annotated[float, msgspec.Meta(description="Below it nothing is relevant.")]
     top: Annotated[ScoreBins, msgspec.Meta(description="Each request's best logit.")]
     all: Annotated[ScoreBins, msgspec.Meta(description="Every document's logit.")]

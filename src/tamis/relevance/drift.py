@@ -43,8 +43,8 @@ _KS_FACTOR = math.sqrt(-math.log(1e-6 / 2) / 2)
 _PRIOR = 0.5
 """Added to each bin's count, so that an empty one has a logarithm."""
 
-Scores = Literal["top", "all"]
-State = Literal["none", "waiting", "ok", "alert"]
+ScoreKind = Literal["top", "all"]
+DriftState = Literal["none", "waiting", "ok", "alert"]
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -71,7 +71,7 @@ def compare(baseline: Snapshot, now: Snapshot) -> list[Verdict]:
     ]
 
 
-def state_of(baseline: Snapshot | None, verdicts: Sequence[Verdict]) -> State:
+def state_of(baseline: Snapshot | None, verdicts: Sequence[Verdict]) -> DriftState:
     """Nothing to compare with, too little to compare, or what comparing says."""
     if baseline is None:
         return "none"
@@ -121,7 +121,7 @@ def mean_line(expected: Moments, found: Moments, least: float) -> float:
     return max(least, _Z * error)
 
 
-def _scores(name: Scores, expected: ScoreBins, found: ScoreBins) -> Iterator[Verdict]:
+def _scores(name: ScoreKind, expected: ScoreBins, found: ScoreBins) -> Iterator[Verdict]:
     sizes = (expected.n_effective, found.n_effective)
     psi, n_bins = population_stability_index(expected.counts, found.counts)
     line = psi_line(n_bins, *sizes)

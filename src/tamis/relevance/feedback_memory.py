@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from tamis.errors import InvalidFieldError, UnknownRequestError
 from tamis.relevance.series import EVENTS, Series
 
+FEEDBACK_SECONDS = 3600.0
+"""How long after an answer feedback on it counts."""
 MOST_RANKS = 2_000_000
 """Of all answers together: 4 MB where each has more than 255 documents."""
 
@@ -54,7 +56,7 @@ class FeedbackMemory:
     def __init__(
         self,
         max_answers: int,
-        seconds: float,
+        seconds: float = FEEDBACK_SECONDS,
         *,
         max_ranks: int = MOST_RANKS,
         clock: Callable[[], float] = time.monotonic,

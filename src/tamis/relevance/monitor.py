@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tamis.relevance.baseline import Baseline, Snapshot, read_baseline
-from tamis.relevance.drift import State, Verdict, compare, state_of
+from tamis.relevance.drift import DriftState, Verdict, compare, state_of
 from tamis.relevance.feedback_memory import FeedbackMemory
 from tamis.relevance.series import Labels, Series, SeriesTable
 from tamis.relevance.signals import (
@@ -33,7 +33,7 @@ class Drift:
     """
 
     model: str
-    state: State
+    state: DriftState
     verdicts: tuple[Verdict, ...]
 
     @property
@@ -62,8 +62,8 @@ class RelevanceMonitor:
         self.baseline: Baseline | None = (
             None if settings.baseline is None else read_baseline(settings.baseline)
         )
-        self.series = SeriesTable(settings.max_series)
-        self.feedback = FeedbackMemory(settings.feedback_requests, settings.feedback_seconds)
+        self.series = SeriesTable()
+        self.feedback = FeedbackMemory(settings.feedback_requests)
 
     def observe(self, ranking: Ranking) -> None:
         """Take an answer in. Under a millisecond at 1,000 documents."""

@@ -26,6 +26,8 @@ from tamis.types import RerankRequest
 
 logger = logging.getLogger(__name__)
 
+MAX_BYTES = 100 * 2**20
+"""Of the file and the one before it, `NAME.1`."""
 MOST_WAITING_CHARACTERS = 16 * 2**20
 """Of texts that wait for the disk; a request beyond them is left out."""
 CHARACTERS_A_DOCUMENT = 100
@@ -149,7 +151,7 @@ class RequestLog:
         if settings.log_file is None:
             raise SettingsError("relevance.log_file is not set")
         try:
-            self._file = RotatingFile(settings.log_file, settings.log_max_bytes)
+            self._file = RotatingFile(settings.log_file, MAX_BYTES)
         except OSError as error:
             reason = error.strerror or error
             raise SettingsError(f"cannot write {settings.log_file}: {reason}") from error

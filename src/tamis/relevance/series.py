@@ -27,6 +27,8 @@ class Labels:
     caller: str
 
 
+MAX_SERIES = 50
+"""Models, dialects and callers told apart; the rest is `OTHER`."""
 OTHER = Labels("other", "other", "other")
 """All that has no series of its own; no dialect is called so."""
 
@@ -148,7 +150,7 @@ class SeriesTable:
         other: The shared one.
     """
 
-    def __init__(self, max_series: int) -> None:
+    def __init__(self, max_series: int = MAX_SERIES) -> None:
         self._max_series = max_series
         self._series: dict[Labels, Series] = {}
         self.other = Series(OTHER)

@@ -20,7 +20,7 @@ class Ranking:
     """One answer, as the server gave it.
 
     Attributes:
-        caller: Name of the key's owner; empty where there are no keys.
+        caller: The caller's name, from its key; empty without keys.
         logits: One for each document in the order given; NaN where there is none. In a cascade
             all are on the served model's scale, unless it is a part.
         n_truncated: Documents that were cut to fit.

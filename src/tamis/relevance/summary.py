@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 
 from tamis.relevance.baseline import Snapshot
-from tamis.relevance.drift import State, Verdict
+from tamis.relevance.drift import DriftState, Verdict
 from tamis.relevance.histogram import Histogram
 from tamis.relevance.monitor import RelevanceMonitor
 from tamis.relevance.series import FeedbackCounts, Series, together
@@ -61,7 +61,7 @@ class DriftReport(msgspec.Struct):
 
     model: str
     state: Annotated[
-        State,
+        DriftState,
         msgspec.Meta(description="none: no baseline; waiting: fewer than 100 answers yet."),
     ]
     verdicts: list[Verdict]

@@ -9,7 +9,6 @@ again: alone, then in float32.
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from threading import Lock
 
 import numpy as np
@@ -27,6 +26,7 @@ from tamis.errors import (
     UnscorableDocumentError,
 )
 from tamis.scheduler.jobs import Entry
+from tamis.scheduler.observer import BatchObserver, BatchReport
 
 logger = logging.getLogger(__name__)
 
@@ -35,47 +35,6 @@ REGROWTH = 1 / 16
 """Of the full budget, added after each batch that went well."""
 
 FAILURES_UNTIL_STAND_IN = 3
-
-
-@dataclass(frozen=True, slots=True)
-class BatchReport:
-    """One forward pass.
-
-    Attributes:
-        n_tokens: Of all pairs.
-        n_jobs: Requests that shared it.
-        n_computed_tokens: What the model computes of them: a query that documents share once.
-        n_padding_tokens: Places beside them that attention filled up.
-    """
-
-    n_pairs: int
-    n_tokens: int
-    n_jobs: int
-    seconds: float
-    n_computed_tokens: int = 0
-    n_padding_tokens: int = 0
-
-
-class Observer:
-    """What wants to know how batches fare; each method is called in the model thread."""
-
-    def batch_done(self, report: BatchReport) -> None:
-        """A forward pass went well."""
-
-    def batch_failed(self) -> None:
-        """A forward pass failed."""
-
-    def pairs_failed(self, n_pairs: int) -> None:
-        """So many pairs get no logit."""
-
-    def logits_not_finite(self, n_logits: int) -> None:
-        """A forward pass gave so many logits that are NaN or infinite."""
-
-    def out_of_memory(self) -> None:
-        """A forward pass wanted more memory than there is."""
-
-    def stand_in_took_over(self) -> None:
-        """The backend was given up."""
 
 
 MakeBackend = Callable[[], Backend | None]
@@ -129,7 +88,7 @@ class BatchRunner:
         max_batch_tokens: int,
         stand_in: MakeBackend | None = None,
         in_float32: MakeBackend | None = None,
-        observer: Observer | None = None,
+        observer: BatchObserver | None = None,
         known_good: EncodedPair | None = None,
     ) -> None:
         self._backend = backend
@@ -138,7 +97,7 @@ class BatchRunner:
         self._in_float32 = None if in_float32 is None else Spare(in_float32)
         if in_float32 is stand_in:
             self._in_float32 = self._stand_in
-        self._observer = observer or Observer()
+        self._observer = observer or BatchObserver()
         self._known_good = known_good
         self._n_breakdowns = 0
         self._is_suspect = True

@@ -35,7 +35,7 @@ from tamis.settings import ServerSettings, Settings
 from tamis.wire.registry import DIALECTS
 
 if TYPE_CHECKING:  # an extra
-    from tamis.observability.tracing import Tracing
+    from tamis.observability.spans import Tracing
 
 _logger = structlog.stdlib.get_logger(__name__)
 

@@ -35,7 +35,7 @@ class Caller:
     """Who calls.
 
     Attributes:
-        name: Of the key's owner; callers of one name share one place in the queue.
+        name: The name of its key, or of its keys: they are one caller, with one place in the queue.
         max_queued_tokens: Tokens it may have waiting or running; None for no bound of its own.
     """
 

@@ -64,7 +64,7 @@ Side = Literal["left", "Left", "right", "Right"]
 """As vLLM and TEI spell them."""
 
 
-class Terms(msgspec.Struct):
+class SharedFields(msgspec.Struct):
     """On what terms a request is answered; fields of every dialect that has room for them."""
 
     threshold: (

@@ -18,7 +18,7 @@ from tamis.wire.dialect import (
     RawBody,
     Reason,
     RerankEndpoint,
-    Terms,
+    SharedFields,
     convert,
     require,
     warnings_of,
@@ -26,7 +26,7 @@ from tamis.wire.dialect import (
 from tamis.wire.fields import Fields
 
 
-class JinaRequest(Terms, kw_only=True):
+class JinaRequest(SharedFields, kw_only=True):
     """What is asked."""
 
     model: Annotated[

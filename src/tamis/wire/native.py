@@ -16,7 +16,7 @@ from tamis.wire.dialect import (
     RawBody,
     Reason,
     RerankEndpoint,
-    Terms,
+    SharedFields,
     convert,
     require,
     warnings_of,
@@ -24,7 +24,7 @@ from tamis.wire.dialect import (
 from tamis.wire.fields import Fields
 
 
-class NativeRequest(Terms, kw_only=True):
+class NativeRequest(SharedFields, kw_only=True):
     """What is asked."""
 
     query: Annotated[str, msgspec.Meta(description="The question.", min_length=1)]

@@ -7,8 +7,12 @@ from typing import Any
 import msgspec
 
 from tamis.errors import MalformedBodyError
-from tamis.settings import LimitsSettings
 from tamis.wire.dialect import RawBody
+
+MAX_DEPTH = 16
+"""Levels of JSON arrays and objects."""
+MAX_CONTAINERS = 100_000
+"""JSON arrays and objects that a body may have."""
 
 _LONE_SURROGATE = re.compile(
     rb"(?<!\\)(?:\\\\)*(?P<half>\\u[dD]"
@@ -20,10 +24,11 @@ _LONE_SURROGATE = re.compile(
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
 _ALL_BUT_BRACKETS_AND_QUOTES = bytes(set(range(256)) - set(b'[]{}"'))
 _BLOCK = 2**16  # bytes
-_DEFAULT_LIMITS = LimitsSettings()
 
 
-def parse_object(data: bytes, limits: LimitsSettings = _DEFAULT_LIMITS) -> RawBody:
+def parse_object(
+    data: bytes, *, max_depth: int = MAX_DEPTH, max_containers: int = MAX_CONTAINERS
+) -> RawBody:
     """A JSON object from a request's bytes, read strictly.
 
     Of a key that is there twice the last value counts. No text of the body is in an error.
@@ -31,10 +36,9 @@ def parse_object(data: bytes, limits: LimitsSettings = _DEFAULT_LIMITS) -> RawBo
     Raises:
         MalformedBodyError: it is not UTF-8, not JSON, too deep, or not an object.
     """
-    most, depth = limits.max_containers, limits.max_depth
-    brackets = _brackets(data, depth, most)
-    if len(brackets) > 2 * most:
-        raise MalformedBodyError(f"the body has more than {most:,} arrays and objects")
+    brackets = _brackets(data, max_depth, max_containers)
+    if len(brackets) > 2 * max_containers:
+        raise MalformedBodyError(f"the body has more than {max_containers:,} arrays and objects")
     try:
         body: Any = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -48,8 +52,8 @@ def parse_object(data: bytes, limits: LimitsSettings = _DEFAULT_LIMITS) -> RawBo
         raise MalformedBodyError(f"the body is not valid JSON in UTF-8: {error}") from None
     if not isinstance(body, dict):
         raise MalformedBodyError("the body must be a JSON object")
-    if _is_deeper(brackets, depth):
-        raise MalformedBodyError(f"the body has more than {depth} levels")
+    if _is_deeper(brackets, max_depth):
+        raise MalformedBodyError(f"the body has more than {max_depth} levels")
     return body
 
 

@@ -7,6 +7,7 @@ from tamis.observability.relevance import RelevanceCollector
 from tamis.relevance.baseline import baseline_of, write_baseline
 from tamis.relevance.monitor import RelevanceMonitor
 from tamis.relevance.request_log import MOST_WAITING_CHARACTERS, RequestLog
+from tamis.relevance.series import MAX_SERIES
 from tamis.settings import RelevanceSettings
 from tamis.types import RerankRequest
 from tests.rankings import ranking, snapshot
@@ -91,12 +92,12 @@ def test_without_a_baseline_there_is_no_drift_to_show() -> None:
 
 
 def test_callers_without_end_make_no_series_without_end() -> None:
-    monitor, registry = watched(max_series=3)
+    monitor, registry = watched()
     for number in range(100):
         monitor.observe(ranking(caller=f"c{number}"))
     requests = scrape(registry)["tamis_relevance_requests_total"]
-    assert len(requests) == 4
-    assert requests[frozenset({"other"})] == 97
+    assert len(requests) == MAX_SERIES + 1
+    assert requests[frozenset({"other"})] == 100 - MAX_SERIES
 
 
 def test_metrics_tell_callers_apart_or_add_them_up() -> None:

@@ -5,13 +5,15 @@ import pytest
 
 from tamis.relevance.baseline import baseline_of, write_baseline
 from tamis.relevance.monitor import RelevanceMonitor
+from tamis.relevance.series import MAX_SERIES, SeriesTable
 from tamis.relevance.summary import report
 from tamis.settings import RelevanceSettings
 from tests.rankings import ranking, snapshot
 
 
-def monitor_of_two(**options: object) -> RelevanceMonitor:
-    monitor = RelevanceMonitor(RelevanceSettings.model_validate(options))
+def monitor_of_two(max_series: int = MAX_SERIES) -> RelevanceMonitor:
+    monitor = RelevanceMonitor(RelevanceSettings())
+    monitor.series = SeriesTable(max_series)
     monitor.observe(ranking([2.0, 1.0], caller="a", request_id="r"))
     monitor.observe(ranking([0.0, 1.0], caller="b", n_truncated=1))
     monitor.feedback.record("a", "r", [1], "clicked")

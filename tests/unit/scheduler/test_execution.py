@@ -17,15 +17,16 @@ from tamis.errors import (
     ShuttingDownError,
     UnscorableDocumentError,
 )
-from tamis.scheduler.execution import FAILURES_UNTIL_STAND_IN, BatchReport, BatchRunner, Observer
+from tamis.scheduler.execution import FAILURES_UNTIL_STAND_IN, BatchRunner
 from tamis.scheduler.jobs import Entry, Job
+from tamis.scheduler.observer import BatchCallback, BatchObserver, BatchReport
 from tamis.testing import FakeBackend, WordTokenizer, fake_logit
 
 BUDGET = 1024
 CUDA_MESSAGE = "CUDA out of memory. Tried to allocate 2.00 GiB"
 
 
-class Counting(Observer):
+class Counting(BatchObserver):
     """Counts what it is told."""
 
     def __init__(self) -> None:
@@ -453,13 +454,11 @@ def test_a_report_counts_what_is_computed_and_what_is_padded(
     class Padded(FakeBackend):
         padding = fills_up_to
 
-    class Keeping(Observer):
-        def batch_done(self, report: BatchReport) -> None:
-            reports.append(report)
-
     reports: list[BatchReport] = []
     job = job_of("a bear", "a cat and a")
-    BatchRunner(Padded(), max_batch_tokens=BUDGET, observer=Keeping()).run(entries_of(job))
+    BatchRunner(Padded(), max_batch_tokens=BUDGET, observer=BatchCallback(reports.append)).run(
+        entries_of(job)
+    )
     (report,) = reports
     assert report.n_computed_tokens == report.n_tokens == job.n_tokens
     assert report.n_padding_tokens == n_padding

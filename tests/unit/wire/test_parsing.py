@@ -3,7 +3,6 @@ import json
 import pytest
 
 from tamis.errors import MalformedBodyError
-from tamis.settings import LimitsSettings
 from tamis.wire import parsing
 from tamis.wire.parsing import parse_object
 
@@ -52,11 +51,8 @@ def test_brackets_count_outside_of_strings_alone(
     data = json.dumps(body).encode()
     n_containers = 2 + 4 * 7
 
-    def limits(max_containers: int, max_depth: int) -> LimitsSettings:
-        return LimitsSettings(max_containers=max_containers, max_depth=max_depth)
-
-    assert parse_object(data, limits(n_containers, 4)) == body
+    assert parse_object(data, max_containers=n_containers, max_depth=4) == body
     with pytest.raises(MalformedBodyError, match="arrays and objects"):
-        parse_object(data, limits(n_containers - 1, 4))
+        parse_object(data, max_containers=n_containers - 1, max_depth=4)
     with pytest.raises(MalformedBodyError, match="levels"):
-        parse_object(data, limits(n_containers, 3))
+        parse_object(data, max_containers=n_containers, max_depth=3)

@@ -51,7 +51,7 @@ async def feedback(request: Request) -> Response:
     limits = context.settings.limits
     try:
         with context.bodies.share() as share, ended_by_draining():
-            body = await parse_body(await read_body(request, limits, share), limits)
+            body = await parse_body(await read_body(request, limits, share))
         require(body, "request_id", "index", "event")
         said = convert(body, FeedbackRequest)
         indices = said.index if isinstance(said.index, list) else [said.index]

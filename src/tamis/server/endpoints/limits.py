@@ -9,12 +9,14 @@ from starlette.responses import Response
 
 from tamis.errors import RequestTooLargeError, TooManyDocumentsError
 from tamis.server.answers import json_answer
-from tamis.server.body import ENCODINGS
+from tamis.server.body import ENCODINGS, MAX_UNPACKED_RATIO
 from tamis.server.context import ServerContext
 from tamis.server.keys import Caller
+from tamis.server.protocol import ANSWER_SECONDS, MAX_CHUNKS, MAX_HEADERS
 from tamis.settings import LimitsSettings
 from tamis.stage import least_tokens, too_many_characters
 from tamis.types import RerankRequest
+from tamis.wire.parsing import MAX_CONTAINERS, MAX_DEPTH
 
 
 class Limits(msgspec.Struct):
@@ -110,10 +112,10 @@ def _limits_of(context: ServerContext, caller: Caller) -> Limits:
     return Limits(
         max_body_bytes=options.max_body_bytes,
         max_total_body_bytes=options.max_total_body_bytes,
-        max_unpacked_ratio=options.max_unpacked_ratio,
+        max_unpacked_ratio=MAX_UNPACKED_RATIO,
         content_encodings=[name for name, make in ENCODINGS.items() if make],
-        max_depth=options.max_depth,
-        max_containers=options.max_containers,
+        max_depth=MAX_DEPTH,
+        max_containers=MAX_CONTAINERS,
         max_documents=options.max_documents,
         max_document_characters=options.max_document_characters,
         max_query_characters=options.max_query_characters,
@@ -121,11 +123,11 @@ def _limits_of(context: ServerContext, caller: Caller) -> Limits:
         max_tokens_per_pair=model.facts.max_length if model else None,
         max_queued_tokens=min(queued, caller.max_queued_tokens or queued),
         max_timeout_ms=int(settings.server.timeout_seconds * 1000),
-        max_headers=options.max_headers,
+        max_headers=MAX_HEADERS,
         max_header_bytes=options.max_header_bytes,
-        max_chunks=options.max_chunks,
+        max_chunks=MAX_CHUNKS,
         header_seconds=options.header_seconds,
         body_seconds=options.body_seconds,
-        answer_seconds=options.answer_seconds,
+        answer_seconds=ANSWER_SECONDS,
         idle_seconds=options.idle_seconds,
     )

@@ -87,7 +87,7 @@ async def _answer(service: RerankService, asked: RerankRequest, request: Request
     """
     caller: Caller = request.state.caller
     answering = asyncio.ensure_future(
-        service.rerank(asked, flow=caller.name, max_flow_tokens=caller.max_queued_tokens)
+        service.rerank(asked, caller=caller.name, max_caller_tokens=caller.max_queued_tokens)
     )
     leaving = asyncio.ensure_future(request.receive())  # the body is read: no message but one
     try:

@@ -6,7 +6,7 @@ from typing import Any
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tamis.observability.tracing import Tracing, propagated
+from tamis.observability.spans import Tracing, propagated
 
 
 class TracingMiddleware:

@@ -7,7 +7,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tamis.observability.tracing import Tracing
+from tamis.observability.spans import Tracing
 from tamis.server.middleware.tracing import TracingMiddleware
 from tamis.types import Usage
 

@@ -3,8 +3,8 @@ import unicodedata
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tamis.cache.base import KEY_BYTES
-from tamis.cache.keys import PairKeys, namespace_digest
+from tamis.cache.pair_keys import PairKeys, namespace_digest
+from tamis.cache.store import KEY_BYTES
 
 IDENTITY = ("model", "digest", "ctranslate2", "cpu", "float32", "512")
 KEYS = PairKeys(b"secret", IDENTITY)

@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode, format_span_id, format_trace_id
 
 from tamis.errors import QueueFullError
-from tamis.observability.tracing import Tracing, propagated
+from tamis.observability.spans import Tracing, propagated
 from tamis.timing import BatchRun
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"

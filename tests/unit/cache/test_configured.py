@@ -2,8 +2,8 @@ import logging
 
 import pytest
 
-from tamis.cache.keys import NO_SECRET
-from tamis.cache.opening import make_cache, secret_of
+from tamis.cache.configured import make_cache, secret_of
+from tamis.cache.pair_keys import NO_SECRET
 from tamis.settings import CacheSettings
 
 URL = "redis://localhost"

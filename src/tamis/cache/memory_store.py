@@ -5,7 +5,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
-from tamis.cache.base import StoreStatistics
+from tamis.cache.store import StoreStatistics
 
 ENTRY_BYTES = 400
 """What Python takes for a key, a value, the time and their place: counted by a test."""

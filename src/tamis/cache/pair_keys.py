@@ -9,7 +9,7 @@ import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tamis.cache.base import NAMESPACE_BYTES
+from tamis.cache.store import NAMESPACE_BYTES
 from tamis.types import TruncationSide
 
 KEY_VERSION = 2

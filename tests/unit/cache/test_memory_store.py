@@ -2,8 +2,8 @@ import tracemalloc
 
 import pytest
 
-from tamis.cache.base import KEY_BYTES
-from tamis.cache.memory import ENTRY_BYTES, TTL_JITTER, MemoryStore
+from tamis.cache.memory_store import ENTRY_BYTES, TTL_JITTER, MemoryStore
+from tamis.cache.store import KEY_BYTES
 
 
 class Clock:

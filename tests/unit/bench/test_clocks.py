@@ -1,7 +1,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from tamis.bench.timing import Spent, TimedRuntime
+from tamis.bench.clocks import Spent, TimedRuntime
 from tamis.engine.collate import PackedBatch, collate
 from tamis.engine.padding import Padding
 from tamis.engine.pairs import EncodedPair, TokenSequence

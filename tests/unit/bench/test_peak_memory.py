@@ -1,7 +1,7 @@
 import numpy as np
 
-from tamis.bench.memory import peak_memory_bytes
 from tamis.bench.own_process import run_apart
+from tamis.bench.peak_memory import peak_memory_bytes
 
 NEEDED = 100_000_000
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 from prometheus_client import CollectorRegistry
 
-from tamis.observability.memory import MemoryMetrics
+from tamis.observability.memory_gauges import MemoryMetrics
 
 
 def test_the_processs_own_memory_and_files_are_there() -> None:

@@ -3,10 +3,10 @@
 import logging
 from importlib import import_module
 
-from tamis.cache.base import ByteStore, CacheObserver
-from tamis.cache.keys import NO_SECRET
-from tamis.cache.memory import MemoryStore
+from tamis.cache.memory_store import MemoryStore
+from tamis.cache.pair_keys import NO_SECRET
 from tamis.cache.scores import ScoreCache
+from tamis.cache.store import ByteStore, CacheObserver
 from tamis.settings import CacheSettings
 
 logger = logging.getLogger(__name__)

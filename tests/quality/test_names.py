@@ -1,0 +1,62 @@
+"""One name for each thing: no two public classes share one, and no two modules a file's."""
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+SOURCE = Path(__file__).parents[2] / "src/tamis"
+MODULES = [path.relative_to(SOURCE) for path in sorted(SOURCE.rglob("*.py"))]
+
+FOLDERS_OF_THEIR_OWN = {
+    "cli": "a verb's file is named after the verb",
+    "server/endpoints": "an endpoint's file is named after its path",
+    "server/middleware": "a middleware's file is named after what it looks at",
+}
+"""Folders whose files may be named like others, and why."""
+SHARED_FILE_NAMES = {
+    "__init__.py": "Python's own name",
+    "__main__.py": "Python's own name",
+    "errors.py": "the errors, and in `server` what becomes of each over HTTP",
+    "backend.py": "the protocol `Backend` with the one here, and the one on a worker",
+}
+"""File names that two modules share, and why."""
+SHARED_CLASS_NAMES: dict[str, str] = {}
+"""Names of two public classes or types, and why."""
+
+
+def public_types(path: Path) -> Iterator[str]:
+    """Public classes of a module, nested ones too, and its aliases of types (`State = ...`)."""
+    tree = ast.parse((SOURCE / path).read_text(encoding="utf-8"))
+    names = [node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and not is_type_variable(node.value):
+            names += [target.id for target in node.targets if isinstance(target, ast.Name)]
+    return (name for name in names if name[0].isupper() and not name.isupper())
+
+
+def is_type_variable(value: ast.expr) -> bool:
+    """Whether it is `TypeVar("X")`: a letter in a formula, not a thing."""
+    return isinstance(value, ast.Call) and getattr(value.func, "id", "").startswith("TypeVar")
+
+
+def shared(names: Iterator[tuple[str, Path]]) -> dict[str, list[str]]:
+    """Names that several modules have, and the modules."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for name, path in names:
+        found[name].append(path.as_posix())
+    return {name: paths for name, paths in found.items() if len(paths) > 1}
+
+
+def test_no_two_public_classes_share_a_name() -> None:
+    names = ((name, path) for path in MODULES for name in public_types(path))
+    found = shared(names)
+    assert {name: found[name] for name in found if name not in SHARED_CLASS_NAMES} == {}
+
+
+def test_no_two_modules_share_a_file_name() -> None:
+    names = (
+        (path.name, path) for path in MODULES if path.parent.as_posix() not in FOLDERS_OF_THEIR_OWN
+    )
+    found = shared(names)
+    assert {name: found[name] for name in found if name not in SHARED_FILE_NAMES} == {}
