@@ -24,8 +24,8 @@ from tamis.engine.checkpoint import (
     shard_names,
 )
 from tamis.engine.files import JSON_BYTES, LARGEST_BYTES
-from tamis.engine.hub_cache import cache_folder, point_to, whether_here
-from tamis.engine.hub_failures import as_sentences, require_usable_token, setting_up
+from tamis.engine.hub.cache import cache_folder, point_to, whether_here
+from tamis.engine.hub.failures import as_sentences, require_usable_token, setting_up
 from tamis.engine.manifest import MANIFEST_FILE, hash_files, write_manifest
 from tamis.errors import (
     ChecksumMismatchError,
