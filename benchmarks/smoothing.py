@@ -42,7 +42,7 @@ from tamis.engine.loading import load_model
 from tamis.engine.location import EMBEDDED_FOLDER
 from tamis.engine.padding import Padding
 from tamis.engine.pairs import EncodedPair, Logits
-from tamis.engine.runtimes.base import Runtime
+from tamis.engine.runtime import Runtime
 from tamis.engine.runtimes.ctranslate2 import CTranslate2Runtime
 from tamis.engine.weights import QuantizedRows, Weights
 from tamis.scheduler.scheduler import score_now

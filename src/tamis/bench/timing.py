@@ -10,7 +10,7 @@ from tamis.engine.collate import PackedBatch
 from tamis.engine.heads import Head
 from tamis.engine.padding import Padding
 from tamis.engine.pairs import Logits
-from tamis.engine.runtimes.base import Runtime
+from tamis.engine.runtime import Runtime
 
 
 @dataclass(slots=True)

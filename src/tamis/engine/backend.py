@@ -8,7 +8,7 @@ from tamis.engine.collate import collate
 from tamis.engine.heads import Head, Matches, MaxSimHead
 from tamis.engine.padding import Padding
 from tamis.engine.pairs import EncodedPair, Logits
-from tamis.engine.runtimes.base import Runtime
+from tamis.engine.runtime import Runtime
 
 
 class Backend(Protocol):

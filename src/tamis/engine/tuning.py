@@ -24,7 +24,7 @@ from tamis.engine.checkpoint import Count
 from tamis.engine.collate import PackedBatch
 from tamis.engine.device import processor_name
 from tamis.engine.files import read_json
-from tamis.engine.runtimes.base import Runtime
+from tamis.engine.runtime import Runtime
 from tamis.engine.runtimes.kernels import Kernels
 from tamis.errors import ModelError
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F  # noqa: N812 - everybody calls it so
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tamis.engine.runtimes.buckets import (
+from tamis.engine.buckets import (
     Bucket,
     places_of_sequences,
     places_of_tokens,

@@ -10,7 +10,7 @@ from tamis.engine.calibration import CalibrationReport, read_report
 from tamis.engine.checkpoint import RUNTIME_FOLDER, Checkpoint, Dtype, read_checkpoint
 from tamis.engine.converted import converted_folder
 from tamis.engine.kernel_tuning import tune_kernels
-from tamis.engine.runtimes.base import Runtime
+from tamis.engine.runtime import Runtime
 from tamis.engine.runtimes.kernels import settle_kernels
 from tamis.engine.tuning import DEFAULT_BATCH_TOKENS, Tuning, read_tuning, tune
 from tamis.engine.weights import read_weights

@@ -8,6 +8,7 @@ import torch.nn.functional as F  # noqa: N812 - everybody calls it so
 from torch import Tensor
 from torch.nn.attention import varlen
 
+from tamis.engine.buckets import sort_into_buckets
 from tamis.engine.runtimes.attention import (
     Spans,
     Strategy,
@@ -19,7 +20,6 @@ from tamis.engine.runtimes.attention import (
     fills_up,
     varlen_kernel,
 )
-from tamis.engine.runtimes.buckets import sort_into_buckets
 
 LENGTHS = [4, 1, 8, 8, 30, 27, 29, 64, 64, 2]
 """Alone in a bucket, equal in one, and unequal in one."""

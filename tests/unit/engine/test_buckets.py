@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tamis.engine.runtimes.buckets import (
+from tamis.engine.buckets import (
     MOST_PADDING,
     padding_in_buckets,
     places_of_sequences,
