@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from benchmarks.results_file import save
 from tamis.bench.workloads import QUERY_TOKENS
 from tamis.engine.buckets import MOST_PADDING, sort_into_buckets
+from tamis.engine.ctranslate2.tuning import DEFAULT_BATCH_TOKENS
 from tamis.engine.device import usable_cores
 from tamis.engine.runtimes.attention import Spans, Strategy, attend_each, attend_in_buckets
-from tamis.engine.tuning import DEFAULT_BATCH_TOKENS
 
 N_DOCUMENTS = 100
 N_HEADS, HEAD_SIZE = 16, 64

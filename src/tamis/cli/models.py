@@ -94,8 +94,8 @@ def convert(
 ) -> None:
     """Convert a model for ctranslate2, into a folder that loads by itself."""
     name = the_model(name, model)
-    from tamis.engine.conversion import convert as convert_checkpoint
-    from tamis.engine.converted import converted_folder
+    from tamis.engine.ctranslate2.conversion import convert as convert_checkpoint
+    from tamis.engine.ctranslate2.converted import converted_folder
     from tamis.engine.runtimes.opening import auto_dtype
 
     settings = _settings(name, revision, offline)
@@ -128,7 +128,7 @@ def tune(
     Takes a converted folder, or the name of a model whose converted form is in the cache.
     """
     name = the_model(name, model)
-    from tamis.engine.converted import converted_folder
+    from tamis.engine.ctranslate2.converted import converted_folder
     from tamis.engine.device import usable_cores
     from tamis.engine.runtimes.opening import auto_dtype, tune_converted
 

@@ -24,7 +24,7 @@ from tamis.engine.checkpoint import (
     read_checkpoint,
     weight_files,
 )
-from tamis.engine.converted import converted
+from tamis.engine.ctranslate2.converted import converted
 from tamis.engine.facts import ModelFacts
 from tamis.engine.files import read_bounded
 from tamis.engine.golden import compare_with_golden, golden_key
@@ -52,7 +52,7 @@ from tamis.errors import InferenceError, ModelError, SettingsError, UnsupportedM
 from tamis.settings import ModelSettings
 
 if TYPE_CHECKING:  # it is imported late: CTranslate2 reads its environment then
-    from tamis.engine.runtimes.ctranslate2 import CTranslate2Runtime
+    from tamis.engine.ctranslate2.runtime import CTranslate2Runtime
 
 logger = logging.getLogger(__name__)
 

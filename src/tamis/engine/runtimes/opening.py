@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 from tamis.engine import device
 from tamis.engine.calibration import CalibrationReport, read_report
 from tamis.engine.checkpoint import RUNTIME_FOLDER, Checkpoint, Dtype, read_checkpoint
-from tamis.engine.converted import converted_folder
-from tamis.engine.kernel_tuning import tune_kernels
+from tamis.engine.ctranslate2.converted import converted_folder
+from tamis.engine.ctranslate2.kernel_tuning import tune_kernels
+from tamis.engine.ctranslate2.kernels import settle_kernels
+from tamis.engine.ctranslate2.tuning import DEFAULT_BATCH_TOKENS, Tuning, read_tuning, tune
 from tamis.engine.runtime import Runtime
-from tamis.engine.runtimes.kernels import settle_kernels
-from tamis.engine.tuning import DEFAULT_BATCH_TOKENS, Tuning, read_tuning, tune
 from tamis.engine.weights import read_weights
 from tamis.errors import ModelError, RuntimeUnavailableError
 from tamis.settings import ModelSettings
 
 if TYPE_CHECKING:  # it is imported late: CTranslate2 reads its environment then
-    from tamis.engine.runtimes.ctranslate2 import CTranslate2Runtime
+    from tamis.engine.ctranslate2.runtime import CTranslate2Runtime
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,9 @@ def plan_runtime(settings: ModelSettings, checkpoint: Checkpoint) -> RuntimePlan
             cpu_dtype = auto_dtype(checkpoint, settings)
         wanted = cpu_dtype if settings.dtype == "auto" else settings.dtype
         _settle_kernels(settings, checkpoint, wanted, threads)
-    from tamis.engine.runtimes import ctranslate2  # now: it reads its environment when imported
+    from tamis.engine.ctranslate2 import (
+        runtime as ctranslate2,  # now: it reads its environment when imported
+    )
 
     where = device.resolve_device(settings.device, cuda_available=ctranslate2.cuda_available())
     dtype = _resolve_dtype(settings.dtype, where, cpu_dtype, ctranslate2.computed_dtypes(where))
@@ -71,7 +73,7 @@ def open_ctranslate2(
     Raises:
         RuntimeUnavailableError: its files are spoilt, or the device has no room for them.
     """
-    from tamis.engine.runtimes.ctranslate2 import CTranslate2Runtime
+    from tamis.engine.ctranslate2.runtime import CTranslate2Runtime
 
     tuning = None
     if plan.device == "cpu":
@@ -112,7 +114,9 @@ def tune_converted(folder: Path, *, threads: int) -> Tuning:
     """
     checkpoint = read_checkpoint(folder)
     settle_kernels()
-    from tamis.engine.runtimes import ctranslate2  # now: it reads its environment when imported
+    from tamis.engine.ctranslate2 import (
+        runtime as ctranslate2,  # now: it reads its environment when imported
+    )
 
     computed = ctranslate2.computed_dtypes("cpu")
     runtime = ctranslate2.CTranslate2Runtime(

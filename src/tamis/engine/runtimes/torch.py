@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tamis.engine.checkpoint import Activation, Checkpoint
 from tamis.engine.collate import PackedBatch
+from tamis.engine.ctranslate2.tuning import DEFAULT_BATCH_TOKENS
 from tamis.engine.device import HALF_PRECISION, cpu_computes
 from tamis.engine.padding import Padding
 from tamis.engine.runtimes.attention import (
@@ -27,7 +28,6 @@ from tamis.engine.runtimes.attention import (
     varlen_kernel,
 )
 from tamis.engine.runtimes.transfer import fetch, put
-from tamis.engine.tuning import DEFAULT_BATCH_TOKENS
 from tamis.engine.weights import Weights
 from tamis.errors import InferenceError
 

@@ -11,13 +11,14 @@ import pytest
 
 from tamis.engine.calibration import CalibrationReport, write_report
 from tamis.engine.checkpoint import read_checkpoint
-from tamis.engine.conversion import convert
+from tamis.engine.ctranslate2 import kernels
+from tamis.engine.ctranslate2.conversion import convert
+from tamis.engine.ctranslate2.runtime import computed_dtypes
+from tamis.engine.ctranslate2.tuning import TUNING_FILE
 from tamis.engine.device import processor_name, usable_cores
 from tamis.engine.loading import LoadedModel, load_model
-from tamis.engine.runtimes import kernels, opening
-from tamis.engine.runtimes.ctranslate2 import computed_dtypes
+from tamis.engine.runtimes import opening
 from tamis.engine.runtimes.torch import computed_dtypes as computed_by_torch
-from tamis.engine.tuning import TUNING_FILE
 from tamis.errors import RuntimeUnavailableError
 from tamis.settings import DtypeName, ModelSettings, RuntimeName
 from tests.tiny_models import quantize_rows, write_json

@@ -12,9 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tamis.engine.checkpoint import FORMAT_VERSION, Checkpoint, weight_files
-from tamis.engine.conversion import convert, stored_dtype
+from tamis.engine.ctranslate2.conversion import convert, stored_dtype
+from tamis.engine.ctranslate2.scratch import sweep
 from tamis.engine.manifest import verify_manifest
-from tamis.engine.scratch import sweep
 from tamis.errors import ModelError
 
 logger = logging.getLogger(__name__)

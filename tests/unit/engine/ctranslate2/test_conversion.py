@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tamis.engine.checkpoint import read_checkpoint
-from tamis.engine.conversion import convert, stored_dtype
+from tamis.engine.ctranslate2.conversion import convert, stored_dtype
 from tamis.engine.loading import load_model
 from tamis.engine.manifest import verify_manifest
 from tamis.errors import ChecksumMismatchError, IncompleteModelError, RuntimeUnavailableError
@@ -228,7 +228,7 @@ def test_a_conversion_does_not_wait_for_torch_to_be_imported(
 import sys
 from pathlib import Path
 from tamis.engine.checkpoint import read_checkpoint
-from tamis.engine.conversion import convert
+from tamis.engine.ctranslate2.conversion import convert
 convert(read_checkpoint(Path({str(tiny_maxsim)!r})), Path({str(tmp_path / "made")!r}), dtype="int8")
 print("torch" in sys.modules)
 import torch

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 from tamis.engine.checkpoint import Count
 from tamis.engine.collate import PackedBatch
+from tamis.engine.ctranslate2.kernels import Kernels
 from tamis.engine.device import processor_name
 from tamis.engine.files import read_json
 from tamis.engine.runtime import Runtime
-from tamis.engine.runtimes.kernels import Kernels
 from tamis.errors import ModelError
 
 logger = logging.getLogger(__name__)

@@ -1,7 +1,7 @@
 """CTranslate2's other kernels, timed against those in force.
 
-A process has one choice of them for good (`runtimes/kernels.py`), so each other one is timed in a
-process of its own: `python -m tamis.engine.kernel_tuning TRIAL`, TRIAL being JSON. Whatever goes
+A process has one choice of them for good (`kernels.py`), so each other one is timed in a
+process of its own: `python -m tamis.engine.ctranslate2.kernel_tuning TRIAL`, TRIAL being JSON. Whatever goes
 wrong there leaves CTranslate2's own choice.
 """
 
@@ -16,14 +16,13 @@ import msgspec
 import numpy as np
 
 from tamis.engine.checkpoint import RUNTIME_FOLDER, Count
-from tamis.engine.memory import available_bytes
-from tamis.engine.runtimes.kernels import (
+from tamis.engine.ctranslate2.kernels import (
     Kernels,
     environment_of,
     with_other_library,
     with_other_vectors,
 )
-from tamis.engine.tuning import (
+from tamis.engine.ctranslate2.tuning import (
     CLEARLY_FASTER,
     Tuning,
     is_clearly_faster,
@@ -32,6 +31,7 @@ from tamis.engine.tuning import (
     seeded_batches,
     warm_up,
 )
+from tamis.engine.memory import available_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -148,7 +148,7 @@ def run_trial(trial: Trial, kernels: Kernels, *, most_seconds: float) -> float:
 
 def main(arguments: list[str]) -> int:
     """Time what the one argument describes, and print tokens a second."""
-    from tamis.engine.runtimes.ctranslate2 import CTranslate2Runtime  # not in the other process
+    from tamis.engine.ctranslate2.runtime import CTranslate2Runtime  # not in the other process
 
     trial = msgspec.json.decode(arguments[0], type=Trial)
     runtime = CTranslate2Runtime(

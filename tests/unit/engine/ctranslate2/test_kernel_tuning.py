@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tamis.engine import kernel_tuning
 from tamis.engine.checkpoint import read_checkpoint
-from tamis.engine.conversion import convert
-from tamis.engine.kernel_tuning import CONFIRMATIONS, Trial, run_trial, tune_kernels
-from tamis.engine.runtimes import kernels as choice
-from tamis.engine.runtimes.kernels import Kernels
-from tamis.engine.tuning import TUNING_FILE, Tuning, read_tuning, tuning_key
+from tamis.engine.ctranslate2 import kernel_tuning
+from tamis.engine.ctranslate2 import kernels as choice
+from tamis.engine.ctranslate2.conversion import convert
+from tamis.engine.ctranslate2.kernel_tuning import CONFIRMATIONS, Trial, run_trial, tune_kernels
+from tamis.engine.ctranslate2.kernels import Kernels
+from tamis.engine.ctranslate2.tuning import TUNING_FILE, Tuning, read_tuning, tuning_key
 
 SLOW = Tuning(1024, {"512": 900.0, "1024": 1000.0})  # a pass of two seconds
 Answers = Mapping[Kernels, float | Exception]

@@ -3,8 +3,8 @@ import os
 
 import pytest
 
-from tamis.engine.runtimes import kernels
-from tamis.engine.runtimes.kernels import (
+from tamis.engine.ctranslate2 import kernels
+from tamis.engine.ctranslate2.kernels import (
     LIBRARY_VARIABLE,
     SPIN_COUNT,
     SPIN_VARIABLE,

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tamis.engine import converted as engine_converted
+from tamis.engine.ctranslate2 import converted as engine_converted
+from tamis.engine.ctranslate2.scratch import scratch_folder
 from tamis.engine.loading import LoadedModel, load_model
 from tamis.engine.manifest import write_manifest
-from tamis.engine.scratch import scratch_folder
 from tamis.errors import ChecksumMismatchError, ModelError
 from tamis.settings import DtypeName, ModelSettings
 from tests.tiny_models import write_json
@@ -199,7 +199,7 @@ def test_no_room_anywhere_is_a_sentence(
     def no_room(*_: object, **__: object) -> Path:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("tamis.engine.converted.convert", no_room)
+    monkeypatch.setattr("tamis.engine.ctranslate2.converted.convert", no_room)
 
     with pytest.raises(ModelError, match=r"cannot be converted in .* either: No space left"):
         opened(folder, cache_dir)

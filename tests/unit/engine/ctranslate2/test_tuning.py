@@ -6,12 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tamis.engine import tuning
 from tamis.engine.collate import PackedBatch
-from tamis.engine.device import usable_cores
-from tamis.engine.loading import load_model
-from tamis.engine.padding import Padding
-from tamis.engine.tuning import (
+from tamis.engine.ctranslate2 import tuning
+from tamis.engine.ctranslate2.tuning import (
     BUDGETS,
     DEFAULT_BATCH_TOKENS,
     ROUNDS,
@@ -23,6 +20,9 @@ from tamis.engine.tuning import (
     read_tuning,
     tune,
 )
+from tamis.engine.device import usable_cores
+from tamis.engine.loading import load_model
+from tamis.engine.padding import Padding
 from tamis.settings import ModelSettings
 
 

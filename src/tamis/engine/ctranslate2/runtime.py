@@ -22,7 +22,7 @@ def computed_dtypes(device: str) -> frozenset[str]:
 
 
 class CTranslate2Runtime:
-    """An encoder converted by `engine/conversion.py`.
+    """An encoder converted by `conversion.py`.
 
     Args:
         folder: CTranslate2's own files.

@@ -24,10 +24,10 @@ from tamis.engine.checkpoint import (
     WEIGHTS_FILE,
     Checkpoint,
 )
+from tamis.engine.ctranslate2.scratch import scratch_folder, sweep
 from tamis.engine.files import read_bounded, read_json
 from tamis.engine.golden import GOLDEN_FILE
 from tamis.engine.manifest import read_manifest, verify_manifest, write_manifest
-from tamis.engine.scratch import scratch_folder, sweep
 from tamis.engine.tokenization import read_definition, read_unigram_scores, text_definition
 from tamis.engine.weights import QuantizedRows, Weights, read_weights
 from tamis.errors import ModelError
@@ -171,7 +171,7 @@ def _specifications() -> tuple[Any, Any]:
     """CTranslate2's `common_spec` and `transformer_spec`, imported without torch.
 
     They import torch where it is installed, for tensors that tamis never hands them; that takes
-    seconds. Imported here: CTranslate2 reads its environment then (see runtimes/kernels.py).
+    seconds. Imported here: CTranslate2 reads its environment then (see kernels.py).
     """
     blocked = "torch" not in sys.modules
     if blocked:
