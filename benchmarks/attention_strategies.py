@@ -23,7 +23,7 @@ from tamis.bench.workloads import QUERY_TOKENS
 from tamis.engine.buckets import MOST_PADDING, sort_into_buckets
 from tamis.engine.ctranslate2.tuning import DEFAULT_BATCH_TOKENS
 from tamis.engine.device import usable_cores
-from tamis.engine.runtimes.attention import Spans, Strategy, attend_each, attend_in_buckets
+from tamis.engine.torch.attention import Spans, Strategy, attend_each, attend_in_buckets
 
 N_DOCUMENTS = 100
 N_HEADS, HEAD_SIZE = 16, 64

@@ -1,7 +1,7 @@
 """CTranslate2's other kernels, timed against those in force.
 
-A process has one choice of them for good (`kernels.py`), so each other one is timed in a
-process of its own: `python -m tamis.engine.ctranslate2.kernel_tuning TRIAL`, TRIAL being JSON. Whatever goes
+A process has one choice of them for good (`kernels.py`), so each other one is timed in a process of
+its own: `python -m tamis.engine.ctranslate2.kernel_tuning TRIAL`, TRIAL being JSON. Whatever goes
 wrong there leaves CTranslate2's own choice.
 """
 

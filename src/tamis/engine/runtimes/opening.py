@@ -90,7 +90,7 @@ def open_ctranslate2(
 
 def open_torch(checkpoint: Checkpoint, plan: RuntimePlan, *, reads_tokens: bool) -> Runtime:
     """A checkpoint's encoder, straight from its safetensors."""
-    from tamis.engine.runtimes import torch
+    from tamis.engine.torch import runtime as torch
 
     return torch.TorchRuntime(
         checkpoint,
@@ -159,7 +159,7 @@ def _settle_kernels(
 
 def _plan_torch(settings: ModelSettings, checkpoint: Checkpoint, threads: int) -> RuntimePlan:
     try:
-        from tamis.engine.runtimes import torch
+        from tamis.engine.torch import runtime as torch
     except ImportError as error:
         raise RuntimeUnavailableError(
             "runtime torch is not installed; `pip install tamis[torch]`"

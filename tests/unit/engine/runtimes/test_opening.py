@@ -18,7 +18,7 @@ from tamis.engine.ctranslate2.tuning import TUNING_FILE
 from tamis.engine.device import processor_name, usable_cores
 from tamis.engine.loading import LoadedModel, load_model
 from tamis.engine.runtimes import opening
-from tamis.engine.runtimes.torch import computed_dtypes as computed_by_torch
+from tamis.engine.torch.runtime import computed_dtypes as computed_by_torch
 from tamis.errors import RuntimeUnavailableError
 from tamis.settings import DtypeName, ModelSettings, RuntimeName
 from tests.tiny_models import quantize_rows, write_json

@@ -22,7 +22,7 @@ from tamis.engine.buckets import (
     places_of_tokens,
     sort_into_buckets,
 )
-from tamis.engine.runtimes.transfer import put
+from tamis.engine.torch.transfer import put
 
 VARLEN_DTYPES = ("float16", "bfloat16")
 VARLEN_CAPABILITY = (8, 0)

@@ -20,14 +20,14 @@ from tamis.engine.collate import PackedBatch
 from tamis.engine.ctranslate2.tuning import DEFAULT_BATCH_TOKENS
 from tamis.engine.device import HALF_PRECISION, cpu_computes
 from tamis.engine.padding import Padding
-from tamis.engine.runtimes.attention import (
+from tamis.engine.torch.attention import (
     Spans,
     Strategy,
     choose_attention,
     fills_up,
     varlen_kernel,
 )
-from tamis.engine.runtimes.transfer import fetch, put
+from tamis.engine.torch.transfer import fetch, put
 from tamis.engine.weights import Weights
 from tamis.errors import InferenceError
 

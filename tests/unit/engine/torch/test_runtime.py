@@ -10,8 +10,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tamis.engine.collate import PackedBatch, collate
 from tamis.engine.loading import LoadedModel, load_model
-from tamis.engine.runtimes import torch as torch_runtime
-from tamis.engine.runtimes.attention import (
+from tamis.engine.torch import runtime as torch_runtime
+from tamis.engine.torch.attention import (
     Spans,
     Strategy,
     attend_each,
@@ -21,7 +21,7 @@ from tamis.engine.runtimes.attention import (
 )
 from tamis.settings import DtypeName, ModelSettings
 from tests.torch_runtime import open_torch
-from tests.unit.engine.runtimes.test_attention import documented_kernel
+from tests.unit.engine.torch.test_attention import documented_kernel
 
 DOCUMENTS = ["the panda is a bear", "water boils at degrees", "paris", "the giant panda is a bear"]
 

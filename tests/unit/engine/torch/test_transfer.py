@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from tamis.engine.runtimes.transfer import fetch, put
+from tamis.engine.torch.transfer import fetch, put
 
 CPU = torch.device("cpu")
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.attention import varlen
 
 from tamis.engine.buckets import sort_into_buckets
-from tamis.engine.runtimes.attention import (
+from tamis.engine.torch.attention import (
     Spans,
     Strategy,
     VarlenKernel,
