@@ -133,7 +133,7 @@ import sys
 sys.modules["torch"] = sys.modules["transformers"] = None
 from tamis.engine.loading import load_model
 from tamis.settings import ModelSettings
-print(load_model(ModelSettings(name={str(folder)!r}, cache_dir={str(cache_dir)!r})).runtime)
+print(load_model(ModelSettings(name={str(folder)!r}, cache_dir={str(cache_dir)!r})).facts.runtime)
 """
 
     printed = subprocess.check_output([sys.executable, "-c", code], text=True)
