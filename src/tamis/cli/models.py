@@ -192,8 +192,10 @@ def _size(folder: Path) -> str:
 
 
 def _describe(checkpoint: Checkpoint) -> str:
-    head = "classification" if checkpoint.maxsim is None else "maxsim"
+    from tamis.engine.heads.registry import read_head
+
+    kind = read_head(checkpoint).kind
     return (
-        f"{checkpoint.n_layers} layers of {checkpoint.hidden_size}, {head} head, "
+        f"{checkpoint.n_layers} layers of {checkpoint.hidden_size}, {kind} head, "
         f"up to {checkpoint.max_length} tokens"
     )

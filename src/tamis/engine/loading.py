@@ -8,27 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from tamis.engine.backend import LocalBackend
 from tamis.engine.checkpoint import (
     CONFIG_FILE,
-    IMPORTANCE,
-    PROJECTION,
     TAMIS_FILE,
     TOKENIZER_FILE,
-    UNIGRAM_SCORES,
     Checkpoint,
-    MaxSimOptions,
     read_checkpoint,
-    weight_files,
 )
 from tamis.engine.ctranslate2.converted import converted
 from tamis.engine.facts import ModelFacts
 from tamis.engine.files import read_bounded
 from tamis.engine.golden import compare_with_golden, golden_key
-from tamis.engine.heads import ClassificationHead, Head, MaxSimHead
+from tamis.engine.heads.base import Head
+from tamis.engine.heads.registry import read_head
 from tamis.engine.location import locate
 from tamis.engine.manifest import folder_digest, verified_digests, verify_manifest
 from tamis.engine.memory import release_unused
@@ -39,15 +34,13 @@ from tamis.engine.runtimes.opening import (
     open_torch,
     plan_runtime,
 )
-from tamis.engine.templates import JointTemplate, read_joint_template, read_separate_template
 from tamis.engine.tokenization import (
     PairTokenizer,
     open_text_tokenizer,
     read_definition,
     read_text_tokenizer,
-    read_unigram_scores,
 )
-from tamis.engine.weights import Weights, read_weights
+from tamis.engine.weights import read_weights
 from tamis.errors import InferenceError, ModelError, SettingsError, UnsupportedModelError
 from tamis.settings import ModelSettings
 
@@ -109,6 +102,7 @@ def load_model(settings: ModelSettings, folder: Path | None = None) -> LoadedMod
 def _load(settings: ModelSettings, folder: Path) -> LoadedModel:
     name = _asked_name(settings)
     checkpoint = read_checkpoint(folder, name=name)
+    read_head(checkpoint)
     if checkpoint.converted_dtype is None:
         read_weights(checkpoint)  # headers alone: before all of it is hashed
     max_length = _max_length(settings, checkpoint)
@@ -235,7 +229,7 @@ def _load_converted(
     source: Checkpoint, plan: RuntimePlan, max_length: int, cache_dir: Path
 ) -> _Opened:
     """Tokenizer and weights are read side by side: each takes one core."""
-    reads_tokens = source.maxsim is not None
+    reads_tokens = read_head(source).reads_tokens
     with (
         converted(source, dtype=plan.dtype, cache_dir=cache_dir) as model,
         ThreadPoolExecutor(1) as beside,
@@ -265,26 +259,7 @@ def _read_tokenizer_and_head(checkpoint: Checkpoint, max_length: int) -> tuple[P
             f"{TOKENIZER_FILE} has {text.get_vocab_size():,} pieces, and the model's word "
             f"embedding {checkpoint.n_pieces:,}; they do not belong together"
         )
-    options = checkpoint.maxsim
-    if options is None:
-        joint = read_joint_template(text)
-        _require_no_padding(checkpoint, joint)
-        tokenizer = PairTokenizer(text, joint, max_length=max_length)
-        return tokenizer, ClassificationHead.read(checkpoint)
-    separate = read_separate_template(
-        text, query_prefix=options.query_prefix, document_prefix=options.document_prefix
-    )
-    tokenizer = PairTokenizer(
-        text, separate, max_length=max_length, lowers_capitals=options.lower_capitals
-    )
-    head = MaxSimHead.read(
-        options,
-        separate,
-        _read_unigram_scores(checkpoint),
-        _read_importance(checkpoint, options),
-        _read_projection(checkpoint, options),
-    )
-    return tokenizer, head
+    return read_head(checkpoint).open(checkpoint, text, max_length=max_length)
 
 
 def _read_text_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
@@ -292,47 +267,3 @@ def _read_text_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     if checkpoint.converted_dtype is None:
         return read_text_tokenizer(read_definition(checkpoint.folder))
     return open_text_tokenizer(read_bounded(checkpoint.folder / TOKENIZER_FILE))
-
-
-def _read_unigram_scores(checkpoint: Checkpoint) -> NDArray[np.float32]:
-    """Each piece's log-probability (vocabulary,), kept apart in a converted model."""
-    if checkpoint.converted_dtype is None:
-        return read_unigram_scores(read_definition(checkpoint.folder))
-    return Weights(weight_files(checkpoint.folder)).array(UNIGRAM_SCORES)
-
-
-def _read_importance(checkpoint: Checkpoint, options: MaxSimOptions) -> NDArray[np.float32]:
-    """What a maxsim head has learned of query tokens (hidden,); zeros where it has not."""
-    hidden = checkpoint.hidden_size
-    if not options.has_importance:
-        return np.zeros(hidden, dtype=np.float32)
-    return _read_learned(checkpoint, IMPORTANCE, (hidden,))
-
-
-def _read_projection(checkpoint: Checkpoint, options: MaxSimOptions) -> NDArray[np.float32] | None:
-    """By what a maxsim head multiplies token states (hidden, hidden); None where by nothing."""
-    hidden = checkpoint.hidden_size
-    if not options.has_projection:
-        return None
-    return _read_learned(checkpoint, PROJECTION, (hidden, hidden))
-
-
-def _read_learned(checkpoint: Checkpoint, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    learned = Weights(weight_files(checkpoint.folder)).array(name)
-    if learned.shape != shape:
-        raise UnsupportedModelError(
-            f"{checkpoint.folder}: {name} has shape {learned.shape}, and the hidden size "
-            f"is {checkpoint.hidden_size}; they do not belong together"
-        )
-    return learned
-
-
-def _require_no_padding(checkpoint: Checkpoint, template: JointTemplate) -> None:
-    """RoBERTa counts no position at a padding token, so that none may stand in a pair."""
-    parts = (template.prefix, template.middle, template.suffix)
-    padding = checkpoint.position_offset - 1
-    if any(padding in part.token_ids for part in parts):
-        raise UnsupportedModelError(
-            f"{checkpoint.folder}: config.json has pad_token_id {padding}, which {TOKENIZER_FILE} "
-            "puts around every text; they do not belong together"
-        )

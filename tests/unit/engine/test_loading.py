@@ -13,7 +13,7 @@ from safetensors.torch import load_file as load_torch
 from safetensors.torch import save_file as save_torch
 
 from tamis.engine.backend import LocalBackend
-from tamis.engine.heads import ClassificationHead
+from tamis.engine.heads.classification import ClassificationHead
 from tamis.engine.loading import LoadedModel, load_model, warm_up
 from tamis.engine.manifest import write_manifest
 from tamis.errors import (

@@ -15,20 +15,18 @@ from safetensors.numpy import save
 from tamis.engine.checkpoint import (
     CONFIG_FILE,
     FORMAT_VERSION,
-    IMPORTANCE,
-    PROJECTION,
     RUNTIME_FOLDER,
     TAMIS_FILE,
     TOKENIZER_FILE,
-    UNIGRAM_SCORES,
     WEIGHTS_FILE,
     Checkpoint,
 )
 from tamis.engine.ctranslate2.scratch import scratch_folder, sweep
 from tamis.engine.files import read_bounded, read_json
 from tamis.engine.golden import GOLDEN_FILE
+from tamis.engine.heads.registry import read_head
 from tamis.engine.manifest import read_manifest, verify_manifest, write_manifest
-from tamis.engine.tokenization import read_definition, read_unigram_scores, text_definition
+from tamis.engine.tokenization import read_definition, text_definition
 from tamis.engine.weights import QuantizedRows, Weights, read_weights
 from tamis.errors import ModelError
 
@@ -107,15 +105,7 @@ def _write(checkpoint: Checkpoint, folder: Path, dtype: str) -> None:
     (folder / CONFIG_FILE).write_bytes(read_bounded(checkpoint.folder / CONFIG_FILE))
     definition = read_definition(checkpoint.folder)
     (folder / TOKENIZER_FILE).write_bytes(text_definition(definition))
-    if checkpoint.maxsim is None:
-        names = (f"{checkpoint.family.output}.weight", f"{checkpoint.family.output}.bias")
-        tensors = {name: weights.array(name) for name in names}
-    else:
-        tensors = {UNIGRAM_SCORES: read_unigram_scores(definition)}
-        if checkpoint.maxsim.has_importance:
-            tensors[IMPORTANCE] = weights.array(IMPORTANCE)
-        if checkpoint.maxsim.has_projection:
-            tensors[PROJECTION] = weights.array(PROJECTION)
+    tensors = read_head(checkpoint).converted_tensors(checkpoint, weights, definition)
     (folder / WEIGHTS_FILE).write_bytes(save(tensors))  # `save_file` keeps others from reading it
     _write_description(checkpoint, folder, computed=dtype, stored=stored)
     write_manifest(folder)
@@ -151,7 +141,7 @@ def encoder_spec(checkpoint: Checkpoint, weights: Weights) -> "TransformerEncode
         embeddings_merge=common_spec.EmbeddingsMerge.ADD,
     )
     encoder.scale_embeddings = False
-    pooled = checkpoint.maxsim is None
+    pooled = not read_head(checkpoint).reads_tokens
     spec: TransformerEncoderModelSpec = transformer_spec.TransformerEncoderModelSpec(
         encoder, pooling_layer=pooled
     )

@@ -99,8 +99,11 @@ def _commit(repository: Path, revision: str) -> str:
 def _is_whole(folder: Path) -> bool:
     if not (folder / CONFIG_FILE).is_file():
         return False
+    # now: numpy and tokenizers are much to import for a list of names
+    from tamis.engine.heads.registry import read_head
+
     try:
-        read_checkpoint(folder)
+        read_head(read_checkpoint(folder))
         return all(path.is_file() for path in weight_files(folder))
     except ModelError:
         return False

@@ -24,6 +24,7 @@ from tamis.engine.checkpoint import (
     shard_names,
 )
 from tamis.engine.files import JSON_BYTES, LARGEST_BYTES
+from tamis.engine.heads.registry import read_head
 from tamis.engine.hub.cache import cache_folder, point_to, whether_here
 from tamis.engine.hub.failures import as_sentences, require_usable_token, setting_up
 from tamis.engine.manifest import MANIFEST_FILE, hash_files, write_manifest
@@ -69,7 +70,7 @@ def pull(name: str, *, revision: str | None, offline: bool = False) -> Path:
         commit = str(info.sha)
     _require_files(name, sizes)
     folder = _fetch(name, revision, commit, _DESCRIPTIONS)
-    read_checkpoint(folder, described_only=True)
+    read_head(read_checkpoint(folder, described_only=True))
     _fetch(name, revision, commit, [*_DESCRIPTIONS, TOKENIZER_FILE, *_weights(folder, sizes)])
     with as_sentences(name, revision):
         _finish(folder, info)

@@ -12,6 +12,7 @@ from tamis.engine.ctranslate2.converted import converted_folder
 from tamis.engine.ctranslate2.kernel_tuning import tune_kernels
 from tamis.engine.ctranslate2.kernels import settle_kernels
 from tamis.engine.ctranslate2.tuning import DEFAULT_BATCH_TOKENS, Tuning, read_tuning, tune
+from tamis.engine.heads.registry import read_head
 from tamis.engine.runtime import Runtime
 from tamis.engine.weights import read_weights
 from tamis.errors import ModelError, RuntimeUnavailableError
@@ -113,6 +114,7 @@ def tune_converted(folder: Path, *, threads: int) -> Tuning:
         ModelError: it is no converted model, or cannot be opened.
     """
     checkpoint = read_checkpoint(folder)
+    reads_tokens = read_head(checkpoint).reads_tokens
     settle_kernels()
     from tamis.engine.ctranslate2 import (
         runtime as ctranslate2,  # now: it reads its environment when imported
@@ -125,7 +127,7 @@ def tune_converted(folder: Path, *, threads: int) -> Tuning:
         dtype=_resolve_dtype("auto", "cpu", checkpoint.cpu_dtype, computed),
         threads=threads,
         max_batch_tokens=DEFAULT_BATCH_TOKENS["cpu"],
-        reads_tokens=checkpoint.maxsim is not None,
+        reads_tokens=reads_tokens,
     )
     try:
         length = checkpoint.max_length
@@ -136,7 +138,7 @@ def tune_converted(folder: Path, *, threads: int) -> Tuning:
             dtype=runtime.dtype,
             threads=threads,
             max_length=length,
-            reads_tokens=checkpoint.maxsim is not None,
+            reads_tokens=reads_tokens,
         )
     finally:
         runtime.close()

@@ -1,6 +1,6 @@
 import pytest
 
-from tamis.engine.capitals import lower_capitals
+from tamis.engine.heads.capitals import lower_capitals
 
 
 @pytest.mark.parametrize(

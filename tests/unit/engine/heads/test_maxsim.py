@@ -8,8 +8,10 @@ import pytest
 from numpy.typing import NDArray
 
 from tamis.engine.collate import PackedBatch, collate
-from tamis.engine.heads import ClassificationHead, MaxSimHead, _products, project
+from tamis.engine.heads.maxsim import MaxSimHead, read_unigram_scores
 from tamis.engine.pairs import EncodedPair, TokenSequence
+from tamis.engine.tokenization import read_definition
+from tamis.errors import UnsupportedModelError
 
 HIDDEN = 8
 N_PIECES = 50
@@ -83,16 +85,6 @@ def _similarity(
 
 def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
-
-
-def test_a_classification_head_is_one_linear_layer() -> None:
-    head = ClassificationHead(np.array([1, -2], dtype=np.float32), bias=0.5)
-    batch = batch_of([sequence(3, 1)], [sequence(4, 2)])
-
-    logits = head.logits(np.array([[1, 1], [0, 0], [3, -1]], dtype=np.float32), batch)
-
-    assert logits.tolist() == [-0.5, 0.5, 5.5]
-    assert logits.dtype == np.float32
 
 
 def test_several_queries_in_one_batch_each_meet_their_own_documents() -> None:
@@ -232,9 +224,8 @@ def test_a_query_of_one_token_has_no_phrase() -> None:
     np.testing.assert_allclose(HEAD.logits(states, batch), alone, atol=1e-6)
 
 
-def test_the_heads_say_what_they_read() -> None:
+def test_the_head_reads_every_token() -> None:
     assert HEAD.reads_tokens
-    assert not ClassificationHead(np.zeros(2, dtype=np.float32), bias=0.0).reads_tokens
 
 
 _OTHER_THREADS = """
@@ -273,24 +264,6 @@ def test_late_interaction_is_computed_in_the_caller_s_thread_alone() -> None:
     assert min(seconds) < 0.002
 
 
-def test_products_in_parts_are_the_product() -> None:
-    chance = np.random.default_rng(3)
-    for n_left, n_right in ((1, 1), (17, 900), (256, 700), (0, 5), (5, 0)):
-        left = chance.normal(size=(n_left, 384)).astype(np.float32)
-        right = chance.normal(size=(n_right, 384)).astype(np.float32)
-        np.testing.assert_allclose(_products(left, right), left @ right.T, rtol=1e-4, atol=1e-4)
-
-
-def test_a_projection_in_parts_is_the_product() -> None:
-    chance = np.random.default_rng(4)
-    for n_tokens, hidden in ((1, 1), (700, 384), (0, 8), (27, 32), (3, 1024)):
-        states = chance.normal(size=(n_tokens, hidden)).astype(np.float32)
-        projection = chance.normal(size=(hidden, hidden)).astype(np.float32)
-        np.testing.assert_allclose(
-            project(states, projection), states @ projection, rtol=1e-4, atol=1e-3
-        )
-
-
 def test_without_a_projection_states_are_matched_as_they_are() -> None:
     batch = batch_of([sequence(9, 1)], [sequence(15, 2)])
     states = states_of(batch)
@@ -300,3 +273,22 @@ def test_without_a_projection_states_are_matched_as_they_are() -> None:
 
     np.testing.assert_allclose(plain, same, atol=1e-6)
     assert abs(float(plain[0] - HEAD.logits(states, batch)[0])) > 0.01
+
+
+def test_unigram_scores_count_special_pieces_as_the_rarest(tiny_model: Path) -> None:
+    definition = read_definition(tiny_model)
+
+    scores = read_unigram_scores(definition)
+
+    vocabulary = definition["model"]["vocab"]
+    special = {token["id"] for token in definition["added_tokens"]}
+    assert scores[4] == pytest.approx(vocabulary[4][1])
+    assert all(scores[index] == scores.min() for index in special)
+    assert len(scores) == len(vocabulary)
+
+
+def test_a_vocabulary_without_scores_has_no_unigram_scores(
+    tiny_classifiers: dict[str, Path],
+) -> None:
+    with pytest.raises(UnsupportedModelError, match="Unigram"):
+        read_unigram_scores(read_definition(tiny_classifiers["bert"]))

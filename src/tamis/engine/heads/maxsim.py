@@ -1,84 +1,31 @@
-"""Encoder outputs -> logits. Two heads, in numpy, the same for every runtime."""
+"""Query and document read apart: late interaction of their tokens."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isqrt
-from typing import Protocol, Self
+from typing import Annotated, Any, ClassVar, Self, cast
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
-from tamis.engine.checkpoint import Checkpoint, MaxSimOptions
+from tamis.engine.checkpoint import Checkpoint, weight_files
 from tamis.engine.collate import PackedBatch
+from tamis.engine.heads.base import Matches, Matrix
+from tamis.engine.heads.capitals import lower_capitals
+from tamis.engine.heads.similarities import in_phrases, normalized, products, project
 from tamis.engine.pairs import Logits
-from tamis.engine.templates import SeparateTemplate
-from tamis.engine.weights import open_weights
+from tamis.engine.templates import SeparateTemplate, read_separate_template
+from tamis.engine.tokenization import PairTokenizer, read_definition, special_ids
+from tamis.engine.weights import Weights
 from tamis.errors import UnsupportedModelError
 
-Matrix = NDArray[np.float32]
-
-_SERIAL_MULTIPLICATIONS = 4 * 65536
-"""A product of so many stays in the caller's thread (OpenBLAS's GEMM_MULTITHREAD_THRESHOLD)."""
-
-
-class Head(Protocol):
-    """What stands on an encoder."""
-
-    @property
-    def reads_tokens(self) -> bool:
-        """True: it reads every token's state. False: the pooled first token's."""
-        ...
-
-    def logits(self, outputs: Matrix, batch: PackedBatch) -> Logits:
-        """One logit for each pair of the batch."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ClassificationHead:
-    """Query and document read together: one linear layer on the pooled first token.
-
-    The layer before it (dense and tanh) belongs to the runtime, which pools.
-    """
-
-    weight: Matrix
-    bias: float
-    reads_tokens: bool = False
-
-    @classmethod
-    def read(cls, checkpoint: Checkpoint) -> Self:
-        """The output layer of a checkpoint.
-
-        Raises:
-            UnsupportedModelError: it makes another number of logits than one.
-        """
-        weights = open_weights(checkpoint)
-        weight = weights.array(f"{checkpoint.family.output}.weight")  # (n_labels, hidden)
-        bias = weights.array(f"{checkpoint.family.output}.bias")
-        if len(weight) != 1:
-            raise UnsupportedModelError(
-                f"{checkpoint.folder} has {len(weight)} labels; "
-                "a reranker has one (the relevance logit)"
-            )
-        return cls(weight[0], float(bias[0]))
-
-    def logits(self, outputs: Matrix, batch: PackedBatch) -> Logits:
-        """Logits of pooled states (n_pairs, hidden)."""
-        return (outputs @ self.weight + np.float32(self.bias)).astype(np.float32)
-
-
-@dataclass(frozen=True, slots=True)
-class Matches:
-    """For one pair: each query token's nearest document token.
-
-    Attributes:
-        nearest: Position of that token among the document's text tokens, (n_query_tokens,).
-        similarities: Their cosines, those of the tokens beside them counted in, (n_query_tokens,).
-        shares: Weights of the query tokens, summing to 1, (n_query_tokens,).
-    """
-
-    nearest: NDArray[np.intp]
-    similarities: Matrix
-    shares: Matrix
+UNIGRAM_SCORES = "unigram_scores"
+"""The tensor of a converted model that holds its vocabulary's log-probabilities, (vocabulary,)."""
+IMPORTANCE = "maxsim.importance"
+"""The tensor of a model that has learned which query tokens count, (hidden,)."""
+PROJECTION = "maxsim.projection"
+"""The tensor by which the states that are matched are multiplied, (hidden, hidden)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,7 +73,7 @@ class MaxSimHead:
     @classmethod
     def read(
         cls,
-        options: MaxSimOptions,
+        options: "MaxSimOptions",
         template: SeparateTemplate,
         unigram_scores: Matrix,
         importance: Matrix,
@@ -176,13 +123,11 @@ class MaxSimHead:
 
     def _matched_states(self, outputs: Matrix) -> Matrix:
         """Token states as they are matched: projected, of length 1."""
-        return _normalized(
-            outputs if self.projection is None else project(outputs, self.projection)
-        )
+        return normalized(outputs if self.projection is None else project(outputs, self.projection))
 
     def _with_cosine(self, maxsim: Matrix, outputs: Matrix, batch: PackedBatch) -> Matrix:
         """Blended with the cosine of the mean-pooled sequences, (n_pairs,)."""
-        pooled = _normalized(_mean_states(outputs, batch))  # (n_sequences, hidden)
+        pooled = normalized(_mean_states(outputs, batch))  # (n_sequences, hidden)
         queries, documents = batch.pair_sequences.T  # (n_pairs,) each
         cosine = np.einsum("ph,ph->p", pooled[queries], pooled[documents])
         blend: Matrix = (maxsim + self.pooled_weight * cosine) / (1 + self.pooled_weight)
@@ -207,7 +152,7 @@ class MaxSimHead:
 
     def _similarities(self, query: Matrix, documents: Matrix, starts: NDArray[np.intp]) -> Matrix:
         """Of a query's tokens and those of documents, end to end, (n_query_tokens, n_tokens)."""
-        cosines = _products(query, documents)
+        cosines = products(query, documents)
         return in_phrases(cosines, starts, self.phrase_weight) if self.phrase_weight else cosines
 
     def _shares(self, states: Matrix, batch: PackedBatch, query: int) -> Matrix:
@@ -227,62 +172,109 @@ class MaxSimHead:
         return slice(int(start) + skip, int(end) - self.suffix)
 
 
-def _products(left: Matrix, right: Matrix) -> Matrix:
-    """`left @ right.T`, (n_left, n_right), in parts that are small enough for one thread.
+class MaxSimOptions(msgspec.Struct, frozen=True, tag_field="type", tag="maxsim"):
+    """The head as `tamis.json` describes it.
 
-    Threads of numpy's BLAS wait actively when a product is done, and would take cores from the
-    encoder, which is at the next batch by then.
+    Attributes:
+        lower_capitals: Whether words in capitals are read in lower case (`capitals.py`).
+        phrase_weight: 0: each token is matched by itself.
+        has_importance: Whether the weights have the tensor `maxsim.importance`.
+        has_projection: Whether the weights have the tensor `maxsim.projection`.
     """
-    n_left, hidden = left.shape
-    step = max(1, _SERIAL_MULTIPLICATIONS // max(1, n_left * hidden))
-    products = np.empty((n_left, len(right)), dtype=np.float32)
-    for start in range(0, len(right), step):
-        products[:, start : start + step] = left @ right[start : start + step].T
-    return products
+
+    kind: ClassVar[str] = "maxsim"
+    reads_tokens: ClassVar[bool] = True
+
+    query_prefix: str
+    document_prefix: str
+    pooled_weight: Annotated[float, msgspec.Meta(ge=0)]
+    scale: float
+    offset: float
+    lower_capitals: bool = False
+    phrase_weight: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    has_importance: bool = False
+    has_projection: bool = False
+
+    def require_fit(self, checkpoint: Checkpoint) -> None:
+        """Any encoder will do."""
+
+    def open(
+        self, checkpoint: Checkpoint, text: Tokenizer, *, max_length: int
+    ) -> tuple[PairTokenizer, MaxSimHead]:
+        """Query and document behind their prefixes."""
+        template = read_separate_template(
+            text, query_prefix=self.query_prefix, document_prefix=self.document_prefix
+        )
+        normalize = lower_capitals if self.lower_capitals else str
+        tokenizer = PairTokenizer(text, template, max_length=max_length, normalize=normalize)
+        head = MaxSimHead.read(
+            self,
+            template,
+            _stored_scores(checkpoint),
+            self._importance(checkpoint),
+            self._projection(checkpoint),
+        )
+        return tokenizer, head
+
+    def converted_tensors(
+        self, checkpoint: Checkpoint, weights: Weights, definition: Mapping[str, Any]
+    ) -> dict[str, Matrix]:
+        """What was learned, and the vocabulary's log-probabilities, which tokenizer.json loses."""
+        tensors = {UNIGRAM_SCORES: read_unigram_scores(definition)}
+        if self.has_importance:
+            tensors[IMPORTANCE] = weights.array(IMPORTANCE)
+        if self.has_projection:
+            tensors[PROJECTION] = weights.array(PROJECTION)
+        return tensors
+
+    def _importance(self, checkpoint: Checkpoint) -> Matrix:
+        """What was learned of query tokens (hidden,); zeros where nothing was."""
+        hidden = checkpoint.hidden_size
+        if not self.has_importance:
+            return np.zeros(hidden, dtype=np.float32)
+        return _read_learned(checkpoint, IMPORTANCE, (hidden,))
+
+    def _projection(self, checkpoint: Checkpoint) -> Matrix | None:
+        hidden = checkpoint.hidden_size
+        if not self.has_projection:
+            return None
+        return _read_learned(checkpoint, PROJECTION, (hidden, hidden))
 
 
-def project(states: Matrix, projection: Matrix) -> Matrix:
-    """`states @ projection`, (n_tokens, hidden), in the caller's thread alone (see `_products`)."""
-    n_tokens, hidden = states.shape
-    side = max(1, isqrt(_SERIAL_MULTIPLICATIONS // hidden))
-    n_rows, n_columns = -(-n_tokens // side), -(-hidden // side)
-    rows = np.zeros((n_rows * side, hidden), dtype=np.float32)
-    rows[:n_tokens] = states
-    columns = np.zeros((hidden, n_columns * side), dtype=np.float32)
-    columns[:, :hidden] = projection
-    blocks = rows.reshape(n_rows, 1, side, hidden) @ np.ascontiguousarray(
-        columns.reshape(hidden, n_columns, side).transpose(1, 0, 2)
-    )  # (n_rows, n_columns, side, side)
-    joined: Matrix = blocks.transpose(0, 2, 1, 3).reshape(n_rows * side, n_columns * side)
-    return joined[:n_tokens, :hidden]
-
-
-def in_phrases(cosines: Matrix, starts: NDArray[np.intp], weight: float) -> Matrix:
-    """Each cosine averaged with those of the tokens before both and of the tokens behind both.
-
-    Where a query or a document ends, the cosine itself stands for the missing one.
+def read_unigram_scores(definition: Mapping[str, Any]) -> Matrix:
+    """Log-probability of each piece (vocabulary,); special pieces count as the rarest.
 
     Args:
-        cosines: Of a query's tokens and those of documents, end to end, (n_query_tokens, n_tokens).
-        starts: Where each document starts, (n_documents,).
-        weight: Of each neighbor; the cosine itself counts 1.
+        definition: The contents of a tokenizer.json.
+
+    Raises:
+        UnsupportedModelError: the vocabulary is of another kind than Unigram.
     """
-    before = cosines.copy()
-    before[1:, 1:] = cosines[:-1, :-1]
-    before[1:, starts] = cosines[1:, starts]
-    ends = np.append(starts[1:], cosines.shape[1]) - 1
-    behind = cosines.copy()
-    behind[:-1, :-1] = cosines[1:, 1:]
-    behind[:-1, ends] = cosines[:-1, ends]
-    averages = (cosines + weight * (before + behind)) / (1 + 2 * weight)
-    return averages.astype(np.float32, copy=False)
+    model = cast("dict[str, Any]", definition["model"])
+    if model.get("type") != "Unigram":
+        raise UnsupportedModelError("a maxsim head needs the scores of a Unigram vocabulary")
+    scores = np.array([score for _, score in model["vocab"]], dtype=np.float32)
+    scores[sorted(special_ids(definition))] = scores.min()
+    return scores
+
+
+def _stored_scores(checkpoint: Checkpoint) -> Matrix:
+    """Each piece's log-probability (vocabulary,), kept apart in a converted model."""
+    if checkpoint.converted_dtype is None:
+        return read_unigram_scores(read_definition(checkpoint.folder))
+    return Weights(weight_files(checkpoint.folder)).array(UNIGRAM_SCORES)
+
+
+def _read_learned(checkpoint: Checkpoint, name: str, shape: tuple[int, ...]) -> Matrix:
+    learned = Weights(weight_files(checkpoint.folder)).array(name)
+    if learned.shape != shape:
+        raise UnsupportedModelError(
+            f"{checkpoint.folder}: {name} has shape {learned.shape}, and the hidden size "
+            f"is {checkpoint.hidden_size}; they do not belong together"
+        )
+    return learned
 
 
 def _mean_states(outputs: Matrix, batch: PackedBatch) -> Matrix:
     sums = np.add.reduceat(outputs, batch.cu_seqlens[:-1], axis=0)
     return (sums / batch.lengths[:, None]).astype(np.float32)
-
-
-def _normalized(states: Matrix) -> Matrix:
-    norms: Matrix = np.linalg.norm(states, axis=-1, keepdims=True)
-    return states / norms
