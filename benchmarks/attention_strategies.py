@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from benchmarks.results_file import save
 from tamis.bench.workloads import QUERY_TOKENS
 from tamis.engine.buckets import MOST_PADDING, sort_into_buckets
-from tamis.engine.ctranslate2.tuning import DEFAULT_BATCH_TOKENS
 from tamis.engine.device import usable_cores
+from tamis.engine.runtime import DEFAULT_BATCH_TOKENS
 from tamis.engine.torch.attention import Spans, Strategy, attend_each, attend_in_buckets
 
 N_DOCUMENTS = 100

@@ -96,7 +96,7 @@ def convert(
     name = the_model(name, model)
     from tamis.engine.ctranslate2.conversion import convert as convert_checkpoint
     from tamis.engine.ctranslate2.converted import converted_folder
-    from tamis.engine.runtimes.opening import auto_dtype
+    from tamis.engine.ctranslate2.precision import auto_dtype
 
     settings = _settings(name, revision, offline)
     source = locate(name, revision=settings.revision, offline=settings.offline)
@@ -129,8 +129,9 @@ def tune(
     """
     name = the_model(name, model)
     from tamis.engine.ctranslate2.converted import converted_folder
+    from tamis.engine.ctranslate2.opening import tune_converted
+    from tamis.engine.ctranslate2.precision import auto_dtype
     from tamis.engine.device import usable_cores
-    from tamis.engine.runtimes.opening import auto_dtype, tune_converted
 
     settings = _settings(name, revision, offline=True)
     source = locate(name, revision=settings.revision, offline=True)

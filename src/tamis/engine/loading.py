@@ -2,10 +2,9 @@
 
 import logging
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -18,36 +17,34 @@ from tamis.engine.checkpoint import (
     Checkpoint,
     read_checkpoint,
 )
-from tamis.engine.ctranslate2.converted import converted
+from tamis.engine.ctranslate2 import opening as ctranslate2
 from tamis.engine.facts import ModelFacts
 from tamis.engine.files import read_bounded
 from tamis.engine.golden import compare_with_golden, golden_key
-from tamis.engine.heads.base import Head
 from tamis.engine.heads.registry import read_head
+from tamis.engine.library import OpenModel, Texts
 from tamis.engine.location import locate
-from tamis.engine.manifest import folder_digest, verified_digests, verify_manifest
+from tamis.engine.manifest import verify_manifest
 from tamis.engine.memory import release_unused
 from tamis.engine.pairs import Logits
-from tamis.engine.runtimes.opening import (
-    RuntimePlan,
-    open_ctranslate2,
-    open_torch,
-    plan_runtime,
-)
 from tamis.engine.tokenization import (
     PairTokenizer,
     open_text_tokenizer,
     read_definition,
     read_text_tokenizer,
 )
+from tamis.engine.torch import opening as torch
 from tamis.engine.weights import read_weights
 from tamis.errors import InferenceError, ModelError, SettingsError, UnsupportedModelError
 from tamis.settings import ModelSettings
 
-if TYPE_CHECKING:  # it is imported late: CTranslate2 reads its environment then
-    from tamis.engine.ctranslate2.runtime import CTranslate2Runtime
-
 logger = logging.getLogger(__name__)
+
+LIBRARIES: Mapping[str, OpenModel] = {
+    "ctranslate2": ctranslate2.open_model,
+    "torch": torch.open_model,
+}
+"""By their names in `model.runtime`; what they need is imported when one is asked for."""
 
 WARM_UP_QUERY = "What is a tamis?"
 WARM_UP_DOCUMENTS = ("A tamis is a fine sieve.", "鼓筛是一种细筛。", "sieve " * 50)
@@ -106,22 +103,19 @@ def _load(settings: ModelSettings, folder: Path) -> LoadedModel:
     if checkpoint.converted_dtype is None:
         read_weights(checkpoint)  # headers alone: before all of it is hashed
     max_length = _max_length(settings, checkpoint)
-    plan = plan_runtime(settings, checkpoint)
-    opened = (
-        _load_source(checkpoint, plan, max_length)
-        if plan.library == "torch"
-        else _load_converted(checkpoint, plan, max_length, settings.cache_dir)
-    )
+    library = "ctranslate2" if settings.runtime == "auto" else settings.runtime
+    opened = LIBRARIES[library](settings, checkpoint, lambda own: _read_texts(own, max_length))
+    tokenizer, head = opened.texts
     facts = ModelFacts(
         name=name or checkpoint.name,
-        runtime=plan.library,
-        device=opened.backend.runtime.device,
-        dtype=opened.backend.runtime.dtype,
+        runtime=library,
+        device=opened.runtime.device,
+        dtype=opened.runtime.dtype,
         max_length=max_length,
-        max_batch_tokens=opened.backend.runtime.max_batch_tokens,
+        max_batch_tokens=opened.runtime.max_batch_tokens,
         digest=opened.digest,
     )
-    model = LoadedModel(facts, opened.tokenizer, opened.backend)
+    model = LoadedModel(facts, tokenizer, LocalBackend(opened.runtime, head))
     release_unused()  # now, so that the first request finds what the warm-up has used
     started = time.monotonic()
     logits = warm_up(model)
@@ -159,7 +153,7 @@ def load_tokenizer(settings: ModelSettings, folder: Path) -> PairTokenizer:
     """
     verify_manifest(folder, only=(CONFIG_FILE, TAMIS_FILE, TOKENIZER_FILE))
     checkpoint = read_checkpoint(folder, name=_asked_name(settings))
-    tokenizer, _ = _read_tokenizer_and_head(checkpoint, _max_length(settings, checkpoint))
+    tokenizer, _ = _read_texts(checkpoint, _max_length(settings, checkpoint))
     release_unused()
     return tokenizer
 
@@ -202,57 +196,7 @@ def _max_length(settings: ModelSettings, checkpoint: Checkpoint) -> int:
     return checkpoint.max_length
 
 
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """A model's parts.
-
-    Attributes:
-        digest: Of the files that they were read from.
-        kept: Where its converted form stands; None where it has none that stays.
-    """
-
-    backend: LocalBackend
-    tokenizer: PairTokenizer
-    digest: str
-    kept: Path | None = None
-
-
-def _load_source(checkpoint: Checkpoint, plan: RuntimePlan, max_length: int) -> _Opened:
-    verify_manifest(checkpoint.folder, known=checkpoint.content)
-    tokenizer, head = _read_tokenizer_and_head(checkpoint, max_length)
-    release_unused()  # the vocabulary as Python objects, before the weights need the room
-    runtime = open_torch(checkpoint, plan, reads_tokens=head.reads_tokens)
-    return _Opened(LocalBackend(runtime, head), tokenizer, folder_digest(checkpoint.content))
-
-
-def _load_converted(
-    source: Checkpoint, plan: RuntimePlan, max_length: int, cache_dir: Path
-) -> _Opened:
-    """Tokenizer and weights are read side by side: each takes one core."""
-    reads_tokens = read_head(source).reads_tokens
-    with (
-        converted(source, dtype=plan.dtype, cache_dir=cache_dir) as model,
-        ThreadPoolExecutor(1) as beside,
-    ):
-        opening = beside.submit(open_ctranslate2, model.folder, plan, reads_tokens=reads_tokens)
-        try:
-            checkpoint = read_checkpoint(model.folder)
-            tokenizer, head = _read_tokenizer_and_head(checkpoint, max_length)
-        except BaseException:
-            opening.add_done_callback(_close_opened)
-            raise
-        runtime = opening.result()
-        digest = folder_digest(verified_digests(model.folder))
-    kept = model.folder if model.is_kept else None
-    return _Opened(LocalBackend(runtime, head), tokenizer, digest, kept)
-
-
-def _close_opened(opening: "Future[CTranslate2Runtime]") -> None:
-    if opening.exception() is None:
-        opening.result().close()
-
-
-def _read_tokenizer_and_head(checkpoint: Checkpoint, max_length: int) -> tuple[PairTokenizer, Head]:
+def _read_texts(checkpoint: Checkpoint, max_length: int) -> Texts:
     text = _read_text_tokenizer(checkpoint)
     if text.get_vocab_size() > checkpoint.n_pieces:
         raise UnsupportedModelError(

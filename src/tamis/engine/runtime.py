@@ -1,5 +1,6 @@
 """What the engine asks of an inference library."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
@@ -7,6 +8,9 @@ from numpy.typing import NDArray
 
 from tamis.engine.collate import PackedBatch
 from tamis.engine.padding import Padding
+
+DEFAULT_BATCH_TOKENS: Mapping[str, int] = {"cpu": 1024, "cuda": 16_384}
+"""Until something was measured: by device."""
 
 
 class Runtime(Protocol):

@@ -25,15 +25,12 @@ from tamis.engine.collate import PackedBatch
 from tamis.engine.ctranslate2.kernels import Kernels
 from tamis.engine.device import processor_name
 from tamis.engine.files import read_json
-from tamis.engine.runtime import Runtime
+from tamis.engine.runtime import DEFAULT_BATCH_TOKENS, Runtime
 from tamis.errors import ModelError
 
 logger = logging.getLogger(__name__)
 
 TUNING_FILE = "tamis-tuning.json"
-DEFAULT_BATCH_TOKENS: Mapping[str, int] = {"cpu": 1024, "cuda": 16_384}
-"""Until something was measured: by device."""
-
 BUDGETS = (512, 1024, 2048)
 ROUNDS = 4
 """How often each budget is timed, in turn with the default."""

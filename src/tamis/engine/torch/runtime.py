@@ -17,9 +17,9 @@ from torch import Tensor
 
 from tamis.engine.checkpoint import Activation, Checkpoint
 from tamis.engine.collate import PackedBatch
-from tamis.engine.ctranslate2.tuning import DEFAULT_BATCH_TOKENS
 from tamis.engine.device import HALF_PRECISION, cpu_computes
 from tamis.engine.padding import Padding
+from tamis.engine.runtime import DEFAULT_BATCH_TOKENS
 from tamis.engine.torch.attention import (
     Spans,
     Strategy,

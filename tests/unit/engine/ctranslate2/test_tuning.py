@@ -10,7 +10,6 @@ from tamis.engine.collate import PackedBatch
 from tamis.engine.ctranslate2 import tuning
 from tamis.engine.ctranslate2.tuning import (
     BUDGETS,
-    DEFAULT_BATCH_TOKENS,
     ROUNDS,
     TUNING_FILE,
     Tuning,
@@ -23,6 +22,7 @@ from tamis.engine.ctranslate2.tuning import (
 from tamis.engine.device import usable_cores
 from tamis.engine.loading import load_model
 from tamis.engine.padding import Padding
+from tamis.engine.runtime import DEFAULT_BATCH_TOKENS
 from tamis.settings import ModelSettings
 
 

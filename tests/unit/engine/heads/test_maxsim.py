@@ -234,7 +234,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tests.unit.engine.test_heads import HEAD, batch_of, sequence
+from tests.unit.engine.heads.test_maxsim import HEAD, batch_of, sequence
 
 chance = np.random.default_rng(2)
 head = replace(

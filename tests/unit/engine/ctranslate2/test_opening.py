@@ -11,13 +11,12 @@ import pytest
 
 from tamis.engine.calibration import CalibrationReport, write_report
 from tamis.engine.checkpoint import read_checkpoint
-from tamis.engine.ctranslate2 import kernels
+from tamis.engine.ctranslate2 import kernels, opening
 from tamis.engine.ctranslate2.conversion import convert
 from tamis.engine.ctranslate2.runtime import computed_dtypes
 from tamis.engine.ctranslate2.tuning import TUNING_FILE
 from tamis.engine.device import processor_name, usable_cores
 from tamis.engine.loading import LoadedModel, load_model
-from tamis.engine.runtimes import opening
 from tamis.engine.torch.runtime import computed_dtypes as computed_by_torch
 from tamis.errors import RuntimeUnavailableError
 from tamis.settings import DtypeName, ModelSettings, RuntimeName
