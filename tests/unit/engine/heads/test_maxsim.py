@@ -256,7 +256,7 @@ for _ in range(8):
 def test_late_interaction_is_computed_in_the_caller_s_thread_alone() -> None:
     # A process of its own: threads that other tests left would count.
     command = [sys.executable, "-c", _OTHER_THREADS]
-    root = Path(__file__).parents[3]
+    root = Path(__file__).parents[4]
     printed = subprocess.run(command, check=True, capture_output=True, text=True, cwd=root).stdout
 
     seconds = [float(line) for line in printed.split()]
