@@ -38,7 +38,7 @@ from tamis.engine.collate import PackedBatch
 from tamis.engine.ctranslate2.conversion import encoder_spec, spec_source
 from tamis.engine.ctranslate2.runtime import CTranslate2Runtime
 from tamis.engine.device import processor_name, usable_cores
-from tamis.engine.heads.base import Head
+from tamis.engine.heads.head import Head
 from tamis.engine.loading import load_model
 from tamis.engine.location import EMBEDDED_FOLDER
 from tamis.engine.padding import Padding

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tamis.engine.collate import PackedBatch
-from tamis.engine.heads.base import Head, Matches
+from tamis.engine.heads.head import Head, Matches
 from tamis.engine.padding import Padding
 from tamis.engine.pairs import Logits
 from tamis.engine.runtime import Runtime

@@ -11,7 +11,7 @@ from rich.table import Table
 from tamis.cli.calibrate import calibrate
 from tamis.cli.options import Name, NameOption, Offline, Revision, the_model
 from tamis.engine.checkpoint import Checkpoint, read_checkpoint
-from tamis.engine.hub.cache import list_fetched
+from tamis.engine.hub.local_cache import list_fetched
 from tamis.engine.location import EMBEDDED_FOLDER, locate
 from tamis.engine.location import pull as pull_model
 from tamis.engine.manifest import verify_manifest
@@ -193,7 +193,7 @@ def _size(folder: Path) -> str:
 
 
 def _describe(checkpoint: Checkpoint) -> str:
-    from tamis.engine.heads.registry import read_head
+    from tamis.engine.heads.reading import read_head
 
     kind = read_head(checkpoint).kind
     return (

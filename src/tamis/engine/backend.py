@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from tamis.engine.collate import collate
-from tamis.engine.heads.base import Head, Matches
+from tamis.engine.heads.head import Head, Matches
 from tamis.engine.padding import Padding
 from tamis.engine.pairs import EncodedPair, Logits
 from tamis.engine.runtime import Runtime

@@ -122,7 +122,7 @@ class Checkpoint:
         position_offset: The row of the position table that belongs to the first token.
         max_length: Most tokens a sequence may have.
         n_labels: Of the classification head, if it has one.
-        head: What `tamis.json` says of the head (see `heads/registry.py`); None where nothing.
+        head: What `tamis.json` says of the head (see `heads/reading.py`); None where nothing.
         cpu_dtype: What `dtype="auto"` takes on a CPU.
         converted_dtype: The dtype of the runtime's own files in a converted folder.
     """

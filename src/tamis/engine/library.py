@@ -8,7 +8,7 @@ from typing import Protocol
 
 from tamis.engine import device
 from tamis.engine.checkpoint import Checkpoint
-from tamis.engine.heads.base import Head
+from tamis.engine.heads.head import Head
 from tamis.engine.runtime import Runtime
 from tamis.engine.tokenization import PairTokenizer
 from tamis.settings import ModelSettings

@@ -21,7 +21,7 @@ from tamis.engine.ctranslate2 import opening as ctranslate2
 from tamis.engine.facts import ModelFacts
 from tamis.engine.files import read_bounded
 from tamis.engine.golden import compare_with_golden, golden_key
-from tamis.engine.heads.registry import read_head
+from tamis.engine.heads.reading import read_head
 from tamis.engine.library import OpenModel, Texts
 from tamis.engine.location import locate
 from tamis.engine.manifest import verify_manifest

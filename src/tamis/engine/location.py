@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from tamis.engine.hub.cache import find_fetched
+from tamis.engine.hub.local_cache import find_fetched
 from tamis.errors import ModelNotFoundError, SettingsError
 from tamis.settings import DEFAULT_MODEL
 

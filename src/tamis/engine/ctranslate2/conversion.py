@@ -24,7 +24,7 @@ from tamis.engine.checkpoint import (
 from tamis.engine.ctranslate2.scratch import scratch_folder, sweep
 from tamis.engine.files import read_bounded, read_json
 from tamis.engine.golden import GOLDEN_FILE
-from tamis.engine.heads.registry import read_head
+from tamis.engine.heads.reading import read_head
 from tamis.engine.manifest import read_manifest, verify_manifest, write_manifest
 from tamis.engine.tokenization import read_definition, text_definition
 from tamis.engine.weights import QuantizedRows, Weights, read_weights

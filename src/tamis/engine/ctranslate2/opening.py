@@ -11,7 +11,7 @@ from tamis.engine.ctranslate2.kernels import settle_kernels
 from tamis.engine.ctranslate2.precision import auto_dtype, require_stored
 from tamis.engine.ctranslate2.tuning import Tuning, read_tuning, tune
 from tamis.engine.device import HALF_PRECISION, resolve_device, usable_cores
-from tamis.engine.heads.registry import read_head
+from tamis.engine.heads.reading import read_head
 from tamis.engine.library import OpenedModel, ReadTexts, settle_dtype
 from tamis.engine.manifest import folder_digest, verified_digests
 from tamis.engine.runtime import DEFAULT_BATCH_TOKENS, Runtime

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from tamis.engine.checkpoint import TAMIS_FILE, TOKENIZER_FILE, Checkpoint
 from tamis.engine.collate import PackedBatch
-from tamis.engine.heads.base import Matches, Matrix
+from tamis.engine.heads.head import Matches, Matrix
 from tamis.engine.pairs import Logits
 from tamis.engine.templates import JointTemplate, read_joint_template
 from tamis.engine.tokenization import PairTokenizer

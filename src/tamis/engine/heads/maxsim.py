@@ -11,8 +11,8 @@ from tokenizers import Tokenizer
 
 from tamis.engine.checkpoint import Checkpoint, weight_files
 from tamis.engine.collate import PackedBatch
-from tamis.engine.heads.base import Matches, Matrix
 from tamis.engine.heads.capitals import lower_capitals
+from tamis.engine.heads.head import Matches, Matrix
 from tamis.engine.heads.similarities import in_phrases, normalized, products, project
 from tamis.engine.pairs import Logits
 from tamis.engine.templates import SeparateTemplate, read_separate_template

@@ -5,7 +5,7 @@ from math import isqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from tamis.engine.heads.base import Matrix
+from tamis.engine.heads.head import Matrix
 
 _SERIAL_MULTIPLICATIONS = 4 * 65536
 """A product of so many stays in the caller's thread (OpenBLAS's GEMM_MULTITHREAD_THRESHOLD)."""

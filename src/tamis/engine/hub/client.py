@@ -24,9 +24,9 @@ from tamis.engine.checkpoint import (
     shard_names,
 )
 from tamis.engine.files import JSON_BYTES, LARGEST_BYTES
-from tamis.engine.heads.registry import read_head
-from tamis.engine.hub.cache import cache_folder, point_to, whether_here
+from tamis.engine.heads.reading import read_head
 from tamis.engine.hub.failures import as_sentences, require_usable_token, setting_up
+from tamis.engine.hub.local_cache import cache_folder, point_to, whether_here
 from tamis.engine.manifest import MANIFEST_FILE, hash_files, write_manifest
 from tamis.errors import (
     ChecksumMismatchError,

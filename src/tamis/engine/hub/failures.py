@@ -16,7 +16,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from tamis.engine.hub.cache import cache_folder, whether_here
+from tamis.engine.hub.local_cache import cache_folder, whether_here
 from tamis.errors import HubUnreachableError, ModelNotFoundError, SettingsError, TamisError
 
 _PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY")

@@ -8,7 +8,7 @@ import pytest
 from tamis.engine.checkpoint import read_checkpoint
 from tamis.engine.collate import collate
 from tamis.engine.heads.classification import ClassificationHead, ClassificationOptions
-from tamis.engine.heads.registry import read_head
+from tamis.engine.heads.reading import read_head
 from tamis.engine.pairs import EncodedPair, TokenSequence
 from tamis.errors import UnsupportedModelError
 from tests.tiny_models import edit_json

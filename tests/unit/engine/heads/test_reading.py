@@ -6,7 +6,7 @@ import pytest
 from tamis.engine.checkpoint import read_checkpoint
 from tamis.engine.heads.classification import ClassificationOptions
 from tamis.engine.heads.maxsim import MaxSimOptions
-from tamis.engine.heads.registry import read_head
+from tamis.engine.heads.reading import read_head
 from tamis.errors import UnsupportedModelError
 from tests.tiny_models import write_json
 

@@ -100,7 +100,7 @@ def _is_whole(folder: Path) -> bool:
     if not (folder / CONFIG_FILE).is_file():
         return False
     # now: numpy and tokenizers are much to import for a list of names
-    from tamis.engine.heads.registry import read_head
+    from tamis.engine.heads.reading import read_head
 
     try:
         read_head(read_checkpoint(folder))

@@ -3,8 +3,8 @@
 import msgspec
 
 from tamis.engine.checkpoint import TAMIS_FILE, Checkpoint
-from tamis.engine.heads.base import HeadOptions
 from tamis.engine.heads.classification import ClassificationOptions
+from tamis.engine.heads.head import HeadOptions
 from tamis.engine.heads.maxsim import MaxSimOptions
 from tamis.errors import UnsupportedModelError
 
