@@ -10,6 +10,8 @@ MODULES = [path.relative_to(SOURCE) for path in sorted(SOURCE.rglob("*.py"))]
 
 FOLDERS_OF_THEIR_OWN = {
     "cli": "a verb's file is named after the verb",
+    "engine/ctranslate2": "libraries have files of the same names, one for each thing they do",
+    "engine/torch": "as above",
     "server/endpoints": "an endpoint's file is named after its path",
     "server/middleware": "a middleware's file is named after what it looks at",
 }
