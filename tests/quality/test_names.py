@@ -1,4 +1,4 @@
-"""One name for each thing: no two public classes share one, and no two modules a file's."""
+"""One name for each thing: no two classes or types share one, and no two modules a file's."""
 
 import ast
 from collections import defaultdict
@@ -24,14 +24,14 @@ SHARED_FILE_NAMES = {
 """File names that two modules share, and why."""
 
 
-def public_types(path: Path) -> Iterator[str]:
-    """Public classes of a module, nested ones too, and its aliases of types (`State = ...`)."""
+def types(path: Path) -> Iterator[str]:
+    """Classes of a module, nested and private ones too, and its public aliases (`State = ...`)."""
     tree = ast.parse((SOURCE / path).read_text(encoding="utf-8"))
-    names = [node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    yield from (node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
     for node in tree.body:
         if isinstance(node, ast.Assign) and not is_type_variable(node.value):
-            names += [target.id for target in node.targets if isinstance(target, ast.Name)]
-    return (name for name in names if name[0].isupper() and not name.isupper())
+            names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+            yield from (name for name in names if name[0].isupper() and not name.isupper())
 
 
 def is_type_variable(value: ast.expr) -> bool:
@@ -47,8 +47,8 @@ def shared(names: Iterator[tuple[str, Path]]) -> dict[str, list[str]]:
     return {name: paths for name, paths in found.items() if len(paths) > 1}
 
 
-def test_no_two_public_classes_share_a_name() -> None:
-    names = ((name, path) for path in MODULES for name in public_types(path))
+def test_no_two_classes_share_a_name() -> None:
+    names = ((name, path) for path in MODULES for name in types(path))
     assert shared(names) == {}
 
 
