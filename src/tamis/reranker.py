@@ -38,7 +38,7 @@ from tamis.types import (
 
 
 @dataclass(frozen=True, slots=True)
-class _Scored:
+class _ScoredPair:
     """A pair, and the model that gave it its logit."""
 
     pair: EncodedPair
@@ -233,11 +233,11 @@ class Reranker:
 
     def _score_documents(
         self, query: str, texts: list[str]
-    ) -> tuple[StagedLogits, dict[int, _Scored]]:
+    ) -> tuple[StagedLogits, dict[int, _ScoredPair]]:
         """Logits of all documents; who scored which, by index: nobody a blank one."""
         places = [index for index, text in enumerate(texts) if has_words(text)]
         staged, pairs, models = self._score_in_stages(query, [texts[place] for place in places])
-        scored = map(_Scored, pairs, models)
+        scored = map(_ScoredPair, pairs, models)
         return with_blank(staged, places, len(texts)), dict(zip(places, scored, strict=True))
 
     def _score_in_stages(

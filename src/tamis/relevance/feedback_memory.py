@@ -48,8 +48,8 @@ class FeedbackMemory:
     """Ranks of the newest answers by caller and request id.
 
     Args:
-        max_answers: So many; 0 remembers nothing.
-        seconds: So long.
+        max_answers: How many answers are remembered; 0 for none.
+        seconds: For how long.
         clock: Seconds, never going back.
     """
 

@@ -1,4 +1,4 @@
-"""Signals since the server's start, for each model, dialect and caller; so many and no more."""
+"""Signals since the server's start, by model, dialect and caller, in a bounded number of series."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -144,7 +144,7 @@ class SeriesTable:
     """A series for each model, dialect and caller that has one; the rest share one.
 
     Args:
-        max_series: So many, and the shared one.
+        max_series: How many, not counting the shared one.
 
     Attributes:
         other: The shared one.

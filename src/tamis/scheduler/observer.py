@@ -1,4 +1,4 @@
-"""Who hears how batches fare."""
+"""Observers of batches: their sizes, times and failures."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ class BatchReport:
     """One forward pass.
 
     Attributes:
-        n_tokens: Of all pairs.
+        n_tokens: Tokens of all pairs.
         n_jobs: Requests that shared it.
-        n_computed_tokens: What the model computes of them: a query that documents share once.
-        n_padding_tokens: Places beside them that attention filled up.
+        n_computed_tokens: Tokens the model computed; a query that documents share counts once.
+        n_padding_tokens: Padding that attention added to them.
     """
 
     n_pairs: int
@@ -24,29 +24,29 @@ class BatchReport:
 
 
 class BatchObserver:
-    """What wants to know how batches fare; each method is called in the model thread."""
+    """Is told about batches; each method is called in the model thread."""
 
     def batch_done(self, report: BatchReport) -> None:
-        """A forward pass went well."""
+        """A forward pass succeeded."""
 
     def batch_failed(self) -> None:
         """A forward pass failed."""
 
     def pairs_failed(self, n_pairs: int) -> None:
-        """So many pairs get no logit."""
+        """Pairs got no logit."""
 
     def logits_not_finite(self, n_logits: int) -> None:
-        """A forward pass gave so many logits that are NaN or infinite."""
+        """A forward pass returned logits that are NaN or infinite."""
 
     def out_of_memory(self) -> None:
-        """A forward pass wanted more memory than there is."""
+        """A forward pass ran out of memory."""
 
     def stand_in_took_over(self) -> None:
-        """The backend was given up."""
+        """The stand-in has replaced the backend."""
 
 
 class BatchCallback(BatchObserver):
-    """Calls a function after each forward pass that went well."""
+    """Calls a function after each successful forward pass."""
 
     def __init__(self, on_batch: Callable[[BatchReport], None]) -> None:
         self._on_batch = on_batch
