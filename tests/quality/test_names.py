@@ -12,8 +12,6 @@ FOLDERS_OF_THEIR_OWN = {
     "engine/ctranslate2": "a folder a library, with the same files in each",
     "engine/torch": "a folder a library, with the same files in each",
     "cli": "a verb's file is named after the verb",
-    "engine/ctranslate2": "libraries have files of the same names, one for each thing they do",
-    "engine/torch": "as above",
     "server/endpoints": "an endpoint's file is named after its path",
     "server/middleware": "a middleware's file is named after what it looks at",
 }
