@@ -42,7 +42,8 @@ def main() -> int:
     name: str = options.model or str(random_large(options.work))
     model = load_model(ModelSettings(name=name, dtype=options.dtype, cache_dir=options.work))
     size = read_encoder_size(locate(name, revision=None, offline=True))
-    measured: dict[str, Any] = {"dtype": model.dtype, "max_batch_tokens": model.max_batch_tokens}
+    dtype, budget = model.facts.dtype, model.facts.max_batch_tokens
+    measured: dict[str, Any] = {"dtype": dtype, "max_batch_tokens": budget}
     measured["by_documents"] = [
         row(model, size, n, SHORT_TOKENS, options.rounds if n < 1000 else 1)
         for n in options.documents

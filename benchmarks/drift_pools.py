@@ -16,7 +16,7 @@ from benchmarks.drift_texts import N_CANDIDATES, Question, questions
 from tamis.bench.random_checkpoint import Shape, write_random_checkpoint
 from tamis.engine.loading import LoadedModel, load_model
 from tamis.engine.pairs import EncodedPair, TokenSequence
-from tamis.observability.relevance.signals import Ranking
+from tamis.relevance.signals import Ranking
 from tamis.scheduler.scheduler import score_now
 from tamis.settings import ModelSettings
 
@@ -155,7 +155,7 @@ def scored(
     """
     pairs = [change(model.tokenizer.encode(one.query, one.documents)) for one in asked]
     flat = [pair for of_one in pairs for pair in of_one]
-    logits = score_now(model.backend, flat, max_batch_tokens=model.max_batch_tokens)
+    logits = score_now(model.backend, flat, max_batch_tokens=model.facts.max_batch_tokens)
     shape = (len(asked), -1)
     return Pool(
         logits=logits.reshape(shape),

@@ -21,9 +21,9 @@ from benchmarks import drift_pools
 from benchmarks.drift_pools import HEALTHY, Pool
 from benchmarks.results_file import save
 from tamis.engine.loading import load_model
-from tamis.observability.relevance.baseline import Snapshot, baseline_of, write_baseline
-from tamis.observability.relevance.monitor import RelevanceMonitor
-from tamis.observability.relevance.signals import Ranking
+from tamis.relevance.baseline import Snapshot, baseline_of, write_baseline
+from tamis.relevance.monitor import RelevanceMonitor
+from tamis.relevance.signals import Ranking
 from tamis.settings import ModelSettings, RelevanceSettings
 
 N_BASELINE = 500

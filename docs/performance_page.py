@@ -144,7 +144,7 @@ def performance_page() -> str:
         _shares(fifty, sixteen),
         LIMIT_NOTE,
         STAGES,
-        _stages(),
+        _phases(),
         HTTP.format(infinity=http["infinity_versions"]["infinity-emb"]),
         _http(http),
         OVERHEAD,
@@ -240,12 +240,12 @@ def _shares(fifty: dict[str, Any], sixteen: dict[str, Any]) -> str:
     return _table(["", "50 documents", "16 documents"], rows)
 
 
-def _stages() -> str:
+def _phases() -> str:
     rows: list[list[str]] = []
     for dtype in ("int8", "float32"):
         engine = _saved(f"bench_large_{dtype}")["engine"]
         shares = engine["stage_shares"]
-        others = sum(shares[stage] for stage in ("batches", "head", "rank"))
+        others = sum(shares[phase] for phase in ("batches", "head", "rank"))
         cells = [shares["tokenize"], shares["runtime"], others, engine["padding_waste"]]
         rows.append([dtype, *(f"{cell:.2%}" for cell in cells)])
     return _table(["", "tokenizing", "runtime", "all else", "padding inside attention"], rows)

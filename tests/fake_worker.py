@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn, cast
 
 from tamis.engine.backend import LocalBackend
+from tamis.engine.facts import ModelFacts
 from tamis.engine.loading import LoadedModel
 from tamis.engine.pairs import EncodedPair
 from tamis.engine.tokenization import PairTokenizer
@@ -61,7 +62,11 @@ def load(_: ModelSettings, folder: Path) -> LoadedModel:
     while behaviour == "waits" and not (folder / GO).exists():
         time.sleep(0.01)  # another process makes the file
     model = model_on(Misbehaving(behaviour))
-    return replace(model, digest="other") if behaviour == "has other files" else model
+    return (
+        replace(model, facts=replace(model.facts, digest="other"))
+        if behaviour == "has other files"
+        else model
+    )
 
 
 class Misbehaving(FakeBackend):
@@ -93,12 +98,12 @@ class Misbehaving(FakeBackend):
 
 def model_on(backend: FakeBackend) -> LoadedModel:
     """A model of doubles."""
+    place = cast("LocalBackend", backend).runtime
+    facts = ModelFacts("fake", "fake", place.device, place.dtype, 512, place.max_batch_tokens)
     return LoadedModel(
-        name="fake",
+        facts,
         tokenizer=cast("PairTokenizer", WordTokenizer()),
         backend=cast("LocalBackend", backend),
-        runtime="fake",
-        max_length=512,
     )
 
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tamis.observability.relevance.baseline import Snapshot
-from tamis.observability.relevance.signals import Ranking, read
-from tamis.observability.relevance.window import Window
+from tamis.relevance.baseline import Snapshot
+from tamis.relevance.signals import Ranking, read
+from tamis.relevance.window import Window
 
 
 def ranking(

@@ -1,9 +1,9 @@
 """Stages and services on doubles."""
 
-from tamis.cache.base import ByteStore, CacheObserver
-from tamis.cache.keys import NO_SECRET, PairKeys
+from tamis.cache.pair_keys import NO_SECRET, PairKeys
 from tamis.cache.read_through import ReadThrough
 from tamis.cache.scores import ScoreCache
+from tamis.cache.store import ByteStore, CacheObserver
 from tamis.encoding import EncodingThread
 from tamis.scheduler.execution import BatchRunner
 from tamis.scheduler.scheduler import Scheduler

@@ -60,7 +60,7 @@ async def _serve(
     turn = Lock() if way == "in turn" else nullcontext()
     schedulers = [
         Scheduler(
-            BatchRunner(model.backend, max_batch_tokens=model.max_batch_tokens),
+            BatchRunner(model.backend, max_batch_tokens=model.facts.max_batch_tokens),
             max_queued_tokens=1_000_000,
             turn=turn,
         )
@@ -70,13 +70,13 @@ async def _serve(
         for scheduler in schedulers:
             scheduler.start()
         service = RerankService(
-            large.name,
+            large.facts.name,
             large.tokenizer,
             schedulers[1],
             max_waiting_characters=10_000_000,
             timeout_seconds=600,
             least_document_room=64,
-            first_stage=FirstStage(first.name, first.tokenizer, schedulers[0], Cascade(KEEP)),
+            first_stage=FirstStage(first.facts.name, first.tokenizer, schedulers[0], Cascade(KEEP)),
         )
         stack.push_async_callback(service.close)
         waiting = [rag_mix(N_DOCUMENTS, seed=seed) for seed in range(n_requests)]

@@ -16,6 +16,7 @@ TamisError
 │   ├── UnsupportedMediaTypeError  a media type or encoding that is not read
 │   ├── UnauthorizedError       no key, or none that is known
 │   ├── UnknownRequestError     feedback on an answer that is not remembered
+│   ├── NoSuchEndpointError     no such path, or none for this method or port
 │   ├── HostNotAllowedError     called by a name that is not the server's
 │   └── OriginNotAllowedError   called by another site's page
 ├── UnavailableError            the same call may succeed later
@@ -138,6 +139,12 @@ class UnknownRequestError(RequestError):
     """No answer with this request id is remembered for this caller."""
 
     code = "unknown_request"
+
+
+class NoSuchEndpointError(RequestError):
+    """There is no such path, or none for this method or on this port."""
+
+    code = "http_error"
 
 
 class HostNotAllowedError(RequestError):

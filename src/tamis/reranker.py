@@ -17,7 +17,7 @@ from tamis.engine.loading import LoadedModel, load_model
 from tamis.engine.pairs import EncodedPair, first_places
 from tamis.errors import InvalidFieldError, SettingsError
 from tamis.ranking import BLANK_LOGIT, has_words, rank
-from tamis.scheduler.execution import BatchReport
+from tamis.scheduler.observer import BatchReport
 from tamis.scheduler.scheduler import score_now
 from tamis.settings import (
     DEFAULT_MODEL,
@@ -38,7 +38,7 @@ from tamis.types import (
 
 
 @dataclass(frozen=True, slots=True)
-class _Scored:
+class _ScoredPair:
     """A pair, and the model that gave it its logit."""
 
     pair: EncodedPair
@@ -119,7 +119,7 @@ class Reranker:
         self._first_stage = first_stage if isinstance(first_stage, LoadedModel) else None
         self._cascade = cascade
         self._model = model
-        self._max_batch_tokens = max_batch_tokens or model.max_batch_tokens
+        self._max_batch_tokens = max_batch_tokens or model.facts.max_batch_tokens
         self._on_batch = on_batch
 
     @property
@@ -166,7 +166,7 @@ class Reranker:
                 explanation=explain_pair(one.model, query, texts[place.index], one.pair)
                 if explain and one
                 else None,
-                scored_by=one.model.name if self._cascade and one else None,
+                scored_by=one.model.facts.name if self._cascade and one else None,
                 truncated=one is not None and one.pair.truncated,
                 query_truncated=one is not None and one.pair.query_truncated,
             )
@@ -225,7 +225,7 @@ class Reranker:
             texts = [asked[place][1] for place in own]
             pairs = model.tokenizer.encode(query, texts, indices=own)
             encoded |= {(query, text): pair for text, pair in zip(texts, pairs, strict=True)}
-        budget = self._max_batch_tokens if model is self._model else model.max_batch_tokens
+        budget = self._max_batch_tokens if model is self._model else model.facts.max_batch_tokens
         distinct = [encoded[one] for one in places]
         found = score_now(model.backend, distinct, max_batch_tokens=budget, on_batch=self._on_batch)
         row = {one: number for number, one in enumerate(places)}
@@ -233,11 +233,11 @@ class Reranker:
 
     def _score_documents(
         self, query: str, texts: list[str]
-    ) -> tuple[StagedLogits, dict[int, _Scored]]:
+    ) -> tuple[StagedLogits, dict[int, _ScoredPair]]:
         """Logits of all documents; who scored which, by index: nobody a blank one."""
         places = [index for index, text in enumerate(texts) if has_words(text)]
         staged, pairs, models = self._score_in_stages(query, [texts[place] for place in places])
-        scored = map(_Scored, pairs, models)
+        scored = map(_ScoredPair, pairs, models)
         return with_blank(staged, places, len(texts)), dict(zip(places, scored, strict=True))
 
     def _score_in_stages(

@@ -14,7 +14,7 @@ from tamis.ranking import has_words, rank
 from tamis.scheduler.jobs import Terms
 from tamis.scheduler.scheduler import SchedulerStatistics
 from tamis.stage import ModelStage, StageScores
-from tamis.timing import StageObserver
+from tamis.timing import PhaseObserver
 from tamis.types import (
     RankedDocument,
     RerankRequest,
@@ -77,24 +77,25 @@ class RerankService:
         timeout_seconds: float,
         shared_cache: bool = False,
         first_stage: FirstStage | None = None,
-        timing: StageObserver | None = None,
+        timing: PhaseObserver | None = None,
     ) -> None:
         self._stage = stage
         self._encoding = encoding
         self._timeout_seconds = timeout_seconds
         self._shared_cache = shared_cache
         self._first_stage = first_stage
-        self._timing = timing or StageObserver()
+        self._timing = timing or PhaseObserver()
 
     async def rerank(
-        self, request: RerankRequest, *, flow: str = "", max_flow_tokens: int | None = None
+        self, request: RerankRequest, *, caller: str = "", max_caller_tokens: int | None = None
     ) -> RerankResult:
         """Score all documents of a request and put them in order.
 
         Args:
             request: What is asked.
-            flow: Who asks: callers share the model evenly, and see no score of another's.
-            max_flow_tokens: Tokens that who asks may have waiting or running; None for no bound.
+            caller: The caller's name; callers share the model evenly, and unless the cache is
+                shared do not use each other's scores.
+            max_caller_tokens: Tokens the caller may have waiting or running; None for no bound.
 
         Raises:
             RequestError: a document has no text, a text does not fit, or cannot be scored.
@@ -105,8 +106,8 @@ class RerankService:
         """
         if not self.statistics().running:
             raise ShuttingDownError("the server takes no new work")
-        scored = await self._score(request, self._terms(request, flow, max_flow_tokens))
-        with self._timing.stage("rank"):
+        scored = await self._score(request, self._terms(request, caller, max_caller_tokens))
+        with self._timing.phase("rank"):
             return self._ranked(request, scored)
 
     def _ranked(self, request: RerankRequest, scored: _Scored) -> RerankResult:
@@ -163,12 +164,12 @@ class RerankService:
         first = [] if self._first_stage is None else [self._first_stage.stage]
         return [*first, self._stage]
 
-    def _terms(self, request: RerankRequest, flow: str, max_flow_tokens: int | None) -> Terms:
+    def _terms(self, request: RerankRequest, caller: str, max_caller_tokens: int | None) -> Terms:
         allowed = min(request.timeout_seconds or self._timeout_seconds, self._timeout_seconds)
         if request.partial:  # what there is then still has to reach the caller in time
             allowed -= min(_ENCODING_SHARE * allowed, _MOST_ENCODING_SECONDS)
         deadline = time.monotonic() + allowed
-        return Terms(flow, request.priority, deadline, request.partial, max_flow_tokens)
+        return Terms(caller, request.priority, deadline, request.partial, max_caller_tokens)
 
     async def _score(self, request: RerankRequest, terms: Terms) -> _Scored:
         """Logits of all documents; a blank one answers nothing, and no model has to read it."""
@@ -198,7 +199,7 @@ class RerankService:
         self, request: RerankRequest, terms: Terms, places: Sequence[int]
     ) -> _Scored:
         """Logits of some documents, in one stage or, beyond what a cascade keeps, in two."""
-        namespace = "" if self._shared_cache else terms.flow
+        namespace = "" if self._shared_cache else terms.caller
         first_stage = self._first_stage
         if first_stage is None or len(places) <= first_stage.cascade.keep:
             scores = await self._stage.score(request, terms, namespace=namespace, indices=places)

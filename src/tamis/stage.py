@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from tamis.cache.keys import PairKeys
+from tamis.cache.pair_keys import PairKeys
 from tamis.cache.read_through import Answered, Outcome, ReadThrough
 from tamis.cache.values import PairScore
 from tamis.encoding import EncodingThread
@@ -22,7 +22,7 @@ from tamis.errors import (
 )
 from tamis.scheduler.jobs import Terms
 from tamis.scheduler.scheduler import Scheduler, SchedulerStatistics
-from tamis.timing import StageObserver
+from tamis.timing import PhaseObserver
 from tamis.types import RerankRequest
 
 MOST_CHARACTERS_PER_TOKEN = 16
@@ -85,7 +85,7 @@ class ModelStage:
     max_length: int
     max_request_tokens: int | None = None
     is_as_keyed: Callable[[], bool] = lambda: True
-    timing: StageObserver = field(default_factory=StageObserver)
+    timing: PhaseObserver = field(default_factory=PhaseObserver)
 
     async def score(
         self,
@@ -189,7 +189,7 @@ class ModelStage:
         self.scheduler.require_room(least_tokens(map(len, texts), self.max_length), terms)
         try:
             async with asyncio.timeout(_seconds_until(terms.deadline)):
-                with self.timing.stage("encode"):
+                with self.timing.phase("encode"):
                     pairs = await self.encoding.encode(
                         self.tokenizer,
                         request,

@@ -5,10 +5,10 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Stage = Literal["decode", "cache", "encode", "queue", "forward", "rank", "respond"]
+Phase = Literal["decode", "cache", "encode", "queue", "forward", "rank", "respond"]
 """In a request's order; in a cascade those from `cache` to `forward` come twice."""
 
-STAGES: tuple[Stage, ...] = get_args(Stage)
+PHASES: tuple[Phase, ...] = get_args(Phase)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +30,17 @@ class BatchRun:
     n_requests: int
 
 
-class StageObserver:
+class PhaseObserver:
     """What wants to know how requests get on; each method is called in the request's own task."""
 
-    def stage(self, name: Stage) -> AbstractContextManager[object]:
-        """What is entered where a stage begins, and left where it ends."""
+    def phase(self, name: Phase) -> AbstractContextManager[object]:
+        """What is entered where a phase begins, and left where it ends."""
         return nullcontext()
 
     def passed(
-        self, name: Stage, started: float, ended: float, batches: Sequence[BatchRun] = ()
+        self, name: Phase, started: float, ended: float, batches: Sequence[BatchRun] = ()
     ) -> None:
-        """A stage is over that was spent waiting.
+        """A phase is over that was spent waiting.
 
         Args:
             name: Which.
@@ -50,22 +50,22 @@ class StageObserver:
         """
 
 
-class StageObservers(StageObserver):
+class PhaseObservers(PhaseObserver):
     """Several of them as one."""
 
-    def __init__(self, *observers: StageObserver) -> None:
+    def __init__(self, *observers: PhaseObserver) -> None:
         self._observers = observers
 
-    def stage(self, name: Stage) -> AbstractContextManager[object]:
-        """See `StageObserver.stage`."""
+    def phase(self, name: Phase) -> AbstractContextManager[object]:
+        """See `PhaseObserver.phase`."""
         entered = ExitStack()
         for observer in self._observers:
-            entered.enter_context(observer.stage(name))
+            entered.enter_context(observer.phase(name))
         return entered
 
     def passed(
-        self, name: Stage, started: float, ended: float, batches: Sequence[BatchRun] = ()
+        self, name: Phase, started: float, ended: float, batches: Sequence[BatchRun] = ()
     ) -> None:
-        """See `StageObserver.passed`."""
+        """See `PhaseObserver.passed`."""
         for observer in self._observers:
             observer.passed(name, started, ended, batches)

@@ -13,8 +13,9 @@ from tamis.errors import TamisError
 from tamis.ranking import rank
 from tamis.server.errors import status_of
 from tamis.types import RankedDocument, RerankRequest, RerankResult, Usage
-from tamis.wire.choice import choose_dialect, parse_object
 from tamis.wire.dialect import Failure
+from tamis.wire.parsing import parse_object
+from tests.unit.wire.bodies import decode, spoken
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))
 LOGITS = (-1.5, 2.0, 0.25, -8.0)
@@ -43,9 +44,9 @@ def test_a_recorded_request_gets_the_recorded_answer(path: Path) -> None:
 def answer(request: dict[str, Any], *, raises: str | None) -> tuple[str, int, Any]:
     """Dialect, status and body, as the route makes them, with `LOGITS` for a model."""
     body = parse_object(json.dumps(request).encode())
-    dialect = choose_dialect(body)
+    dialect = spoken(body)
     try:
-        call = dialect.decode(body)
+        call = decode(dialect, body)
         if raises is not None:
             raise getattr(errors, raises)("what is wrong")
         encoded, status = call.encode(scored(call.request), REQUEST_ID), 200

@@ -13,7 +13,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tamis.server.documentation import openapi_document
+from tamis.server.endpoints.documentation import openapi_document
 from tests.integration.serving import Served
 
 

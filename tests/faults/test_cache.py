@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 from tamis.server.keys import make_key
 from tamis.settings import Settings
 from tests.faults.doubles import FaultyBackend, alone, logits_of, model_on
-from tests.integration.serving import Gate, Served, serving, until
+from tests.integration.serving import Gate, Served, named, serving, until
 
 DOCUMENTS = ["a bear", "the giant panda", "water boils"]
 
@@ -194,7 +193,7 @@ def test_the_openai_like_dialect_says_what_was_kept_too(server: Served) -> None:
 def test_a_cascade_keeps_both_stages_scores() -> None:
     backend = FaultyBackend()
     options = Settings.model_validate({"cascade": {"keep": 2}, "model": {"name": "dear"}})
-    with serving(options, load=lambda asked: replace(model_on(backend), name=asked.name)) as server:
+    with serving(options, load=lambda asked: named(model_on(backend), asked.name)) as server:
         first = server.rerank("q", DOCUMENTS).json()
         n_before = n_scored(backend)
         second = server.rerank("q", DOCUMENTS).json()

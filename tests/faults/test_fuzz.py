@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -10,12 +11,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tamis.errors import TamisError
-from tamis.server.documentation import openapi_document
+from tamis.server.endpoints.documentation import openapi_document
 from tamis.server.errors import status_of
-from tamis.wire.choice import choose_dialect, parse_object
-from tamis.wire.dialect import Dialect, Failure
-from tamis.wire.native import Native
+from tamis.wire.dialect import EncodeError, Failure
+from tamis.wire.parsing import parse_object
+from tamis.wire.registry import DIALECTS
 from tests.integration.serving import Served
+from tests.unit.wire.bodies import decode, spoken
 
 DOCUMENTED = {int(status) for status in openapi_document()["paths"]["/rerank"]["post"]["responses"]}
 CALLERS_FAULT = {400, 413, 415, 422}
@@ -78,9 +80,9 @@ def written(body: dict[str, Any]) -> bytes:
 RAW = st.binary(max_size=200) | mutated() | BODIES.map(written)
 
 
-def require_callers_fault(dialect: Dialect, error: TamisError) -> None:
+def require_callers_fault(encode_error: EncodeError, error: TamisError) -> None:
     """It has a status that says so, and a body that can be written."""
-    status, answer = dialect.encode_error(Failure(error, status_of(error), "id"))
+    status, answer = encode_error(Failure(error, status_of(error), "id"))
     assert status in CALLERS_FAULT
     assert msgspec.json.encode(answer)
 
@@ -93,15 +95,15 @@ def require_callers_fault(dialect: Dialect, error: TamisError) -> None:
 def test_no_body_crashes_the_parser(data: bytes) -> None:
     try:
         body = parse_object(data)
-        dialect = choose_dialect(body)
+        dialect = spoken(body)
     except TamisError as error:
-        require_callers_fault(Native(), error)
+        require_callers_fault(partial(DIALECTS.encode_error, "/rerank"), error)
         return
     try:
-        request = dialect.decode(body).request
+        request = decode(dialect, body).request
         texts = request.texts()
     except TamisError as error:
-        require_callers_fault(dialect, error)
+        require_callers_fault(dialect.encode_error, error)
         return
     assert request.query.strip()
     assert len(texts) == len(request.documents) > 0

@@ -10,13 +10,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tamis.errors import MalformedBodyError
-from tamis.settings import LimitsSettings
-from tamis.wire.choice import parse_object
+from tamis.wire.parsing import MAX_CONTAINERS, MAX_DEPTH, parse_object
 from tests.integration.serving import Served, serving_fake
-from tests.unit.wire.test_choice import MALFORMED
+from tests.unit.wire.test_parsing import MALFORMED
 
 CANARY = "canary7f3a"
-MAX_DEPTH = LimitsSettings().max_depth
 
 
 @pytest.fixture(scope="module")
@@ -100,14 +98,11 @@ def test_levels_are_counted_as_they_are(value: object) -> None:
             parse_object(data)
 
 
-def test_row_19_levels_and_containers_are_as_the_settings_say() -> None:
-    limits = {"max_depth": 4, "max_containers": 5}
-    with serving_fake(limits=limits) as server:
-        assert [post(server, nested(depth)).status_code for depth in (4, 5)] == [200, 400]
-        many = [{"text": "a"}] * 3, [{"text": "a"}] * 4
-        assert [server.rerank("q", documents).status_code for documents in many] == [200, 400]
-        shown = server.client.get("/v1/limits").json()
-    assert {name: shown[name] for name in limits} == limits
+def test_row_19_more_arrays_and_objects_than_100_000_are_400(plain: Served) -> None:
+    for n, status in ((MAX_CONTAINERS, 200), (MAX_CONTAINERS + 1, 400)):
+        more: list[list[object]] = [[]] * (n - 4)  # the body, its documents, one of them, and this
+        answer = plain.rerank("q", [{"text": "a", "more": more}])
+        assert answer.status_code == status
 
 
 def test_row_19_a_key_given_twice_counts_as_it_was_given_last(plain: Served) -> None:
@@ -208,11 +203,11 @@ def test_row_20_a_lone_surrogate_is_400_and_any_other_text_is_read(text: str) ->
 def test_row_22_a_text_over_its_limit_that_may_not_be_cut_is_422_before_it_is_tokenized(
     plain: Served, fields: dict[str, Any], what: str
 ) -> None:
-    before = len(plain.life.model.backend.batches)
+    before = len(plain.model.backend.batches)
     answer = plain.client.post("/rerank", json={"query": "q", "truncate": False} | fields)
     assert answer.status_code == 422
     assert what in answer.text
-    assert len(plain.life.model.backend.batches) == before
+    assert len(plain.model.backend.batches) == before
 
 
 def test_row_22_a_thousand_long_documents_are_413(plain: Served) -> None:
@@ -231,7 +226,7 @@ def test_tokens_over_the_limit_are_413_before_any_is_made(n_documents: int, stat
     with serving_fake(limits={"max_request_tokens": 100}) as server:
         answer = server.rerank("q", ["xxxx" * 12] * n_documents)  # one word, twelve by its letters
         assert answer.status_code == status
-        assert len(server.life.model.backend.batches) == (status == 200)
+        assert len(server.model.backend.batches) == (status == 200)
 
 
 def test_tokens_that_letters_do_not_tell_are_413_once_they_are_counted() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tamis.server.paths import nearest_path
+from tamis.server.middleware.paths import nearest_path
 from tests.faults.raw import ASKED, exchange, head
 from tests.integration.serving import Served, serving_fake
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tamis.server import protocol
 from tests.faults.raw import ASKED, connected, everything, exchange, head, next_answer, parsed
 from tests.integration.serving import Served, serving_fake, until
 
@@ -19,8 +20,9 @@ WITHIN = 10.0
 @pytest.fixture(scope="module")
 def impatient() -> Iterator[Served]:
     """A server that waits for nobody."""
-    limits = {"header_seconds": SOON, "body_seconds": SOON, "answer_seconds": SOON}
-    with serving_fake(limits=limits) as server:
+    limits = {"header_seconds": SOON, "body_seconds": SOON}
+    with pytest.MonkeyPatch.context() as patched, serving_fake(limits=limits) as server:
+        patched.setattr(protocol, "ANSWER_SECONDS", SOON)
         yield server
 
 

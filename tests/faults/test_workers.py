@@ -359,14 +359,15 @@ from pathlib import Path
 from tamis.testing import WordTokenizer
 from tamis.workers.backend import WorkerBackend
 from tamis.workers.channel import Start
+from tamis.workers.supervisor import Supervisor
 
 folder, *command = sys.argv[1:]
-backend = WorkerBackend(0, command=command)
-backend.start(Start(b"{}", folder, None, logging.ERROR, os.getpid()))
-backend.wait_until_ready()
+supervisor = Supervisor(0, command=command)
+supervisor.start(Start(b"{}", folder, None, logging.ERROR, os.getpid()))
+supervisor.wait_until_ready()
 pairs = WordTokenizer().encode("q", ["a"])
-threading.Thread(target=backend.forward, args=(pairs,), daemon=True).start()
-while backend._given is None:
+threading.Thread(target=WorkerBackend(supervisor).forward, args=(pairs,), daemon=True).start()
+while supervisor._batch is None:
     pass
 os._exit(0)
 """

@@ -13,20 +13,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, cast
 
 import httpx2
 import uvicorn
 
+from tamis.assembly.assembly import Assembly
+from tamis.assembly.served import ModelLoader
 from tamis.engine.backend import LocalBackend
+from tamis.engine.facts import ModelFacts
 from tamis.engine.loading import LoadedModel, load_model
 from tamis.engine.pairs import EncodedPair
 from tamis.engine.tokenization import PairTokenizer
 from tamis.observability.metrics import Metrics
 from tamis.server.app import create_app
-from tamis.server.lifespan import ModelLife, ModelLoader
+from tamis.server.lifespan import ModelLife
 from tamis.server.protocol import protocol_class
 from tamis.settings import Settings
 from tamis.testing import FakeBackend, WordTokenizer
@@ -58,13 +61,18 @@ def fake_model(
 
 def model_on(backend: FakeBackend, *, tokenizer: object | None = None) -> LoadedModel:
     """A model of doubles on a backend that says where it runs."""
+    place = cast("LocalBackend", backend).runtime
+    facts = ModelFacts("fake", "fake", place.device, place.dtype, 512, place.max_batch_tokens)
     return LoadedModel(
-        name="fake",
+        facts,
         tokenizer=cast("PairTokenizer", tokenizer or WordTokenizer()),
         backend=cast("LocalBackend", backend),
-        runtime="fake",
-        max_length=512,
     )
+
+
+def named(model: LoadedModel, name: str) -> LoadedModel:
+    """The same model under another name."""
+    return replace(model, facts=replace(model.facts, name=name))
 
 
 @dataclass(frozen=True)
@@ -92,6 +100,11 @@ class Served:
     port: int
     failures: list[str]
     server: uvicorn.Server
+
+    @property
+    def model(self) -> Any:
+        """The model, once it is loaded; of doubles in many tests."""
+        return self.life.assembly.default.model
 
     def stop(self) -> None:
         """Ask it to drain and end, as SIGTERM does."""
@@ -131,13 +144,8 @@ def serving(
     options = settings or Settings.model_validate(NO_CACHE)
     metrics = Metrics()
     failures: list[str] = []
-    life = ModelLife(
-        options,
-        metrics,
-        load=load,
-        on_failure=lambda: failures.append("load"),
-        command=command,
-    )
+    assembly = Assembly(options, metrics, load=load, command=command)
+    life = ModelLife(assembly, metrics, on_failure=lambda: failures.append("load"))
     app = create_app(options, metrics, life)
     server = uvicorn.Server(
         uvicorn.Config(

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tamis.observability.relevance.baseline import baseline_of, read_baseline, write_baseline
+from tamis.relevance.baseline import baseline_of, read_baseline, write_baseline
 from tamis.server.keys import make_key
 from tests.integration.serving import Served, Shell, serving_fake
 from tests.rankings import snapshot

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tamis.cache.base import KEY_BYTES, CacheObserver
 from tamis.cache.redis import RedisStore
 from tamis.cache.redis_url import parse_redis_url
+from tamis.cache.store import KEY_BYTES, CacheObserver
 from tests.integration.serving import until
 from tests.redis_servers import (
     RedisServer,

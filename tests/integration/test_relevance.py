@@ -7,7 +7,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tamis.observability.relevance.baseline import baseline_of, write_baseline
+from tamis.relevance.baseline import baseline_of, write_baseline
 from tamis.server.keys import make_key
 from tests.integration.serving import Served, sample, serving_fake
 from tests.rankings import snapshot

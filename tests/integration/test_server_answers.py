@@ -2,7 +2,6 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from tamis import Reranker
 from tamis.engine.loading import LoadedModel
 from tamis.errors import ModelNotFoundError
 from tamis.settings import ModelSettings, Settings
-from tests.integration.serving import Gate, Served, fake_model, serving, serving_fake, until
+from tests.integration.serving import Gate, Served, fake_model, named, serving, serving_fake, until
 
 QUERY = "what is the capital of france"
 DOCUMENTS = [
@@ -156,7 +155,7 @@ def test_requests_that_wait_share_the_next_batch() -> None:
         until(lambda: server.metric("tamis_queue_requests") == 20)
         gate.opened.set()
         assert [future.result().status_code for future in (first, *waiting)] == [200] * 21
-        assert len(server.life.model.backend.batches) == 2
+        assert len(server.model.backend.batches) == 2
         assert server.metric("tamis_batch_pairs_count") == 2
         assert server.metric("tamis_batch_pairs_sum") == 21
         assert server.metric("tamis_batch_requests_sum") == 21
@@ -166,7 +165,7 @@ def test_requests_that_wait_share_the_next_batch() -> None:
 def test_a_cascade_marks_its_results_in_the_native_dialect_alone() -> None:
     documents = ["a bear", "a stone", "a panda", "a sieve"]
     options = Settings.model_validate({"cascade": {"keep": 2}, "model": {"name": "dear"}})
-    with serving(options, load=lambda held: replace(fake_model(), name=held.name)) as server:
+    with serving(options, load=lambda held: named(fake_model(), held.name)) as server:
         native = server.rerank("what", documents).json()
         texts = server.client.post("/rerank", json={"query": "what", "texts": documents}).json()
 
@@ -180,7 +179,7 @@ def test_a_cascade_marks_its_results_in_the_native_dialect_alone() -> None:
 @pytest.mark.parametrize("cascade", [{"keep": 1, "margin": 100.0}, {"keep": 99}], ids=str)
 def test_a_margin_and_a_large_number_let_the_served_model_read_all(cascade: dict[str, Any]) -> None:
     options = Settings.model_validate({"cascade": cascade, "model": {"name": "dear"}})
-    with serving(options, load=lambda held: replace(fake_model(), name=held.name)) as server:
+    with serving(options, load=lambda held: named(fake_model(), held.name)) as server:
         native = server.rerank("what", ["a bear", "a stone", "a panda"]).json()
 
     assert [result["scored_by"] for result in native["results"]] == ["dear"] * 3
@@ -188,7 +187,7 @@ def test_a_margin_and_a_large_number_let_the_served_model_read_all(cascade: dict
 
 def test_a_server_with_a_cascade_names_both_models() -> None:
     options = Settings.model_validate({"cascade": {"keep": 2}, "model": {"name": "dear"}})
-    with serving(options, load=lambda held: replace(fake_model(), name=held.name)) as server:
+    with serving(options, load=lambda held: named(fake_model(), held.name)) as server:
         ready = server.client.get("/readyz").json()
 
     place = {"runtime": "fake", "device": "cpu", "dtype": "float32"}
@@ -209,7 +208,7 @@ def test_the_two_models_of_a_cascade_never_compute_at_once() -> None:
     }
     options = Settings.model_validate({"cascade": {"keep": 1}, "model": {"name": "dear"}})
     with (
-        serving(options, load=lambda held: replace(models[held.name], name=held.name)) as server,
+        serving(options, load=lambda held: named(models[held.name], held.name)) as server,
         ThreadPoolExecutor(2) as callers,
     ):
         one = callers.submit(server.rerank, "one", ["a", "b"])

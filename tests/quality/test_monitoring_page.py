@@ -7,10 +7,11 @@ import pytest
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.metrics import MetricWrapperBase
 
+from tamis.assembly.watching import make_watch
+from tamis.engine.facts import ModelFacts
 from tamis.observability.metrics import Metrics
-from tamis.server.watching import make_watch
 from tamis.settings import Settings
-from tamis.timing import Stage
+from tamis.timing import Phase
 
 PAGE = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text(encoding="utf-8")
 
@@ -52,7 +53,7 @@ def _labels(collector: object, family: Metric) -> set[str]:
 
 def test_the_table_has_every_metric_with_its_type_and_labels() -> None:
     metrics = Metrics()
-    metrics.state.describe_model(name="m", runtime="r", device="d", dtype="t")
+    metrics.state.describe_model(ModelFacts("m", "r", "d", "t", 1, 1))
     assert len(documented("## Metrics")) > 40
     assert documented("## Metrics") == registered(metrics.registry)
 
@@ -86,5 +87,5 @@ def test_the_unit_is_the_one_in_the_name(heading: str) -> None:
                 assert unit == known, name
 
 
-def test_the_stages_are_the_ones_there_are() -> None:
-    assert [row[0].strip("`") for row in rows_below("### Stages")] == list(get_args(Stage))
+def test_the_phases_are_the_ones_there_are() -> None:
+    assert [row[0].strip("`") for row in rows_below("### Phases")] == list(get_args(Phase))

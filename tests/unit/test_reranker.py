@@ -14,7 +14,7 @@ from tamis.errors import (
     SettingsError,
 )
 from tamis.ranking import BLANK_LOGIT
-from tamis.scheduler.execution import BatchReport
+from tamis.scheduler.observer import BatchReport
 from tamis.types import Document
 
 QUERY = "what is a panda?"
@@ -85,7 +85,7 @@ def test_long_texts_are_cut_at_max_length(tiny_model: Path) -> None:
     with Reranker(tiny_model, max_length=32, on_batch=reports.append) as reranker:
         reranker.rank(QUERY, ["panda " * 500, "bear"])
 
-    assert reranker.model.max_length == 32
+    assert reranker.model.facts.max_length == 32
     assert sum(report.n_pairs for report in reports) == 2
     assert max(report.n_tokens for report in reports) <= 64
 
@@ -277,7 +277,7 @@ def test_in_a_cascade_the_model_reads_the_best_of_the_first_stage(
         alone = {r.index: r.logit for r in one.rank(QUERY, DISTINCT)}
     with Reranker(tiny_model, threads=1, cascade=Cascade(2), first_stage=tiny_maxsim) as both:
         ranked = both.rank(QUERY, DISTINCT)
-        name = both.model.name
+        name = both.model.facts.name
 
     assert [r.scored_by == name for r in ranked] == [True, True, False, False]
     assert [r.logit for r in ranked[:2]] == pytest.approx([alone[r.index] for r in ranked[:2]])
@@ -293,7 +293,7 @@ def test_a_margin_and_a_large_number_let_the_model_read_more(
     with Reranker(tiny_model, threads=1, cascade=cascade, first_stage=tiny_maxsim) as both:
         ranked = both.rank(QUERY, DOCUMENTS)
 
-    assert sum(r.scored_by == both.model.name for r in ranked) == n_second
+    assert sum(r.scored_by == both.model.facts.name for r in ranked) == n_second
 
 
 def test_a_first_stage_that_is_not_there_is_an_error(tiny_model: Path, tmp_path: Path) -> None:

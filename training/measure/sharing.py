@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from tamis.engine.capitals import lower_capitals
+from tamis.engine.heads.capitals import lower_capitals
 from training.measure.matching import (
     DOCUMENT_PREFIX,
     MAX_LENGTH_TOKENS,

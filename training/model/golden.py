@@ -21,9 +21,9 @@ def golden_logits(folder: Path) -> dict[str, list[float]]:
     model = load_model(settings)
     key = golden_key(
         (WARM_UP_QUERY, *WARM_UP_DOCUMENTS),
-        dtype=model.dtype,
-        device=model.device,
-        max_length=model.max_length,
+        dtype=model.facts.dtype,
+        device=model.facts.device,
+        max_length=model.facts.max_length,
     )
     return {key: [float(logit) for logit in warm_up(model)]}
 

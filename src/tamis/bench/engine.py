@@ -4,10 +4,10 @@ import statistics
 import time
 from dataclasses import asdict, dataclass
 
+from tamis.bench.clocks import Spent, TimedHead, TimedRuntime
 from tamis.bench.gemm import EncoderSize
 from tamis.bench.latency import Latency, latency
-from tamis.bench.memory import peak_memory_bytes
-from tamis.bench.timing import Spent, TimedHead, TimedRuntime
+from tamis.bench.peak_memory import peak_memory_bytes
 from tamis.bench.workloads import Workload
 from tamis.engine.backend import LocalBackend
 from tamis.engine.loading import LoadedModel
@@ -16,8 +16,8 @@ from tamis.scheduler.scheduler import score_now
 
 
 @dataclass(frozen=True, slots=True)
-class Stages:
-    """Seconds of one request by stage.
+class Phases:
+    """Seconds of one request by phase.
 
     Attributes:
         batches: Queue, packing and handing out of logits.
@@ -45,7 +45,7 @@ class EngineReport:
             to its longest sequence. The torch runtime computes none of them, CTranslate2 only
             in attention.
         operations_per_second: Multiplications and additions on real tokens, all layers whole.
-        stage_shares: Each stage's share of all rounds' time.
+        stage_shares: Each phase's share of all rounds' time.
         peak_memory_bytes: The process's high-water mark, loading included.
     """
 
@@ -78,9 +78,9 @@ def measure_engine(
         rounds: Requests that count, at least 1.
         max_batch_tokens: Token budget of a forward pass; 0 takes the model's own.
     """
-    budget = max_batch_tokens or model.max_batch_tokens
+    budget = max_batch_tokens or model.facts.max_batch_tokens
     measured = [_one_request(model, workload, budget) for _ in range(rounds + 1)][1:]
-    seconds = [stages.total for stages, _ in measured]
+    seconds = [phases.total for phases, _ in measured]
     median = statistics.median(seconds)
     spent = measured[0][1]
     return EngineReport(
@@ -92,14 +92,14 @@ def measure_engine(
         tokens_per_second=spent.n_tokens / median,
         operations_per_second=size.operations(_lengths(model, workload)) / median,
         latency=latency(seconds),
-        stage_shares=_shares([stages for stages, _ in measured]),
+        stage_shares=_shares([phases for phases, _ in measured]),
         peak_memory_bytes=peak_memory_bytes(),
     )
 
 
 def _one_request(
     model: LoadedModel, workload: Workload, max_batch_tokens: int
-) -> tuple[Stages, Spent]:
+) -> tuple[Phases, Spent]:
     """The steps of `Reranker.rank`, with a clock between them."""
     spent = Spent()
     inner = model.backend
@@ -112,20 +112,20 @@ def _one_request(
     rank(logits)
     ranked = time.perf_counter()
     in_model = spent.runtime_seconds + spent.head_seconds
-    stages = Stages(
+    phases = Phases(
         tokenize=tokenized - started,
         batches=scored - tokenized - in_model,
         runtime=spent.runtime_seconds,
         head=spent.head_seconds,
         rank=ranked - scored,
     )
-    return stages, spent
+    return phases, spent
 
 
-def _shares(measured: list[Stages]) -> dict[str, float]:
-    total = sum(stages.total for stages in measured)
+def _shares(measured: list[Phases]) -> dict[str, float]:
+    total = sum(phases.total for phases in measured)
     names = asdict(measured[0])
-    return {name: sum(getattr(stages, name) for stages in measured) / total for name in names}
+    return {name: sum(getattr(phases, name) for phases in measured) / total for name in names}
 
 
 def _lengths(model: LoadedModel, workload: Workload) -> list[int]:

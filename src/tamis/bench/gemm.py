@@ -34,7 +34,7 @@ Product = tuple[float, Callable[[], object]]
 """Operations of a matrix product, and the product itself."""
 
 
-class _Config(msgspec.Struct, frozen=True):
+class _EncoderConfig(msgspec.Struct, frozen=True):
     num_hidden_layers: int
     hidden_size: int
     intermediate_size: int
@@ -62,7 +62,7 @@ def read_encoder_size(folder: Path) -> EncoderSize:
         IncompleteModelError: it has no config.json.
         UnsupportedModelError: config.json does not name them.
     """
-    config = read_struct(folder / CONFIG_FILE, _Config)
+    config = read_struct(folder / CONFIG_FILE, _EncoderConfig)
     return EncoderSize(config.num_hidden_layers, config.hidden_size, config.intermediate_size)
 
 

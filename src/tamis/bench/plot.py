@@ -15,7 +15,7 @@ from tamis.errors import SettingsError
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#BBBBBB"
 """Of Okabe and Ito's palette, which the colour-blind tell apart; hatches and markers do, too."""
-STAGES = {
+PHASES = {
     "tokenize": "tokenize",
     "batches": "queue and pack",
     "runtime": "encoder",
@@ -55,16 +55,16 @@ def make_figure(report: Mapping[str, Any]) -> Figure:
 def _draw_engine(figure: Figure, report: Mapping[str, Any]) -> None:
     engine = report["engine"]
     grid = figure.add_gridspec(2, 2, height_ratios=(3, 2))
-    _draw_stages(figure.add_subplot(grid[:, 0]), engine["stage_shares"])
+    _draw_phases(figure.add_subplot(grid[:, 0]), engine["stage_shares"])
     _draw_roofline(figure.add_subplot(grid[0, 1]), engine, report["gemm"])
     _draw_padding(figure.add_subplot(grid[1, 1]), engine)
 
 
-def _draw_stages(axes: Axes, shares: Mapping[str, float]) -> None:
-    names = [name for name in STAGES if name in shares]
+def _draw_phases(axes: Axes, shares: Mapping[str, float]) -> None:
+    names = [name for name in PHASES if name in shares]
     values = [100 * shares[name] for name in names]
     texts = [f"{value:.1f} %" if value >= 1 else f"{value:.2f} %" for value in values]
-    _bars(axes, [STAGES[name] for name in names], values, texts)
+    _bars(axes, [PHASES[name] for name in names], values, texts)
     axes.set_xlim(0, 120)
     axes.set_xticks(range(0, 101, 20))
     axes.set_title("Where the time of a request goes")

@@ -11,9 +11,9 @@ from tamis.bench import RANDOM_LARGE, WorkloadName
 from tamis.bench.engine import EngineReport, measure_engine
 from tamis.bench.environment import environment
 from tamis.bench.gemm import GemmPeak, better_peaks, measure_peaks, read_encoder_size
-from tamis.bench.memory import peak_memory_bytes
 from tamis.bench.own_process import run_apart
 from tamis.bench.own_server import own_server, serve_options
+from tamis.bench.peak_memory import peak_memory_bytes
 from tamis.bench.random_checkpoint import write_random_checkpoint
 from tamis.bench.server import measure_server, served_model
 from tamis.bench.workloads import Workload, make_workload
@@ -160,14 +160,7 @@ def _load_once(settings: ModelSettings) -> Report:
 
 
 def _facts(model: LoadedModel) -> Report:
-    return {
-        "name": model.name,
-        "runtime": model.runtime,
-        "device": model.device,
-        "dtype": model.dtype,
-        "max_length": model.max_length,
-        "max_batch_tokens": model.max_batch_tokens,
-    }
+    return {name: value for name, value in asdict(model.facts).items() if name != "digest"}
 
 
 def _measure_engine(

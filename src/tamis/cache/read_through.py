@@ -16,7 +16,7 @@ from tamis.cache.scores import ScoreCache
 from tamis.cache.values import PairScore
 from tamis.engine.pairs import first_places
 from tamis.errors import DeadlineExceededError, TamisError
-from tamis.timing import StageObserver
+from tamis.timing import PhaseObserver
 from tamis.types import CacheUse
 
 Outcome = PairScore | TamisError
@@ -73,9 +73,9 @@ class ReadThrough:
         timing: Hears how long looking there takes.
     """
 
-    def __init__(self, cache: ScoreCache, timing: StageObserver | None = None) -> None:
+    def __init__(self, cache: ScoreCache, timing: PhaseObserver | None = None) -> None:
         self._cache = cache
-        self._timing = timing or StageObserver()
+        self._timing = timing or PhaseObserver()
         self._flights: Flights = {}
 
     async def scores(
@@ -156,7 +156,7 @@ class ReadThrough:
         return known | computed, set(unknown.values())
 
     async def _kept(self, keys: list[bytes]) -> dict[bytes, PairScore]:
-        with self._timing.stage("cache"):
+        with self._timing.phase("cache"):
             scores = await self._cache.get_many(keys)
         return {key: score for key, score in zip(keys, scores, strict=True) if score is not None}
 

@@ -10,11 +10,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from tamis.cache.base import CacheObserver, StoreStatistics
 from tamis.cache.breaker import Breaker
-from tamis.cache.memory import TTL_JITTER
+from tamis.cache.memory_store import TTL_JITTER
 from tamis.cache.redis_client import FAILURES, SCAN_COUNT, FailureReason, open_client, reason_of
 from tamis.cache.redis_url import RedisUrl
+from tamis.cache.store import CacheObserver, StoreStatistics
 from tamis.errors import CacheUnreachableError
 
 KEY_PREFIX = b"tamis:1:"

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tamis.cache.base import ByteStore, CacheObserver, StoreStatistics
+from tamis.cache.store import ByteStore, CacheObserver, StoreStatistics
 from tamis.cache.values import PairScore, ScoreCodec, decode_many
 
 

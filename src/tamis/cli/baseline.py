@@ -12,23 +12,23 @@ from rich.table import Table
 
 from tamis.cli.calibrate import JudgedQuery, read_judged_queries
 from tamis.cli.options import (
-    Device,
-    Dtype,
-    MaxLength,
-    Model,
-    Offline,
-    Revision,
-    Runtime,
-    Threads,
+    DeviceOption,
+    DtypeOption,
+    MaxLengthOption,
+    ModelOption,
+    OfflineOption,
+    RevisionOption,
+    RuntimeOption,
+    ThreadsOption,
     model_options,
 )
 from tamis.errors import SettingsError
 from tamis.settings import ModelSettings, load_settings, model_settings
 
 if TYPE_CHECKING:  # they take numpy with them
-    from tamis.observability.relevance.baseline import Snapshot
-    from tamis.observability.relevance.drift import Verdict
-    from tamis.observability.relevance.signals import Ranking
+    from tamis.relevance.baseline import Snapshot
+    from tamis.relevance.drift import Verdict
+    from tamis.relevance.signals import Ranking
 
 TIMEOUT_SECONDS = 10.0
 CROSSED = 1
@@ -41,8 +41,10 @@ baseline = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Url = Annotated[str | None, typer.Option("--url", help="Server whose newest requests are taken.")]
-KeyFile = Annotated[
+UrlOption = Annotated[
+    str | None, typer.Option("--url", help="Server whose newest requests are taken.")
+]
+KeyFileOption = Annotated[
     Path | None, typer.Option("--key-file", help="File with your key for that server.")
 ]
 
@@ -55,20 +57,20 @@ def _root() -> None:
 @baseline.command()
 def record(
     file: Annotated[Path, typer.Argument(help="File to write, for `relevance.baseline`.")],
-    url: Url = None,
-    key_file: KeyFile = None,
+    url: UrlOption = None,
+    key_file: KeyFileOption = None,
     data: Annotated[
         str | None,
         typer.Option("--data", help="JSONL: {query, documents} a line, in the order retrieved."),
     ] = None,
-    model: Model = None,
-    revision: Revision = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    runtime: Runtime = None,
-    max_length: MaxLength = None,
-    threads: Threads = None,
-    offline: Offline = None,
+    model: ModelOption = None,
+    revision: RevisionOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    runtime: RuntimeOption = None,
+    max_length: MaxLengthOption = None,
+    threads: ThreadsOption = None,
+    offline: OfflineOption = None,
 ) -> None:
     """Record a server's newest requests, or score queries of yours with a model.
 
@@ -76,8 +78,8 @@ def record(
     --data; of a cascade a server alone knows both stages.
     """
     given = model_options(locals())
-    from tamis.observability.relevance.baseline import baseline_of, write_baseline
-    from tamis.observability.relevance.drift import LEAST_REQUESTS
+    from tamis.relevance.baseline import baseline_of, write_baseline
+    from tamis.relevance.drift import LEAST_REQUESTS
 
     if (url is None) == (data is None):
         raise SettingsError("either --url or --data says where the rankings come from")
@@ -96,17 +98,17 @@ def record(
 def compare(
     file: Annotated[Path, typer.Argument(help="The baseline.")],
     other: Annotated[Path | None, typer.Argument(help="Another one to hold against it.")] = None,
-    url: Url = None,
-    key_file: KeyFile = None,
+    url: UrlOption = None,
+    key_file: KeyFileOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Compare a baseline with a server's newest requests, or with another baseline.
 
     Exits with 1 where a signal is beyond its line.
     """
-    from tamis.observability.relevance.baseline import read_baseline
-    from tamis.observability.relevance.drift import LEAST_REQUESTS
-    from tamis.observability.relevance.drift import compare as compared
+    from tamis.relevance.baseline import read_baseline
+    from tamis.relevance.drift import LEAST_REQUESTS
+    from tamis.relevance.drift import compare as compared
 
     expected = read_baseline(file).rankings
     if (url is None) == (other is None):
@@ -135,12 +137,12 @@ def fetch_snapshot(url: str, key_file: Path | None = None) -> "Snapshot":
     """
     import httpx2
 
-    from tamis.observability.relevance.baseline import Snapshot
+    from tamis.relevance.baseline import Snapshot
 
     class Relevance(msgspec.Struct):
         windows: list[Snapshot]
 
-    class Stats(msgspec.Struct):
+    class StatsExcerpt(msgspec.Struct):
         relevance: Relevance
 
     headers = {} if key_file is None else {"x-api-key": _read_key(key_file)}
@@ -148,7 +150,7 @@ def fetch_snapshot(url: str, key_file: Path | None = None) -> "Snapshot":
     try:
         answer = httpx2.get(address, headers=headers, timeout=TIMEOUT_SECONDS, trust_env=False)
         answer.raise_for_status()
-        windows = msgspec.json.decode(answer.content, type=Stats).relevance.windows
+        windows = msgspec.json.decode(answer.content, type=StatsExcerpt).relevance.windows
     except httpx2.HTTPStatusError as error:
         raise SettingsError(f"{address} answers {error.response.status_code}") from error
     except (httpx2.HTTPError, httpx2.InvalidURL, msgspec.DecodeError) as error:
@@ -170,8 +172,8 @@ def _read_key(path: Path) -> str:
 
 def _scored(given: dict[str, object], queries: Sequence[JudgedQuery]) -> "Snapshot":
     """All queries ranked by a model here."""
-    from tamis.observability.relevance.signals import read
-    from tamis.observability.relevance.window import Window
+    from tamis.relevance.signals import read
+    from tamis.relevance.window import Window
 
     held = load_settings()
     window = Window(len(queries), held.relevance.threshold)
@@ -186,16 +188,16 @@ def _scored(given: dict[str, object], queries: Sequence[JudgedQuery]) -> "Snapsh
 
 def _rankings(settings: ModelSettings, queries: Sequence[JudgedQuery]) -> Iterator["Ranking"]:
     from tamis.engine.loading import load_model
-    from tamis.observability.relevance.signals import Ranking
+    from tamis.relevance.signals import Ranking
     from tamis.scheduler.scheduler import score_now
 
     model = load_model(settings)
     try:
         for query in queries:
             pairs = model.tokenizer.encode(query.query, query.documents)
-            logits = score_now(model.backend, pairs, max_batch_tokens=model.max_batch_tokens)
+            logits = score_now(model.backend, pairs, max_batch_tokens=model.facts.max_batch_tokens)
             yield Ranking(
-                model=model.name,
+                model=model.facts.name,
                 dialect="native",
                 caller="",
                 logits=logits.tolist(),

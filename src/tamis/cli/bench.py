@@ -14,15 +14,15 @@ from rich.table import Table
 
 from tamis.bench import WorkloadName
 from tamis.cli.options import (
-    Device,
-    Dtype,
-    MaxLength,
-    Model,
+    DeviceOption,
+    DtypeOption,
+    MaxLengthOption,
+    ModelOption,
     Name,
-    Offline,
-    Revision,
-    Runtime,
-    Threads,
+    OfflineOption,
+    RevisionOption,
+    RuntimeOption,
+    ThreadsOption,
     model_options,
     the_model,
 )
@@ -32,8 +32,6 @@ from tamis.settings import load_settings, model_settings
 CONCURRENCY = (1, 4, 16)
 PLOT_FORMATS = (".png", ".svg", ".pdf")
 
-Report = dict[str, Any]
-
 
 Concurrency = Annotated[
     list[int] | None,
@@ -41,7 +39,7 @@ Concurrency = Annotated[
         "--concurrency", min=1, help="Callers of a server at a time; repeatable.  [1, 4 and 16]"
     ),
 ]
-Url = Annotated[
+ServerUrlOption = Annotated[
     str | None, typer.Option("--url", help="Measure a server that runs, and start none.")
 ]
 Server = Annotated[
@@ -65,19 +63,19 @@ def bench(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the texts.")] = 2,
     rounds: Rounds = 5,
     server: Server = False,
-    url: Url = None,
+    url: ServerUrlOption = None,
     concurrency: Concurrency = None,
     max_batch_tokens: BatchTokens = 0,
     output: Annotated[Path | None, typer.Option("--output", help="JSON file to write.")] = None,
     plot: Plot = None,
-    model: Model = None,
-    revision: Revision = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    runtime: Runtime = None,
-    max_length: MaxLength = None,
-    threads: Threads = None,
-    offline: Offline = None,
+    model: ModelOption = None,
+    revision: RevisionOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    runtime: RuntimeOption = None,
+    max_length: MaxLengthOption = None,
+    threads: ThreadsOption = None,
+    offline: OfflineOption = None,
 ) -> None:
     """Measure a model by itself, or behind a server.
 
@@ -126,7 +124,7 @@ def _refuse_beside_url(given: Mapping[str, object], *, server: bool, max_batch_t
         raise typer.BadParameter(f"{options}: the server at --url was started with its own")
 
 
-def _plotter(path: Path | None) -> Callable[[Report], None]:
+def _plotter(path: Path | None) -> Callable[[dict[str, Any]], None]:
     """Draws a report into a file, or nothing where none was named.
 
     Raises:
@@ -171,7 +169,7 @@ def _say(step: str) -> None:
         typer.echo(f"{step} …", err=True)
 
 
-def _write(path: Path, report: Report) -> None:
+def _write(path: Path, report: dict[str, Any]) -> None:
     try:
         path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     except OSError as error:

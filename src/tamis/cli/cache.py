@@ -30,7 +30,7 @@ Namespace = Annotated[
     str | None,
     typer.Option(
         "--namespace",
-        help="Name of the key whose owner's scores are meant, '' for those of callers without a "
+        help="Name of the caller (of its key) whose scores are meant, '' for callers without a "
         "key (and of all, with cache.shared); every score when left out.",
     ),
 ]
@@ -89,7 +89,7 @@ def _asked(settings: CacheSettings, ask: "Callable[[RedisStore], Awaitable[Resul
 
 
 def _digest(settings: CacheSettings, namespace: str | None) -> bytes | None:
-    from tamis.cache.keys import namespace_digest
-    from tamis.server.caching import secret_of
+    from tamis.cache.configured import secret_of
+    from tamis.cache.pair_keys import namespace_digest
 
     return None if namespace is None else namespace_digest(secret_of(settings), namespace)

@@ -15,12 +15,12 @@ from rich.progress import track
 
 from tamis.cli.documents import read_lines
 from tamis.cli.options import (
-    MaxLength,
+    MaxLengthOption,
     Name,
     NameOption,
-    Offline,
-    Revision,
-    Threads,
+    OfflineOption,
+    RevisionOption,
+    ThreadsOption,
     model_options,
     the_model,
 )
@@ -59,10 +59,10 @@ def calibrate(
     name: Name = None,
     model: NameOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
-    revision: Revision = None,
-    max_length: MaxLength = None,
-    threads: Threads = None,
-    offline: Offline = None,
+    revision: RevisionOption = None,
+    max_length: MaxLengthOption = None,
+    threads: ThreadsOption = None,
+    offline: OfflineOption = None,
 ) -> None:
     """Compare int8 with float32 on queries of yours, and keep the report with the model.
 
@@ -117,7 +117,7 @@ def read_judged_queries(name: str) -> Iterator[JudgedQuery]:
 def _int8_folder(settings: ModelSettings) -> Path:
     """Where the int8 form of the model stands, or will stand."""
     from tamis.engine.checkpoint import read_checkpoint
-    from tamis.engine.converted import converted_folder
+    from tamis.engine.ctranslate2.converted import converted_folder
     from tamis.engine.location import locate
 
     source = locate(settings.name, revision=settings.revision, offline=settings.offline)
@@ -181,4 +181,4 @@ def _logits(
             reranker.score((query.query, document) for document in query.documents)
             for query in shown
         ]
-    return scores, model.max_length
+    return scores, model.facts.max_length

@@ -14,7 +14,9 @@ def _root() -> None:
 def make(
     name: str = typer.Argument(help="Who gets it: letters, digits, dots, dashes, underscores."),
     tokens: int | None = typer.Option(
-        None, min=1, help="Tokens its owner may have waiting or running; no bound of its own else."
+        None,
+        min=1,
+        help="Tokens its caller may have waiting or running; no limit of its own by default.",
     ),
 ) -> None:
     """Make a key: it is shown once, on stderr; its line for `server.keys_file` goes to stdout.

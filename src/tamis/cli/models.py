@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from tamis.cli.calibrate import calibrate
-from tamis.cli.options import Name, NameOption, Offline, Revision, the_model
+from tamis.cli.options import Name, NameOption, OfflineOption, RevisionOption, the_model
 from tamis.engine.checkpoint import Checkpoint, read_checkpoint
-from tamis.engine.hub_cache import list_fetched
+from tamis.engine.hub.local_cache import list_fetched
 from tamis.engine.location import EMBEDDED_FOLDER, locate
 from tamis.engine.location import pull as pull_model
 from tamis.engine.manifest import verify_manifest
@@ -55,7 +55,10 @@ def list_models() -> None:
 
 @models.command()
 def pull(
-    name: Name = None, model: NameOption = None, revision: Revision = None, offline: Offline = None
+    name: Name = None,
+    model: NameOption = None,
+    revision: RevisionOption = None,
+    offline: OfflineOption = None,
 ) -> None:
     """Fetch a model from the hub, or its newer version, and write its manifest."""
     name = the_model(name, model)
@@ -68,7 +71,7 @@ def pull(
 
 
 @models.command()
-def verify(name: Name = None, model: NameOption = None, revision: Revision = None) -> None:
+def verify(name: Name = None, model: NameOption = None, revision: RevisionOption = None) -> None:
     """Compare a model's files with its manifest, and check that tamis runs it."""
     name = the_model(name, model)
     settings = _settings(name, revision, offline=True)
@@ -89,14 +92,14 @@ def convert(
     ] = None,
     dtype: ConvertedDtype = "auto",
     model: NameOption = None,
-    revision: Revision = None,
-    offline: Offline = None,
+    revision: RevisionOption = None,
+    offline: OfflineOption = None,
 ) -> None:
     """Convert a model for ctranslate2, into a folder that loads by itself."""
     name = the_model(name, model)
-    from tamis.engine.conversion import convert as convert_checkpoint
-    from tamis.engine.converted import converted_folder
-    from tamis.engine.runtimes.opening import auto_dtype
+    from tamis.engine.ctranslate2.conversion import convert as convert_checkpoint
+    from tamis.engine.ctranslate2.converted import converted_folder
+    from tamis.engine.ctranslate2.precision import auto_dtype
 
     settings = _settings(name, revision, offline)
     source = locate(name, revision=settings.revision, offline=settings.offline)
@@ -120,7 +123,7 @@ def tune(
     name: Name = None,
     dtype: ConvertedDtype = "auto",
     model: NameOption = None,
-    revision: Revision = None,
+    revision: RevisionOption = None,
 ) -> None:
     """Measure a converted model's token budget and kernels on this processor.
 
@@ -128,9 +131,10 @@ def tune(
     Takes a converted folder, or the name of a model whose converted form is in the cache.
     """
     name = the_model(name, model)
-    from tamis.engine.converted import converted_folder
+    from tamis.engine.ctranslate2.converted import converted_folder
+    from tamis.engine.ctranslate2.opening import tune_converted
+    from tamis.engine.ctranslate2.precision import auto_dtype
     from tamis.engine.device import usable_cores
-    from tamis.engine.runtimes.opening import auto_dtype, tune_converted
 
     settings = _settings(name, revision, offline=True)
     source = locate(name, revision=settings.revision, offline=True)
@@ -192,8 +196,10 @@ def _size(folder: Path) -> str:
 
 
 def _describe(checkpoint: Checkpoint) -> str:
-    head = "classification" if checkpoint.maxsim is None else "maxsim"
+    from tamis.engine.heads.reading import read_head
+
+    kind = read_head(checkpoint).kind
     return (
-        f"{checkpoint.n_layers} layers of {checkpoint.hidden_size}, {head} head, "
+        f"{checkpoint.n_layers} layers of {checkpoint.hidden_size}, {kind} head, "
         f"up to {checkpoint.max_length} tokens"
     )

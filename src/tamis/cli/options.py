@@ -28,7 +28,7 @@ def _help(option: str, section: type[BaseModel] = ModelSettings) -> str:
 
 def model_names(incomplete: str) -> list[str]:
     """Models on this machine whose names begin so, and folders: what a shell completes."""
-    from tamis.engine.hub_cache import list_fetched
+    from tamis.engine.hub.local_cache import list_fetched
 
     fetched = {name for name, _, _ in list_fetched()}
     parent = Path(incomplete).expanduser() if incomplete.endswith("/") else Path(incomplete).parent
@@ -36,22 +36,26 @@ def model_names(incomplete: str) -> list[str]:
     return [n for n in sorted({DEFAULT_MODEL} | fetched | folders) if n.startswith(incomplete)]
 
 
-Model = Annotated[
+ModelOption = Annotated[
     str | None,
     typer.Option("--model", "-m", help=_help("name"), autocompletion=model_names),
 ]
-Revision = Annotated[str | None, typer.Option("--revision", help=_help("revision"))]
-Device = Annotated[DeviceName | None, typer.Option("--device", help=_help("device"))]
-Dtype = Annotated[DtypeName | None, typer.Option("--dtype", help=_help("dtype"))]
-Runtime = Annotated[RuntimeName | None, typer.Option("--runtime", help=_help("runtime"))]
-MaxLength = Annotated[int | None, typer.Option("--max-length", min=16, help=_help("max_length"))]
-Threads = Annotated[int | None, typer.Option("--threads", min=0, help=_help("threads"))]
-Offline = Annotated[bool | None, typer.Option("--offline/--online", help=_help("offline"))]
+RevisionOption = Annotated[str | None, typer.Option("--revision", help=_help("revision"))]
+DeviceOption = Annotated[DeviceName | None, typer.Option("--device", help=_help("device"))]
+DtypeOption = Annotated[DtypeName | None, typer.Option("--dtype", help=_help("dtype"))]
+RuntimeOption = Annotated[RuntimeName | None, typer.Option("--runtime", help=_help("runtime"))]
+MaxLengthOption = Annotated[
+    int | None, typer.Option("--max-length", min=16, help=_help("max_length"))
+]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", min=0, help=_help("threads"))]
+OfflineOption = Annotated[bool | None, typer.Option("--offline/--online", help=_help("offline"))]
 
 
-Host = Annotated[str | None, typer.Option("--host", help=_help("host", ServerSettings))]
-Port = Annotated[int | None, typer.Option("--port", help=_help("port", ServerSettings))]
-Workers = Annotated[int | None, typer.Option("--workers", help=_help("workers", SchedulerSettings))]
+HostOption = Annotated[str | None, typer.Option("--host", help=_help("host", ServerSettings))]
+PortOption = Annotated[int | None, typer.Option("--port", help=_help("port", ServerSettings))]
+WorkersOption = Annotated[
+    int | None, typer.Option("--workers", help=_help("workers", SchedulerSettings))
+]
 Name = Annotated[
     str | None,
     typer.Argument(

@@ -15,14 +15,14 @@ from rich.progress import Progress
 
 from tamis.cli.documents import read_documents
 from tamis.cli.options import (
-    Device,
-    Dtype,
-    MaxLength,
-    Model,
-    Offline,
-    Revision,
-    Runtime,
-    Threads,
+    DeviceOption,
+    DtypeOption,
+    MaxLengthOption,
+    ModelOption,
+    OfflineOption,
+    RevisionOption,
+    RuntimeOption,
+    ThreadsOption,
     model_options,
 )
 from tamis.cli.tables import plain_lines, ranking_table
@@ -74,14 +74,14 @@ def rank(
     explain: Annotated[
         bool, typer.Option("--explain", help="Say which words matched (late interaction).")
     ] = False,
-    model: Model = None,
-    revision: Revision = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    runtime: Runtime = None,
-    max_length: MaxLength = None,
-    threads: Threads = None,
-    offline: Offline = None,
+    model: ModelOption = None,
+    revision: RevisionOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    runtime: RuntimeOption = None,
+    max_length: MaxLengthOption = None,
+    threads: ThreadsOption = None,
+    offline: OfflineOption = None,
     keep: Keep = None,
 ) -> None:
     """Put documents in order for a QUERY, best first.
@@ -106,7 +106,7 @@ def rank(
         results = reranker.rank(query, documents, top_n=top_n, threshold=threshold, explain=explain)
     if explain and results and all(ranked.explanation is None for ranked in results):
         typer.echo(
-            f"tamis: --explain: {reranker.model.name} cannot say which words matched here; "
+            f"tamis: --explain: {reranker.model.facts.name} cannot say which words matched here; "
             "models that read query and document apart (tamis-mini) can",
             err=True,
         )

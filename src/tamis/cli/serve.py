@@ -11,42 +11,42 @@ import typer
 
 from tamis.cli import end_now, exit_code, fail
 from tamis.cli.options import (
-    Device,
-    Dtype,
-    Host,
-    MaxLength,
-    Model,
-    Offline,
-    Port,
-    Revision,
-    Runtime,
-    Threads,
-    Workers,
+    DeviceOption,
+    DtypeOption,
+    HostOption,
+    MaxLengthOption,
+    ModelOption,
+    OfflineOption,
+    PortOption,
+    RevisionOption,
+    RuntimeOption,
+    ThreadsOption,
+    WorkersOption,
     settings_arguments,
 )
 from tamis.errors import SettingsError, TamisError
 from tamis.settings import LogSettings, ServerSettings, Settings, TelemetrySettings, load_settings
 
 if TYPE_CHECKING:  # the command line imports nothing heavy at start
-    from tamis.observability.tracing import Tracing
-    from tamis.server.lifespan import ModelLoader
+    from tamis.assembly.served import ModelLoader
+    from tamis.observability.spans import Tracing
 
 logger = logging.getLogger(__name__)
 
 
 def serve(
     context: typer.Context,
-    model: Model = None,
-    revision: Revision = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    runtime: Runtime = None,
-    max_length: MaxLength = None,
-    threads: Threads = None,
-    offline: Offline = None,
-    host: Host = None,
-    port: Port = None,
-    workers: Workers = None,
+    model: ModelOption = None,
+    revision: RevisionOption = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    runtime: RuntimeOption = None,
+    max_length: MaxLengthOption = None,
+    threads: ThreadsOption = None,
+    offline: OfflineOption = None,
+    host: HostOption = None,
+    port: PortOption = None,
+    workers: WorkersOption = None,
 ) -> None:
     """Serve a model over HTTP, on 127.0.0.1:8000 unless told otherwise.
 
@@ -74,12 +74,13 @@ def run(settings: Settings, load: "ModelLoader | None" = None) -> None:
 
 
 def _serve(settings: Settings, load: "ModelLoader | None") -> None:
+    from tamis.assembly.assembly import Assembly
+    from tamis.cache.configured import require_cache
     from tamis.engine.loading import load_model
     from tamis.observability.metrics import Metrics
-    from tamis.server.caching import require_cache
     from tamis.server.lifespan import ModelLife
     from tamis.server.protocol import protocol_class
-    from tamis.timing import StageObservers
+    from tamis.timing import PhaseObservers
 
     tracing = _open_tracing(settings.telemetry)
     require_cache(settings.cache)
@@ -91,9 +92,10 @@ def _serve(settings: Settings, load: "ModelLoader | None") -> None:
     def stop(*_: object) -> None:
         server.should_exit = True
 
-    timing = metrics.stages if tracing is None else StageObservers(metrics.stages, tracing.stages)
-    life = ModelLife(settings, metrics, load=load or load_model, on_failure=stop, timing=timing)
-    life.begin()  # the rest is imported beside it
+    timing = metrics.phases if tracing is None else PhaseObservers(metrics.phases, tracing.phases)
+    assembly = Assembly(settings, metrics, load=load or load_model, timing=timing)
+    life = ModelLife(assembly, metrics, on_failure=stop)
+    assembly.begin()  # the rest is imported beside it
     import uvicorn
 
     from tamis.server.app import create_app
@@ -111,7 +113,7 @@ def _serve(settings: Settings, load: "ModelLoader | None") -> None:
             lifespan="on",
         ),
         announce=life.drain,
-        is_stuck=lambda: life.vitals.is_stalled,
+        is_stuck=lambda: assembly.vitals.is_stalled,
         delay_seconds=settings.server.drain_delay_seconds,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -122,7 +124,7 @@ def _serve(settings: Settings, load: "ModelLoader | None") -> None:
         tracing.close()
     if life.failure is not None:
         raise life.failure
-    if life.is_loading:
+    if assembly.is_loading:
         end_now(0)
 
 
@@ -143,7 +145,7 @@ def _open_tracing(settings: TelemetrySettings) -> "Tracing | None":
     if settings.otlp_endpoint is None:
         return None
     try:
-        from tamis.observability.tracing import open_tracing
+        from tamis.observability.spans import open_tracing
     except ImportError as error:
         raise SettingsError(
             "telemetry.otlp_endpoint asks for traces, and OpenTelemetry is not installed; "

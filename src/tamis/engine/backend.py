@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from tamis.engine.collate import collate
-from tamis.engine.heads import Head, Matches, MaxSimHead
+from tamis.engine.heads.head import Head, Matches
 from tamis.engine.padding import Padding
 from tamis.engine.pairs import EncodedPair, Logits
-from tamis.engine.runtimes.base import Runtime
+from tamis.engine.runtime import Runtime
 
 
 class Backend(Protocol):
@@ -38,24 +38,24 @@ class Fault:
 
 @runtime_checkable
 class SupervisedBackend(Backend, Protocol):
-    """A backend that may be out of order for a while, and is put in order by somebody else."""
+    """A backend that may be unavailable for a while, until its supervisor restarts it."""
 
     @property
     def fault(self) -> Fault | None:
         """Why it cannot run a batch now; None while it can. From any thread."""
         ...
 
-    def wait_until_fit(self, seconds: float) -> None:
-        """Return when it can run a batch, or after so many seconds."""
+    def wait_until_available(self, seconds: float) -> None:
+        """Return when it can run a batch, or after the given time."""
         ...
 
 
 @runtime_checkable
-class RenewableBackend(SupervisedBackend, Protocol):
-    """A supervised backend in whose place another can be put."""
+class RestartableBackend(SupervisedBackend, Protocol):
+    """A supervised backend that can be restarted on request."""
 
-    def renew(self, reason: str) -> None:
-        """Give up what runs it now, and say why; returns at once, out of order for a while."""
+    def restart(self, reason: str) -> None:
+        """Replace the process that runs it; returns at once, and it is unavailable for a while."""
         ...
 
 
@@ -78,7 +78,7 @@ class LocalBackend:
 
     def explain(self, pair: EncodedPair) -> Matches | None:
         """What each query token found; None where the head reads both texts together."""
-        if not isinstance(self.head, MaxSimHead):
+        if not self.head.reads_tokens:
             return None
         batch = collate([pair])
         return self.head.matches(self.runtime.forward(batch), batch, 0)

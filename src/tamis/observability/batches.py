@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from tamis.scheduler.execution import BatchReport, Observer
+from tamis.scheduler.observer import BatchObserver, BatchReport
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _PAIRS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -10,7 +10,7 @@ _REQUESTS = (1, 2, 4, 8, 16, 32, 64)
 _TOKENS = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 
 
-class BatchMetrics(Observer):
+class BatchMetrics(BatchObserver):
     """How batches fare; recorded in the model thread."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -59,7 +59,7 @@ class BatchMetrics(Observer):
         )
 
     def batch_done(self, report: BatchReport) -> None:
-        """See `Observer.batch_done`."""
+        """See `BatchObserver.batch_done`."""
         self._pairs.observe(report.n_pairs)
         self._tokens.observe(report.n_tokens)
         self._requests.observe(report.n_jobs)
@@ -68,21 +68,21 @@ class BatchMetrics(Observer):
         self._padding.inc(report.n_padding_tokens)
 
     def batch_failed(self) -> None:
-        """See `Observer.batch_failed`."""
+        """See `BatchObserver.batch_failed`."""
         self._failures.inc()
 
     def pairs_failed(self, n_pairs: int) -> None:
-        """See `Observer.pairs_failed`."""
+        """See `BatchObserver.pairs_failed`."""
         self._failed_pairs.inc(n_pairs)
 
     def logits_not_finite(self, n_logits: int) -> None:
-        """See `Observer.logits_not_finite`."""
+        """See `BatchObserver.logits_not_finite`."""
         self._not_finite.inc(n_logits)
 
     def out_of_memory(self) -> None:
-        """See `Observer.out_of_memory`."""
+        """See `BatchObserver.out_of_memory`."""
         self._out_of_memory.inc()
 
     def stand_in_took_over(self) -> None:
-        """See `Observer.stand_in_took_over`."""
+        """See `BatchObserver.stand_in_took_over`."""
         self._stand_in.inc()

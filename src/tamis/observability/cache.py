@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from tamis.cache.base import CacheObserver, StoreStatistics
+from tamis.cache.store import CacheObserver, StoreStatistics
 
 
 class CacheMetrics(CacheObserver):

@@ -12,8 +12,8 @@ from tamis.errors import TamisError
 from tamis.observability.batches import BatchMetrics
 from tamis.observability.cache import CacheMetrics
 from tamis.observability.devices import DeviceMetrics
-from tamis.observability.memory import MemoryMetrics
-from tamis.observability.stages import StageMetrics
+from tamis.observability.memory_gauges import MemoryMetrics
+from tamis.observability.phases import PhaseMetrics
 from tamis.observability.state import StateMetrics
 from tamis.types import Usage
 
@@ -29,7 +29,7 @@ class Metrics:
     Attributes:
         registry: Their own; who watches something else adds to it.
         state: How the server is.
-        stages: Where requests spend their time.
+        phases: Where requests spend their time.
         batches: How batches fare.
         cache: How the cache fares.
         devices: What runs the models.
@@ -64,7 +64,7 @@ class Metrics:
             "tamis_cancelled_requests", "Rerank requests whose caller left", registry=registry
         )
         self.state = StateMetrics(registry)
-        self.stages = StageMetrics(registry)
+        self.phases = PhaseMetrics(registry)
         self.batches = BatchMetrics(registry)
         self.cache = CacheMetrics(registry)
         self.devices = DeviceMetrics(registry)

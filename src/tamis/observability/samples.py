@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry
 
-Labels = tuple[tuple[str, str], ...]
+LabelSet = tuple[tuple[str, str], ...]
 
 _ENDS = ("", "_total", "_bucket", "_sum", "_count")
 """What the names of a metric's samples end in."""
@@ -20,7 +20,7 @@ class Samples:
     """
 
     def __init__(self, registry: CollectorRegistry, metrics: Iterable[str]) -> None:
-        self._by_name: dict[str, dict[Labels, float]] = {}
+        self._by_name: dict[str, dict[LabelSet, float]] = {}
         wanted = set(metrics)
         for metric in registry.restricted_registry(_sample_names(wanted)).collect():
             for sample in metric.samples if metric.name in wanted else ():

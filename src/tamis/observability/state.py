@@ -6,6 +6,7 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Info
 
 import tamis
+from tamis.engine.facts import ModelFacts
 from tamis.scheduler.scheduler import SchedulerStatistics
 
 
@@ -21,10 +22,10 @@ class StateMetrics:
             "tamis_degraded", "1 while the model does less than it could", registry=registry
         )
         self._worker_restarts = Counter(
-            "tamis_worker_restarts", "Workers started in place of one lost", registry=registry
+            "tamis_worker_restarts", "Restarts of worker processes", registry=registry
         )
         self._workers_ready = Gauge(
-            "tamis_workers_ready", "Worker processes that answer", registry=registry
+            "tamis_workers_ready", "Worker processes that are up", registry=registry
         )
         self._queue_tokens = Gauge(
             "tamis_queue_tokens", "Tokens waiting or running", registry=registry
@@ -39,12 +40,19 @@ class StateMetrics:
         build = Info("tamis_build", "The version that runs", registry=registry)
         build.info({"version": tamis.__version__, "python": platform.python_version()})
 
-    def describe_model(self, *, name: str, runtime: str, device: str, dtype: str) -> None:
+    def describe_model(self, facts: ModelFacts) -> None:
         """Say which model is served, and where it runs."""
-        self._model.info({"name": name, "runtime": runtime, "device": device, "dtype": dtype})
+        self._model.info(
+            {
+                "name": facts.name,
+                "runtime": facts.runtime,
+                "device": facts.device,
+                "dtype": facts.dtype,
+            }
+        )
 
     def observe_worker_restart(self) -> None:
-        """Record a worker that is started in place of a lost one; from its thread."""
+        """Record a restart of a worker; from its supervisor's thread."""
         self._worker_restarts.inc()
 
     def watch_life(self, *, is_ready: Callable[[], bool], is_stalled: Callable[[], bool]) -> None:

@@ -9,12 +9,11 @@ again: alone, then in float32.
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from threading import Lock
 
 import numpy as np
 
-from tamis.engine.backend import Backend, Fault, RenewableBackend, SupervisedBackend
+from tamis.engine.backend import Backend, Fault, RestartableBackend, SupervisedBackend
 from tamis.engine.memory import is_out_of_memory, release_unused
 from tamis.engine.padding import count_places, padding_of
 from tamis.engine.pairs import EncodedPair, Logits
@@ -27,6 +26,7 @@ from tamis.errors import (
     UnscorableDocumentError,
 )
 from tamis.scheduler.jobs import Entry
+from tamis.scheduler.observer import BatchObserver, BatchReport
 
 logger = logging.getLogger(__name__)
 
@@ -35,47 +35,6 @@ REGROWTH = 1 / 16
 """Of the full budget, added after each batch that went well."""
 
 FAILURES_UNTIL_STAND_IN = 3
-
-
-@dataclass(frozen=True, slots=True)
-class BatchReport:
-    """One forward pass.
-
-    Attributes:
-        n_tokens: Of all pairs.
-        n_jobs: Requests that shared it.
-        n_computed_tokens: What the model computes of them: a query that documents share once.
-        n_padding_tokens: Places beside them that attention filled up.
-    """
-
-    n_pairs: int
-    n_tokens: int
-    n_jobs: int
-    seconds: float
-    n_computed_tokens: int = 0
-    n_padding_tokens: int = 0
-
-
-class Observer:
-    """What wants to know how batches fare; each method is called in the model thread."""
-
-    def batch_done(self, report: BatchReport) -> None:
-        """A forward pass went well."""
-
-    def batch_failed(self) -> None:
-        """A forward pass failed."""
-
-    def pairs_failed(self, n_pairs: int) -> None:
-        """So many pairs get no logit."""
-
-    def logits_not_finite(self, n_logits: int) -> None:
-        """A forward pass gave so many logits that are NaN or infinite."""
-
-    def out_of_memory(self) -> None:
-        """A forward pass wanted more memory than there is."""
-
-    def stand_in_took_over(self) -> None:
-        """The backend was given up."""
 
 
 MakeBackend = Callable[[], Backend | None]
@@ -129,7 +88,7 @@ class BatchRunner:
         max_batch_tokens: int,
         stand_in: MakeBackend | None = None,
         in_float32: MakeBackend | None = None,
-        observer: Observer | None = None,
+        observer: BatchObserver | None = None,
         known_good: EncodedPair | None = None,
     ) -> None:
         self._backend = backend
@@ -138,11 +97,11 @@ class BatchRunner:
         self._in_float32 = None if in_float32 is None else Spare(in_float32)
         if in_float32 is stand_in:
             self._in_float32 = self._stand_in
-        self._observer = observer or Observer()
+        self._observer = observer or BatchObserver()
         self._known_good = known_good
         self._n_breakdowns = 0
         self._is_suspect = True
-        self._is_renewed = False
+        self._is_restarted = False
         self.max_batch_tokens = max_batch_tokens
 
     @property
@@ -162,14 +121,14 @@ class BatchRunner:
         backend = self._backend
         return backend.fault if isinstance(backend, SupervisedBackend) else None
 
-    def wait_until_fit(self, seconds: float) -> None:
+    def wait_until_available(self, seconds: float) -> None:
         """Return when it can run a batch, or after so many seconds."""
         if isinstance(self._backend, SupervisedBackend):
-            self._backend.wait_until_fit(seconds)
+            self._backend.wait_until_available(seconds)
 
     def run(self, entries: Sequence[Entry]) -> None:
         """Settle every pair of a batch."""
-        budget, self._is_suspect, self._is_renewed = self.max_batch_tokens, True, False
+        budget, self._is_suspect, self._is_restarted = self.max_batch_tokens, True, False
         self._score(entries)
         if self.max_batch_tokens == budget < self._full_budget:
             grown = budget + max(1, int(self._full_budget * REGROWTH))
@@ -292,9 +251,9 @@ class BatchRunner:
 
     def _break_down(self, entries: Sequence[Entry], error: Exception) -> None:
         """The backend as a whole fails: another takes over, or will."""
-        if self._leave_backend() or self._renew():
+        if self._leave_backend() or self._restart_backend():
             self._score(entries)
-        elif self._is_renewed or self._can_be_left():
+        elif self._is_restarted or self._can_be_left():
             self._fail(entries, DeviceLostError("the model's device fails; try again soon"), error)
         else:
             self._fail(entries, _failure(error), error)
@@ -320,12 +279,12 @@ class BatchRunner:
             logger.exception("the model cannot be taken off the device that failed")
         return True
 
-    def _renew(self) -> bool:
-        """Have somebody put another backend in its place, once a batch, and ask that one too."""
-        if self._is_renewed or not isinstance(self._backend, RenewableBackend):
+    def _restart_backend(self) -> bool:
+        """Have the backend restarted, once per batch, so that the batch can be retried."""
+        if self._is_restarted or not isinstance(self._backend, RestartableBackend):
             return False
-        self._is_renewed = self._is_suspect = True
-        self._backend.renew("fails on what it has scored before")
+        self._is_restarted = self._is_suspect = True
+        self._backend.restart("fails on what it has scored before")
         return True
 
     def _lack_memory(self, entries: Sequence[Entry], error: Exception) -> None:

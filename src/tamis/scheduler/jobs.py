@@ -17,18 +17,18 @@ class Terms:
     """On what terms a caller's pairs are scored.
 
     Attributes:
-        flow: Who calls: flows share the model evenly.
-        priority: Lower numbers of the same flow go first.
+        caller: The caller's name; callers share the model evenly.
+        priority: Lower numbers of the same caller go first.
         deadline: When the answer must be there, in seconds of `time.monotonic()`.
         partial: Whether what has been scored by then, or could be, is answer enough.
-        max_flow_tokens: Tokens this flow may have waiting or running; None for no such bound.
+        max_caller_tokens: Tokens this caller may have waiting or running; None for no such bound.
     """
 
-    flow: str = ""
+    caller: str = ""
     priority: int = 0
     deadline: float = math.inf
     partial: bool = False
-    max_flow_tokens: int | None = None
+    max_caller_tokens: int | None = None
 
 
 @dataclass(slots=True, eq=False)

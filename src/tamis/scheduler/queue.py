@@ -114,21 +114,20 @@ class _Flow:
 class PairQueue:
     """Jobs of many callers, bounded in tokens, served by deficit round robin.
 
-    Each flow (caller) in its turn may take its share of a batch, and carries over what it could
-    not use (Shreedhar and Varghese, SIGCOMM 1995). Within a flow the jobs of the lowest priority
-    number take turns: a small job waits for one batch of a large one, not for all of it.
+    Each caller's jobs are a flow, which in its turn may take its share of a batch, and carries over
+    what it could not use (Shreedhar and Varghese, SIGCOMM 1995). Within a flow the jobs of the
+    lowest priority number take turns: a small job waits for one batch of a large one, not for all
+    of it.
 
     Args:
         max_tokens: Tokens of all jobs, waiting or running.
-        max_flow_tokens: Tokens of one flow's; None for no bound but the other.
     """
 
-    def __init__(self, *, max_tokens: int, max_flow_tokens: int | None = None) -> None:
+    def __init__(self, *, max_tokens: int) -> None:
         self._max_tokens = max_tokens
-        self._max_flow_tokens = max_flow_tokens or max_tokens
         self._turns: deque[_Flow] = deque()
         self._waiting: dict[str, _Flow] = {}
-        self._flow_tokens: dict[str, int] = {}
+        self._caller_tokens: dict[str, int] = {}
         self._n_tokens = 0
 
     @property
@@ -148,7 +147,7 @@ class PairQueue:
         """
         own, n_before = job.n_tokens, 0
         for name, flow in self._waiting.items():
-            if name != job.terms.flow:
+            if name != job.terms.caller:
                 n_before += min(own, flow.n_tokens)
                 continue
             for priority, level in flow.levels.items():
@@ -165,46 +164,46 @@ class PairQueue:
             QueueFullError: there is none now; it says by how many tokens.
             RequestTooLargeError: there never is, for so many tokens.
         """
-        flow_limit = self._flow_limit(terms)
-        limit = min(self._max_tokens, flow_limit)
+        own = terms.max_caller_tokens
+        limit = self._max_tokens if own is None else min(self._max_tokens, own)
         if n_tokens > limit:
             raise RequestTooLargeError(
                 f"the request has {n_tokens:,} tokens, at most {limit:,} may wait; "
                 "split the request"
             )
         _require_room(self._n_tokens, n_tokens, self._max_tokens, "")
-        n_of_flow = self._flow_tokens.get(terms.flow, 0)
-        _require_room(n_of_flow, n_tokens, flow_limit, " of this key")
+        n_of_caller = self._caller_tokens.get(terms.caller, 0)
+        _require_room(n_of_caller, n_tokens, limit, " of this key")
 
     def add(self, job: Job) -> None:
         """Admit all of a job or none of it; raises as `require_room` does."""
         self.require_room(job.n_tokens, job.terms)
         self._n_tokens += job.n_tokens
-        n_of_flow = self._flow_tokens.get(job.terms.flow, 0)
-        self._flow_tokens[job.terms.flow] = n_of_flow + job.n_tokens
+        n_of_caller = self._caller_tokens.get(job.terms.caller, 0)
+        self._caller_tokens[job.terms.caller] = n_of_caller + job.n_tokens
         if job.waiting:
-            flow = self._waiting.get(job.terms.flow)
+            flow = self._waiting.get(job.terms.caller)
             if flow is None:
-                flow = self._waiting[job.terms.flow] = _Flow()
+                flow = self._waiting[job.terms.caller] = _Flow()
                 self._turns.append(flow)
             flow.add(job)
 
     def remove(self, job: Job) -> None:
         """Take out a job's waiting pairs and release its tokens; called once for each job."""
         self._n_tokens -= job.n_tokens
-        self._flow_tokens[job.terms.flow] -= job.n_tokens
-        if not self._flow_tokens[job.terms.flow]:
-            del self._flow_tokens[job.terms.flow]
+        self._caller_tokens[job.terms.caller] -= job.n_tokens
+        if not self._caller_tokens[job.terms.caller]:
+            del self._caller_tokens[job.terms.caller]
         self.drop(job)
 
     def drop(self, job: Job) -> None:
         """Take out a job's waiting pairs; a batch that runs goes on, but is not tried again."""
         job.is_wanted = False
-        flow = self._waiting.get(job.terms.flow)
+        flow = self._waiting.get(job.terms.caller)
         if flow is not None:
             flow.remove(job)
             if not flow.levels:
-                self._forget(job.terms.flow)
+                self._forget(job.terms.caller)
         job.take_nothing_more()
 
     def take(self, max_tokens: int, now: float = -inf) -> Batch | None:
@@ -230,10 +229,6 @@ class PairQueue:
         for name in [name for name, flow in self._waiting.items() if not flow.levels]:
             del self._waiting[name]
         return Batch(tuple(entries)) if entries else None
-
-    def _flow_limit(self, terms: Terms) -> int:
-        own = terms.max_flow_tokens
-        return self._max_flow_tokens if own is None else min(self._max_flow_tokens, own)
 
     def _forget(self, name: str) -> None:
         """A flow without waiting pairs keeps no claim."""

@@ -21,11 +21,12 @@ from tamis.errors import (
     TamisError,
     UnavailableError,
 )
-from tamis.scheduler.execution import BatchReport, BatchRunner, Observer
+from tamis.scheduler.execution import BatchRunner
 from tamis.scheduler.jobs import Batch, Job, Scores, Terms
+from tamis.scheduler.observer import BatchCallback, BatchReport
 from tamis.scheduler.queue import PairQueue
 from tamis.scheduler.rate import DrainRate, SuspensionClock
-from tamis.timing import BatchRun, StageObserver
+from tamis.timing import BatchRun, PhaseObserver
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,8 @@ def score_now(
     job = Job(pairs)
     queue = PairQueue(max_tokens=max(1, job.n_tokens))
     queue.add(job)
-    runner = BatchRunner(backend, max_batch_tokens=max_batch_tokens, observer=_Reporting(on_batch))
+    observer = None if on_batch is None else BatchCallback(on_batch)
+    runner = BatchRunner(backend, max_batch_tokens=max_batch_tokens, observer=observer)
     while batch := queue.take(runner.max_batch_tokens):
         runner.run(batch.entries)
         if job.failures:
@@ -85,7 +87,6 @@ class Scheduler:
     Args:
         runners: What runs batches; each gets a thread of its own.
         max_queued_tokens: Tokens of all callers, waiting or running.
-        max_flow_tokens: Tokens of one caller; None for no bound but the other.
         turn: Held during each batch; schedulers that share cores share a lock, so that their
             models do not compute at once. None where the backends are alone.
         timing: Hears how long each job waited, and how long its batches took.
@@ -95,14 +96,13 @@ class Scheduler:
         self,
         *runners: BatchRunner,
         max_queued_tokens: int,
-        max_flow_tokens: int | None = None,
         turn: AbstractContextManager[object] | None = None,
-        timing: StageObserver | None = None,
+        timing: PhaseObserver | None = None,
     ) -> None:
         self._runners = runners
         self._turn = turn or nullcontext()
-        self._timing = timing or StageObserver()
-        self._queue = PairQueue(max_tokens=max_queued_tokens, max_flow_tokens=max_flow_tokens)
+        self._timing = timing or PhaseObserver()
+        self._queue = PairQueue(max_tokens=max_queued_tokens)
         self._rate = DrainRate()
         self._suspension = SuspensionClock()
         self._running_tokens = 0
@@ -265,7 +265,7 @@ class Scheduler:
     async def _run(self, runner: BatchRunner) -> None:
         try:
             while True:
-                await self._until_fit(runner)
+                await self._until_available(runner)
                 batch = self._queue.take(runner.max_batch_tokens, time.monotonic())
                 if batch is None:
                     self._wake.clear()
@@ -275,15 +275,15 @@ class Scheduler:
         finally:
             self._fail_all(ShuttingDownError("the scheduler has stopped"))
 
-    async def _until_fit(self, runner: BatchRunner) -> None:
-        """Leave the queue to other runners while one is out of order."""
+    async def _until_available(self, runner: BatchRunner) -> None:
+        """Leave the queue to other runners while this one is unavailable."""
         loop = asyncio.get_running_loop()
         while runner.fault is not None:
             try:
                 self._require_runner()
             except NotReadyError as error:
                 self._fail_all(error)
-            wait = runner.wait_until_fit
+            wait = runner.wait_until_available
             await loop.run_in_executor(self._threads, wait, _LOOK_AGAIN_SECONDS)
 
     def _require_runner(self) -> None:
@@ -334,17 +334,6 @@ class Scheduler:
         for future in self._futures.values():
             if not future.done():
                 future.set_exception(error)
-
-
-class _Reporting(Observer):
-    """Passes on what went well, to one function."""
-
-    def __init__(self, on_batch: Callable[[BatchReport], None] | None) -> None:
-        self._on_batch = on_batch
-
-    def batch_done(self, report: BatchReport) -> None:
-        if self._on_batch is not None:
-            self._on_batch(report)
 
 
 async def _until(future: asyncio.Future[None], deadline: float) -> None:

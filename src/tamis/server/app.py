@@ -1,8 +1,5 @@
 """Puts the server together; decides nothing."""
 
-import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -12,35 +9,36 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from tamis.errors import TamisError
 from tamis.observability.metrics import Metrics
-from tamis.server import documentation, health
 from tamis.server.body import BodyRoom
 from tamis.server.context import ServerContext
-from tamis.server.draining import ClosingMiddleware
-from tamis.server.errors import http_error
-from tamis.server.feedback import feedback
-from tamis.server.hosts import HostMiddleware, names_in
-from tamis.server.keys import KeyFile, KeyMiddleware
+from tamis.server.endpoints import documentation, health
+from tamis.server.endpoints.dialects import dialect_routes
+from tamis.server.endpoints.feedback import feedback
+from tamis.server.endpoints.limits import limits
+from tamis.server.endpoints.rerank import CACHE_HEADER, TIMEOUT_HEADER, WARNINGS_HEADER
+from tamis.server.endpoints.stats import stats
+from tamis.server.errors import early_answer, http_error
+from tamis.server.keys import KeyFile
 from tamis.server.lifespan import ModelLife
-from tamis.server.limits import limits
-from tamis.server.middleware import REQUEST_ID_HEADER, RequestMiddleware
-from tamis.server.paths import PathMiddleware, nearest_path
-from tamis.server.ports import PortMiddleware
-from tamis.server.routes import CACHE_HEADER, TIMEOUT_HEADER, WARNINGS_HEADER, rerank
-from tamis.server.stats import stats
-from tamis.server.watching import make_watch
+from tamis.server.middleware.closing import ClosingMiddleware
+from tamis.server.middleware.hosts import HostMiddleware, names_in
+from tamis.server.middleware.keys import KeyMiddleware
+from tamis.server.middleware.paths import PathMiddleware, nearest_path
+from tamis.server.middleware.ports import PortMiddleware
+from tamis.server.middleware.requests import REQUEST_ID_HEADER, RequestMiddleware
 from tamis.settings import ServerSettings, Settings
+from tamis.wire.registry import DIALECTS
 
 if TYPE_CHECKING:  # an extra
-    from tamis.observability.tracing import Tracing
+    from tamis.observability.spans import Tracing
 
 _logger = structlog.stdlib.get_logger(__name__)
 
-
-RERANK_PATHS = ("/rerank", "/v1/rerank")
 CALLERS_HEADERS = (
     *("authorization", "x-api-key", "traceparent", "tracestate"),
     *(REQUEST_ID_HEADER, TIMEOUT_HEADER, CACHE_HEADER),
@@ -56,20 +54,10 @@ def create_app(
     Raises:
         SettingsError: the file of keys, a baseline or the log of requests cannot be used.
     """
-    watch = make_watch(settings, metrics.registry)
-
-    @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncGenerator[None]:
-        try:
-            async with life.run():
-                yield
-        finally:
-            await asyncio.to_thread(watch.close)
-
     app = Starlette(
         routes=[
             Route("/", _home),
-            *(Route(path, rerank, methods=["POST"]) for path in RERANK_PATHS),
+            *dialect_routes(),
             Route("/v1/limits", limits),
             Route("/v1/stats", stats),
             Route("/v1/feedback", feedback, methods=["POST"]),
@@ -88,19 +76,20 @@ def create_app(
             *_guards(settings.server),
         ],
         exception_handlers={HTTPException: _http_error, Exception: _unexpected_error},
-        lifespan=lifespan,
+        lifespan=lambda _: life.run(),
     )
     bodies = BodyRoom(settings.limits.max_total_body_bytes)
-    app.state.context = ServerContext(settings, metrics, life, bodies, watch)
+    app.state.context = ServerContext(settings, metrics, life, bodies, life.assembly.watch)
     return app
 
 
 def _traced(tracing: "Tracing | None") -> list[Middleware]:
     if tracing is None:
         return []
-    from tamis.server.tracing import TracingMiddleware
+    from tamis.server.middleware.tracing import TracingMiddleware
 
-    return [Middleware(TracingMiddleware, tracing=tracing, paths=RERANK_PATHS)]
+    paths = frozenset(path for path, method, _ in DIALECTS.places() if method == "POST")
+    return [Middleware(TracingMiddleware, tracing=tracing, paths=paths)]
 
 
 def _guards(settings: ServerSettings) -> list[Middleware]:
@@ -158,6 +147,5 @@ async def _unexpected_error(request: Request, error: Exception) -> Response:
     request_id: str = request.state.request_id
     _logger.error("request failed", request_id=request_id, exc_info=error)
     message = "an error of the server's own; its log has more under the request id"
-    body = {"error": message, "code": "internal_error", "request_id": request_id}
     headers = {REQUEST_ID_HEADER: request_id, "connection": "close"}
-    return JSONResponse(body, status_code=500, headers=headers)
+    return early_answer(TamisError(message), 500, request.scope, headers)

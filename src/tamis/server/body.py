@@ -20,8 +20,8 @@ from tamis.errors import (
     UnsupportedMediaTypeError,
 )
 from tamis.settings import LimitsSettings
-from tamis.wire.choice import parse_object
 from tamis.wire.dialect import RawBody
+from tamis.wire.parsing import parse_object
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -30,6 +30,8 @@ else:
 
 PARSED_AT_ONCE_BYTES = 256 * 2**10
 """Larger bodies are parsed in a thread, beside the event loop."""
+MAX_UNPACKED_RATIO = 20
+"""Bytes that a packed body may have for one that was sent."""
 UNSUSPICIOUS_BYTES = 64 * 2**10
 """Up to here a ratio says nothing: one long run of blanks is no attack."""
 ZSTD_WINDOW_LOG = 23
@@ -155,15 +157,15 @@ async def read_body(request: Request, limits: LimitsSettings, share: BodyShare) 
     return unpacking.finish()
 
 
-async def parse_body(content: bytes, limits: LimitsSettings) -> RawBody:
+async def parse_body(content: bytes) -> RawBody:
     """The JSON object that a body is; the loop goes on while a large one is parsed.
 
     Raises:
         MalformedBodyError: it is none, or has too many levels or parts.
     """
     if len(content) <= PARSED_AT_ONCE_BYTES:
-        return parse_object(content, limits)
-    return await asyncio.to_thread(parse_object, content, limits)
+        return parse_object(content)
+    return await asyncio.to_thread(parse_object, content)
 
 
 async def _collect(request: Request, unpacking: "Unpacking", share: BodyShare) -> None:
@@ -280,4 +282,4 @@ def _unpacking(headers: Headers, limits: LimitsSettings) -> Unpacking:
         )
     make = ENCODINGS[given]
     decompressor = make() if make else None
-    return Unpacking(decompressor, limits.max_body_bytes, max_ratio=limits.max_unpacked_ratio)
+    return Unpacking(decompressor, limits.max_body_bytes, max_ratio=MAX_UNPACKED_RATIO)

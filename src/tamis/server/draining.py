@@ -10,10 +10,6 @@ from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
-from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-from tamis.server.lifespan import ModelLife
 
 logger = logging.getLogger(__name__)
 
@@ -83,21 +79,3 @@ class DrainingServer(uvicorn.Server):
     def _give_up(self) -> None:
         logger.error("the model does not end; the process ends without it")
         self._end(STUCK_EXIT_CODE)
-
-
-class ClosingMiddleware:
-    """While the server drains each answer ends its connection, so that pools look elsewhere."""
-
-    def __init__(self, app: ASGIApp, *, life: ModelLife) -> None:
-        self._app = app
-        self._life = life
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one ASGI connection."""
-
-        async def send_last(message: Message) -> None:
-            if message["type"] == "http.response.start" and self._life.is_draining:
-                MutableHeaders(scope=message)["connection"] = "close"
-            await send(message)
-
-        await self._app(scope, receive, send_last if scope["type"] == "http" else send)

@@ -4,7 +4,7 @@ import math
 import random
 from collections.abc import Mapping
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import Scope
 
 from tamis.errors import (
@@ -15,6 +15,7 @@ from tamis.errors import (
     InvalidTextError,
     MalformedBodyError,
     MissingFieldError,
+    NoSuchEndpointError,
     OriginNotAllowedError,
     OutOfMemoryError,
     QueueFullError,
@@ -29,7 +30,8 @@ from tamis.errors import (
 )
 from tamis.server.answers import json_answer
 from tamis.wire.dialect import Failure
-from tamis.wire.native import Native
+from tamis.wire.native import NATIVE
+from tamis.wire.registry import DIALECTS
 
 MOST_RETRY_AFTER_SECONDS = 60
 RETRY_JITTER = 0.5
@@ -44,6 +46,7 @@ ERROR_STATUSES: dict[type[TamisError], int] = {
     HostNotAllowedError: 400,
     UnauthorizedError: 401,
     OriginNotAllowedError: 403,
+    NoSuchEndpointError: 404,
     UnknownRequestError: 404,
     SlowBodyError: 408,
     BodyTooLargeError: 413,
@@ -76,22 +79,29 @@ def headers_of(error: TamisError) -> dict[str, str]:
 
 def refusal(error: TamisError, scope: Scope) -> Response:
     """The answer to a request that no route sees; its code stays in the request's state."""
-    state = scope["state"]
-    state["refusal"] = error.code
-    return native_error(error, state["request_id"])
-
-
-def native_error(error: TamisError, request_id: str) -> Response:
-    """The answer to a request that speaks no dialect."""
-    status, body = Native.encode_error(Failure(error, status_of(error), request_id))
-    return json_answer(body, status, headers_of(error))
+    scope["state"]["refusal"] = error.code
+    return early_answer(error, status_of(error), scope, headers_of(error))
 
 
 def http_error(
     status: int, detail: str, scope: Scope, headers: Mapping[str, str] | None = None
 ) -> Response:
     """The answer of HTTP's own errors: no such path, no such method."""
-    state = scope["state"]
-    state["error_code"] = "http_error"
-    body = {"error": detail, "code": "http_error", "request_id": state["request_id"]}
-    return JSONResponse(body, status_code=status, headers=headers)
+    error = NoSuchEndpointError(detail)
+    scope["state"]["error_code"] = error.code
+    return early_answer(error, status, scope, headers)
+
+
+def early_answer(
+    error: TamisError, status: int, scope: Scope, headers: Mapping[str, str] | None = None
+) -> Response:
+    """An error in the words of its path's dialects, for no body has told which of them."""
+    failure = Failure(error, status, scope["state"]["request_id"])
+    status, body = DIALECTS.encode_error(scope["path"], failure)
+    return json_answer(body, status, headers)
+
+
+def native_error(error: TamisError, request_id: str) -> Response:
+    """An error of a path that is tamis's own."""
+    status, body = NATIVE.encode_error(Failure(error, status_of(error), request_id))
+    return json_answer(body, status, headers_of(error))

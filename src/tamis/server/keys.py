@@ -15,10 +15,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from starlette.types import ASGIApp, Receive, Scope, Send
-
-from tamis.errors import SettingsError, UnauthorizedError
-from tamis.server.errors import refusal
+from tamis.errors import SettingsError
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +35,7 @@ class Caller:
     """Who calls.
 
     Attributes:
-        name: Of the key's owner; callers of one name share one place in the queue.
+        name: The name of its key, or of its keys: they are one caller, with one place in the queue.
         max_queued_tokens: Tokens it may have waiting or running; None for no bound of its own.
     """
 
@@ -105,40 +102,6 @@ class KeyFile:
             reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
             raise SettingsError(f"cannot read {self._path}: {reason}") from error
         return _parsed(lines, self._path)
-
-
-class KeyMiddleware:
-    """Lets in who has a key, and leaves `caller` in the request's state. Plain ASGI.
-
-    Every path asks for one, whether it leads anywhere or not, but for those that are `open`: the
-    very strings that routes are chosen by.
-
-    Args:
-        keys: None where anyone may call.
-        open_paths: Paths that ask for no key.
-    """
-
-    def __init__(self, app: ASGIApp, *, keys: KeyFile | None, open_paths: frozenset[str]) -> None:
-        self._app = app
-        self._keys = keys
-        self._open_paths = open_paths
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer it."""
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-            return
-        caller: Caller | None = ANYONE
-        if self._keys is not None and scope["path"] not in self._open_paths:
-            caller = self._keys.find(presented_key(scope["headers"]))
-        if caller is not None:
-            scope["state"]["caller"] = caller
-            await self._app(scope, receive, send)
-            return
-        error = UnauthorizedError(
-            "send one key that the server knows, as `Authorization: Bearer KEY` or `X-API-Key: KEY`"
-        )
-        await refusal(error, scope)(scope, receive, send)
 
 
 def presented_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -26,6 +26,12 @@ logger = logging.getLogger(__name__)
 RefusalReason = Literal["malformed_request", "headers_too_large", "too_many_chunks", "slow_headers"]
 Waiting = Literal["headers", "rest of a body"]
 
+MAX_HEADERS = 64
+"""Of a request."""
+MAX_CHUNKS = 8192
+"""That a body may come in."""
+ANSWER_SECONDS = 15.0
+"""In which a caller must take `LEAST_BYTES_A_SECOND` of an answer for each, or all of it."""
 LEAST_BYTES_A_SECOND = 1024
 """Of an answer, that a caller has to take."""
 
@@ -99,18 +105,18 @@ class BoundedConnection(h11.Connection):
             raise RefusedRequest("malformed_request", _MALFORMED)
 
     def _require_few(self, n_headers: int) -> None:
-        if n_headers > self._limits.max_headers:
+        if n_headers > MAX_HEADERS:
             raise RefusedRequest(
                 "headers_too_large",
-                f"{n_headers:,} headers, at most {self._limits.max_headers:,} allowed",
+                f"{n_headers:,} headers, at most {MAX_HEADERS:,} allowed",
             )
 
     def _count_chunk(self, data: h11.Data) -> None:
         self._n_chunks += data.chunk_start
-        if self._n_chunks > self._limits.max_chunks:
+        if self._n_chunks > MAX_CHUNKS:
             raise RefusedRequest(
                 "too_many_chunks",
-                f"the body has more than {self._limits.max_chunks:,} chunks; send larger ones",
+                f"the body has more than {MAX_CHUNKS:,} chunks; send larger ones",
             )
 
     def _foreign(self, error: h11.RemoteProtocolError) -> RefusedRequest:
@@ -242,13 +248,11 @@ class EdgeProtocol(H11Protocol):
             n_before: Bytes that were not taken a while ago; None at the start.
         """
         n_left = self.transport.get_write_buffer_size()
-        n_least = LEAST_BYTES_A_SECOND * self.policy.limits.answer_seconds
+        n_least = LEAST_BYTES_A_SECOND * ANSWER_SECONDS
         if n_before is not None and n_before - n_left < n_least:
             self.transport.abort()
             return
-        self._write_timer = self.loop.call_later(
-            self.policy.limits.answer_seconds, self._watch_writing, n_left
-        )
+        self._write_timer = self.loop.call_later(ANSWER_SECONDS, self._watch_writing, n_left)
 
     def _refuse(self, refusal: RefusedRequest) -> None:
         """Answer without the application, and close."""

@@ -144,8 +144,8 @@ class SchedulerSettings(Section):
         Field(
             ge=0,
             le=64,
-            description="Processes that run the model, which share out cores or CUDA devices; "
-            "0 runs it in the server's own.",
+            description="Worker processes that run the model, each with its part of the cores or "
+            "a CUDA device; 0 runs it in the server's own process.",
         ),
     ] = 0
     stall_seconds: Annotated[
@@ -153,18 +153,10 @@ class SchedulerSettings(Section):
         Field(
             gt=0,
             allow_inf_nan=False,
-            description="Seconds without progress until a model counts as hung, at least; five "
-            "times the p99 of its batches where that is more.",
+            description="Seconds without progress after which a model counts as hung; five times "
+            "the p99 of its batches if that is longer.",
         ),
     ] = 10.0
-    worker_start_seconds: Annotated[
-        float,
-        Field(
-            gt=0,
-            allow_inf_nan=False,
-            description="Seconds a worker gets to load, and where needed convert, its model.",
-        ),
-    ] = 1800.0
 
 
 class ServerSettings(Section):
@@ -230,15 +222,6 @@ class LimitsSettings(Section):
             "beyond it callers get 429.",
         ),
     ] = 256 * 2**20
-    max_unpacked_ratio: Annotated[
-        int, Field(ge=1, description="Bytes that a packed body may have for one that was sent.")
-    ] = 20
-    max_depth: Annotated[
-        int, Field(ge=3, le=64, description="Levels of JSON arrays and objects.")
-    ] = 16
-    max_containers: Annotated[
-        int, Field(ge=3, description="JSON arrays and objects that a body may have.")
-    ] = 100_000
     max_documents: Annotated[int, Field(ge=1, description="Documents a request may carry.")] = 1000
     max_document_characters: Annotated[
         int, Field(ge=1, description="Characters a document's text may have.")
@@ -249,24 +232,14 @@ class LimitsSettings(Section):
     max_request_tokens: Annotated[
         int, Field(ge=1, description="Tokens a request's pairs may have, all together.")
     ] = 1_000_000
-    max_headers: Annotated[int, Field(ge=1, description="Headers of a request.")] = 64
     max_header_bytes: Annotated[
         int, Field(ge=1024, description="Bytes of a request's first line and headers.")
     ] = 32 * 2**10
-    max_chunks: Annotated[int, Field(ge=1, description="Chunks a body may come in.")] = 8192
     header_seconds: Annotated[
         float, Field(gt=0, allow_inf_nan=False, description="Seconds for headers to be there.")
     ] = 10.0
     body_seconds: Annotated[
         float, Field(gt=0, allow_inf_nan=False, description="Seconds for a body to be there.")
-    ] = 15.0
-    answer_seconds: Annotated[
-        float,
-        Field(
-            gt=0,
-            allow_inf_nan=False,
-            description="Seconds in which a caller must take a KiB for each, or all, of an answer.",
-        ),
     ] = 15.0
     idle_seconds: Annotated[
         int, Field(ge=1, description="Seconds an idle connection is kept open.")
@@ -319,18 +292,19 @@ class RelevanceSettings(Section):
         Path | None,
         Field(description="File to compare them with (`tamis baseline record`)."),
     ] = None
-    max_series: Annotated[
-        int,
-        Field(ge=1, description="Models, dialects and callers told apart; the rest is `other`."),
-    ] = 50
     feedback_requests: Annotated[
-        int, Field(ge=0, description="Newest answers that feedback can be given on; 0 for none.")
+        int,
+        Field(
+            ge=0,
+            description="Newest answers that feedback can be given on, for an hour; 0 for none.",
+        ),
     ] = 5000
-    feedback_seconds: Annotated[
-        float, Field(gt=0, allow_inf_nan=False, description="For so long.")
-    ] = 3600.0
     log_file: Annotated[
-        Path | None, Field(description="JSONL file for a sample of requests; none when left out.")
+        Path | None,
+        Field(
+            description="JSONL file for a sample of requests; 100 MiB with the one before it, "
+            "`NAME.1`; none when left out."
+        ),
     ] = None
     log_share: Annotated[
         float, Field(ge=0, le=1, description="Share of requests in the sample.")
@@ -342,6 +316,3 @@ class RelevanceSettings(Section):
         SecretStr | None,
         Field(description="Key of these digests; a new one at every start when left out."),
     ] = None
-    log_max_bytes: Annotated[
-        int, Field(ge=2**16, description="Bytes of the file and the one before it, `NAME.1`.")
-    ] = 100 * 2**20

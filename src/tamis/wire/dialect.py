@@ -2,7 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Protocol, TypeVar, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    Protocol,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import msgspec
 
@@ -14,6 +24,7 @@ T = TypeVar("T")
 _FOR_EVER_MS = 10**12
 """JSON has larger integers than a float can hold."""
 
+Method = Literal["GET", "POST"]
 RawBody = dict[str, Any]
 """A parsed JSON object, before any dialect has looked at it."""
 
@@ -32,15 +43,28 @@ class Failure:
     request_id: str
 
 
+EncodeError = Callable[[Failure], tuple[int, object]]
+"""Makes status and body of an error."""
+
 QUERY_TRUNCATED = (
     "query_truncated: the query has more tokens than the model reads of one, and its end was cut"
 )
+
+EXAMPLE = {
+    "query": "苹果公司最新发布的AI功能",
+    "documents": [
+        "苹果发布会介绍新款iPhone和健康功能",
+        "Apple Intelligence 是苹果推出的人工智能系统，可以改写文字、生成图片，并让 Siri 更聪明",
+    ],
+    "top_n": 2,
+}
+"""Every field that a first call needs."""
 
 Side = Literal["left", "Left", "right", "Right"]
 """As vLLM and TEI spell them."""
 
 
-class Terms(msgspec.Struct):
+class SharedFields(msgspec.Struct):
     """On what terms a request is answered; fields of every dialect that has room for them."""
 
     threshold: (
@@ -126,23 +150,64 @@ class Call(Protocol):
         ...
 
 
-class Dialect(Protocol):
-    """One way of asking for a rerank and of being answered."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One thing that a dialect can be asked for, and where.
 
-    @property
-    def name(self) -> str:
-        """For logs and metrics."""
-        ...
+    Attributes:
+        method: `GET` where there is no body.
+        paths: Dialects may share them.
+        sign: What a body on a shared path is known by, for the documentation.
+        recognizes: Whether a body on a shared path is meant for this endpoint.
+        request: Type of the body, None for a `GET`; the documentation is made from it.
+        answer: Type of the answer, for the same use.
+        tag, summary, answered, example: For the documentation, one for all endpoints of a kind.
+    """
 
-    @property
-    def decode(self) -> Callable[[RawBody], Call]:
-        """Read a body; raises `RequestError`."""
-        ...
+    tag: ClassVar[str]
+    summary: ClassVar[str]
+    answered: ClassVar[str]
+    example: ClassVar[object]
 
-    @property
-    def encode_error(self) -> Callable[[Failure], tuple[int, object]]:
-        """Status and body of an error."""
-        ...
+    method: Method = "POST"
+    paths: tuple[str, ...]
+    sign: str = ""
+    recognizes: Callable[[RawBody], bool] = lambda _: True
+    request: Any = None
+    answer: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankEndpoint(Endpoint):
+    """Asks for documents to be put in order.
+
+    Attributes:
+        decode: Reads a body; raises `RequestError`.
+    """
+
+    tag = "rerank"
+    summary = "Put documents in order for a query."
+    answered = "Best first."
+    example = EXAMPLE
+
+    decode: Callable[[RawBody], Call]
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """One API that clients speak.
+
+    Attributes:
+        name: In logs and metrics.
+        endpoints: All that it can be asked for.
+        error: Type of an error's body.
+        encode_error: Of every endpoint.
+    """
+
+    name: str
+    endpoints: tuple[Endpoint, ...]
+    error: Any
+    encode_error: EncodeError
 
 
 def convert(body: RawBody, model: type[T]) -> T:

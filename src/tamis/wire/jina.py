@@ -12,11 +12,21 @@ from tamis.types import (
     UnscoredDocument,
     document_text,
 )
-from tamis.wire.dialect import Failure, RawBody, Reason, Terms, convert, require, warnings_of
+from tamis.wire.dialect import (
+    Dialect,
+    Failure,
+    RawBody,
+    Reason,
+    RerankEndpoint,
+    SharedFields,
+    convert,
+    require,
+    warnings_of,
+)
 from tamis.wire.fields import Fields
 
 
-class JinaRequest(Terms, kw_only=True):
+class JinaRequest(SharedFields, kw_only=True):
     """What is asked."""
 
     model: Annotated[
@@ -148,34 +158,49 @@ _IN_THE_HEADER_ALONE = "`instruction`"
 """LiteLLM sends it to every server of vLLM's kind; the body that it reads stays as it was."""
 
 
-class Jina:
-    """See the module."""
+def decode(body: RawBody) -> JinaCall:
+    """Read a body.
 
-    name = "jina"
+    Raises:
+        RequestError: a field is missing, or has a value that it cannot have.
+    """
+    body, warnings = FIELDS.read(body)
+    require(body, "query", "documents")
+    asked = convert(body, JinaRequest)
+    request = RerankRequest(
+        query=asked.query,
+        documents=tuple(asked.documents),
+        top_n=asked.top_n or None,
+        threshold=asked.threshold,
+        truncate=asked.truncate is not False,
+        truncation_side=asked.side,
+        priority=asked.priority or 0,
+        timeout_seconds=asked.timeout_seconds,
+        partial=asked.partial is True,
+        cache=asked.cache_use,
+    )
+    return JinaCall(request, return_documents=asked.return_documents is True, warnings=warnings)
 
-    @staticmethod
-    def decode(body: RawBody) -> JinaCall:
-        """See `Dialect.decode`."""
-        body, warnings = FIELDS.read(body)
-        require(body, "query", "documents")
-        asked = convert(body, JinaRequest)
-        request = RerankRequest(
-            query=asked.query,
-            documents=tuple(asked.documents),
-            top_n=asked.top_n or None,
-            threshold=asked.threshold,
-            truncate=asked.truncate is not False,
-            truncation_side=asked.side,
-            priority=asked.priority or 0,
-            timeout_seconds=asked.timeout_seconds,
-            partial=asked.partial is True,
-            cache=asked.cache_use,
-        )
-        return JinaCall(request, return_documents=asked.return_documents is True, warnings=warnings)
 
-    @staticmethod
-    def encode_error(failure: Failure) -> tuple[int, object]:
-        """See `Dialect.encode_error`."""
-        message = str(failure.error)
-        detail = JinaErrorObject(message, failure.error.code, failure.status)
-        return failure.status, JinaError(failure.request_id, message, message, detail)
+def encode_error(failure: Failure) -> tuple[int, object]:
+    """Status and body of an error."""
+    message = str(failure.error)
+    detail = JinaErrorObject(message, failure.error.code, failure.status)
+    return failure.status, JinaError(failure.request_id, message, message, detail)
+
+
+JINA = Dialect(
+    "jina",
+    endpoints=(
+        RerankEndpoint(
+            paths=("/rerank", "/v1/rerank"),
+            sign="`documents` with a `model` is Jina's and vLLM's",
+            recognizes=lambda body: body.get("model") is not None,
+            request=JinaRequest,
+            answer=JinaAnswer,
+            decode=decode,
+        ),
+    ),
+    error=JinaError,
+    encode_error=encode_error,
+)

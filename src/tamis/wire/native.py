@@ -10,11 +10,21 @@ from typing import Annotated, Any
 import msgspec
 
 from tamis.types import RankedDocument, RerankRequest, RerankResult, UnscoredDocument
-from tamis.wire.dialect import Failure, RawBody, Reason, Terms, convert, require, warnings_of
+from tamis.wire.dialect import (
+    Dialect,
+    Failure,
+    RawBody,
+    Reason,
+    RerankEndpoint,
+    SharedFields,
+    convert,
+    require,
+    warnings_of,
+)
 from tamis.wire.fields import Fields
 
 
-class NativeRequest(Terms, kw_only=True):
+class NativeRequest(SharedFields, kw_only=True):
     """What is asked."""
 
     query: Annotated[str, msgspec.Meta(description="The question.", min_length=1)]
@@ -154,35 +164,49 @@ class NativeCall:
 FIELDS = Fields(NativeRequest.__struct_fields__)
 
 
-class Native:
-    """See the module."""
+def decode(body: RawBody) -> NativeCall:
+    """Read a body.
 
-    name = "native"
+    Raises:
+        RequestError: a field is missing, or has a value that it cannot have.
+    """
+    body, warnings = FIELDS.read(body)
+    require(body, "query", "documents")
+    asked = convert(body, NativeRequest)
+    request = RerankRequest(
+        query=asked.query,
+        documents=tuple(asked.documents),
+        top_n=asked.top_n or None,
+        threshold=asked.threshold,
+        truncate=asked.truncate is not False,
+        truncation_side=asked.side,
+        priority=asked.priority or 0,
+        timeout_seconds=asked.timeout_seconds,
+        partial=asked.partial is True,
+        cache=asked.cache_use,
+    )
+    return NativeCall(
+        request, return_documents=asked.return_documents is not False, warnings=warnings
+    )
 
-    @staticmethod
-    def decode(body: RawBody) -> NativeCall:
-        """See `Dialect.decode`."""
-        body, warnings = FIELDS.read(body)
-        require(body, "query", "documents")
-        asked = convert(body, NativeRequest)
-        request = RerankRequest(
-            query=asked.query,
-            documents=tuple(asked.documents),
-            top_n=asked.top_n or None,
-            threshold=asked.threshold,
-            truncate=asked.truncate is not False,
-            truncation_side=asked.side,
-            priority=asked.priority or 0,
-            timeout_seconds=asked.timeout_seconds,
-            partial=asked.partial is True,
-            cache=asked.cache_use,
-        )
-        return NativeCall(
-            request, return_documents=asked.return_documents is not False, warnings=warnings
-        )
 
-    @staticmethod
-    def encode_error(failure: Failure) -> tuple[int, object]:
-        """See `Dialect.encode_error`."""
-        error = failure.error
-        return failure.status, NativeError(str(error), error.code, failure.request_id)
+def encode_error(failure: Failure) -> tuple[int, object]:
+    """Status and body of an error."""
+    error = failure.error
+    return failure.status, NativeError(str(error), error.code, failure.request_id)
+
+
+NATIVE = Dialect(
+    "native",
+    endpoints=(
+        RerankEndpoint(
+            paths=("/rerank", "/v1/rerank"),
+            sign="`documents` alone is tamis's own",
+            request=NativeRequest,
+            answer=NativeAnswer,
+            decode=decode,
+        ),
+    ),
+    error=NativeError,
+    encode_error=encode_error,
+)

@@ -14,7 +14,16 @@ from tamis.errors import (
     UnavailableError,
 )
 from tamis.types import RankedDocument, RerankRequest, RerankResult, document_text
-from tamis.wire.dialect import Failure, RawBody, Side, convert, require, side_of
+from tamis.wire.dialect import (
+    Dialect,
+    Failure,
+    RawBody,
+    RerankEndpoint,
+    Side,
+    convert,
+    require,
+    side_of,
+)
 from tamis.wire.fields import Fields
 
 
@@ -92,43 +101,62 @@ FIELDS = Fields(
 )
 
 
-class Tei:
-    """See the module."""
+def decode(body: RawBody) -> TeiCall:
+    """Read a body.
 
-    name = "tei"
+    Raises:
+        RequestError: a field is missing, or has a value that it cannot have.
+    """
+    body, warnings = FIELDS.read(body)
+    require(body, "query", "texts")
+    asked = convert(body, TeiRequest)
+    request = RerankRequest(
+        query=asked.query,
+        documents=tuple(asked.texts),
+        top_n=asked.top_n or None,
+        truncate=asked.truncate is not False,
+        truncation_side=side_of(asked.truncation_direction),
+        threshold=asked.threshold,
+    )
+    return TeiCall(
+        request,
+        raw_scores=asked.raw_scores is True,
+        return_text=asked.return_text is True,
+        warnings=warnings,
+    )
 
-    @staticmethod
-    def decode(body: RawBody) -> TeiCall:
-        """See `Dialect.decode`."""
-        body, warnings = FIELDS.read(body)
-        require(body, "query", "texts")
-        asked = convert(body, TeiRequest)
-        request = RerankRequest(
-            query=asked.query,
-            documents=tuple(asked.texts),
-            top_n=asked.top_n or None,
-            truncate=asked.truncate is not False,
-            truncation_side=side_of(asked.truncation_direction),
-            threshold=asked.threshold,
-        )
-        return TeiCall(
-            request,
-            raw_scores=asked.raw_scores is True,
-            return_text=asked.return_text is True,
-            warnings=warnings,
-        )
 
-    @staticmethod
-    def encode_error(failure: Failure) -> tuple[int, object]:
-        """See `Dialect.encode_error`; a failing model is 424, as TEI's clients know it."""
-        error = failure.error
-        if isinstance(error, InferenceError):
-            return 424, TeiError(str(error), "Backend")
-        if isinstance(error, OutOfMemoryError):
-            return failure.status, TeiError(str(error), "Backend")
-        if isinstance(error, QueueFullError | DeadlineExceededError):
-            return failure.status, TeiError(str(error), "Overloaded")
-        if isinstance(error, UnavailableError):
-            return failure.status, TeiError(str(error), "Unhealthy")
-        empty = isinstance(error, MissingFieldError)
-        return failure.status, TeiError(str(error), "Empty" if empty else "Validation")
+def encode_error(failure: Failure) -> tuple[int, object]:
+    """Status and body of an error; a failing model is 424, as TEI's clients know it."""
+    error = failure.error
+    if isinstance(error, InferenceError):
+        return 424, TeiError(str(error), "Backend")
+    if isinstance(error, OutOfMemoryError):
+        return failure.status, TeiError(str(error), "Backend")
+    if isinstance(error, QueueFullError | DeadlineExceededError):
+        return failure.status, TeiError(str(error), "Overloaded")
+    if isinstance(error, UnavailableError):
+        return failure.status, TeiError(str(error), "Unhealthy")
+    empty = isinstance(error, MissingFieldError)
+    return failure.status, TeiError(str(error), "Empty" if empty else "Validation")
+
+
+def _has_texts(body: RawBody) -> bool:
+    return body.get("texts") is not None or ("texts" in body and "documents" not in body)
+
+
+TEI = Dialect(
+    "tei",
+    endpoints=(
+        RerankEndpoint(
+            paths=("/rerank", "/v1/rerank"),
+            sign="`texts` is that of text-embeddings-inference",
+            recognizes=_has_texts,
+            request=TeiRequest,
+            answer=list[TeiResult],
+            decode=decode,
+        ),
+    ),
+    error=TeiError,
+    encode_error=encode_error,
+)

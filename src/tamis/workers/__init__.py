@@ -1,1 +1,1 @@
-"""Models in processes of their own, looked after: a worker that ends or hangs is started again."""
+"""Models in worker processes, which are supervised: one that exits or hangs is restarted."""

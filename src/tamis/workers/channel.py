@@ -1,4 +1,4 @@
-"""Frames between the server and a worker: a length, then msgpack. Nothing is ever unpickled."""
+"""Frames between the server and a worker: a length, then msgpack. Nothing is unpickled."""
 
 import selectors
 import socket
@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 import numpy as np
 
+from tamis.engine.facts import ModelFacts
 from tamis.engine.padding import Padding
 from tamis.engine.pairs import EncodedPair, TokenSequence, distinct_sequences
 from tamis.errors import TamisError
@@ -23,11 +24,11 @@ class Start(msgspec.Struct, tag="start", frozen=True):
     """The first frame a worker gets.
 
     Attributes:
-        settings: `ModelSettings` that are set, as JSON.
-        folder: The model's files, which have been looked for already.
+        settings: The fields of `ModelSettings` that are set, as JSON.
+        folder: The folder of the model's files.
         cores: The cores it may use; None for all of the server's.
         level: Least severe level of its log.
-        parent: The server's process.
+        parent: The server's process id.
     """
 
     settings: bytes
@@ -45,7 +46,7 @@ class Work(msgspec.Struct, tag="work", frozen=True):
         type_ids: Of all tokens; empty where every one is 0.
         pair_sizes: Sequences of each pair.
         pair_sequences: Their places in `lengths`, pair after pair. A sequence that several
-            pairs share is sent once, and shared again at the other end.
+            pairs allocation is sent once, and shared again at the other end.
     """
 
     lengths: bytes
@@ -56,48 +57,41 @@ class Work(msgspec.Struct, tag="work", frozen=True):
 
 
 class Ping(msgspec.Struct, tag="ping", frozen=True):
-    """Is the model's thread alive? It answers between batches."""
+    """Asks whether the model's thread is alive; it answers between batches."""
 
 
 class Ready(msgspec.Struct, tag="ready", frozen=True):
     """The model is loaded and has scored its warm-up.
 
     Attributes:
-        seconds_per_token: What the warm-up took.
-        digest: Of the model's files.
-        padding: What its attention fills sequences up to.
+        seconds_per_token: Measured during the warm-up.
+        padding: How far its attention pads sequences.
     """
 
-    name: str
-    runtime: str
-    device: str
-    dtype: str
-    max_length: int
-    max_batch_tokens: int
+    facts: ModelFacts
     seconds_per_token: float
-    digest: str = ""
     padding: Padding = "none"
 
 
 class Refused(msgspec.Struct, tag="refused", frozen=True):
-    """The model cannot be loaded, and why: a `TamisError`'s code and sentence."""
+    """The model cannot be loaded: a `TamisError`'s code and message."""
 
     code: str
     message: str
 
 
-class Answer(msgspec.Struct, tag="answer", frozen=True):
+class WorkDone(msgspec.Struct, tag="answer", frozen=True):
     """A batch's logits, float32."""
 
     logits: bytes
 
 
-class Failed(msgspec.Struct, tag="failed", frozen=True):
+class WorkFailed(msgspec.Struct, tag="failed", frozen=True):
     """The model raised on a batch.
 
     Attributes:
         kind: The exception's class.
-        out_of_memory: Whether it was for want of memory.
+        out_of_memory: Whether it ran out of memory.
     """
 
     kind: str
@@ -116,17 +110,17 @@ class Log(msgspec.Struct, tag="log", frozen=True):
     message: str
 
 
-Order = Start | Work | Ping
-Report = Ready | Refused | Answer | Failed | Pong | Log
+ToWorker = Start | Work | Ping
+FromWorker = Ready | Refused | WorkDone | WorkFailed | Pong | Log
 Received = TypeVar("Received")
 
 
 class Channel(Generic[Received]):
-    """One end of a socket pair. Any thread may send, one receives.
+    """One end of a socket pair. Any thread may send; one receives.
 
     Args:
-        end: The socket, which is the channel's from now on.
-        kinds: The union of frames that come in, `Received` itself.
+        end: The socket, which the channel closes.
+        kinds: The union of frames that come in: `Received` itself.
     """
 
     def __init__(self, end: socket.socket, kinds: Any) -> None:
@@ -138,8 +132,8 @@ class Channel(Generic[Received]):
         self._selector = selectors.DefaultSelector()
         self._selector.register(end, selectors.EVENT_READ)
 
-    def send(self, frame: Order | Report) -> None:
-        """Send a frame; waits while the other end does not read.
+    def send(self, frame: ToWorker | FromWorker) -> None:
+        """Send a frame; blocks while the other end does not read.
 
         Raises:
             OSError: the other end is gone.
@@ -149,11 +143,11 @@ class Channel(Generic[Received]):
             self._socket.sendall(_LENGTH.pack(len(content)) + content)
 
     def receive(self, seconds: float | None = None) -> Received | None:
-        """The next frame; None when so many seconds bring no whole one.
+        """The next frame; None if no whole frame came within the given time.
 
         Raises:
             EOFError: the other end is gone.
-            ValueError: what came is no frame.
+            ValueError: what came is not a frame.
         """
         end = None if seconds is None else time.monotonic() + seconds
         while (content := self._next_content()) is None:
@@ -163,22 +157,22 @@ class Channel(Generic[Received]):
             self._read()
         return self._decoder.decode(content)
 
-    def hang_up(self) -> None:
-        """Let both ends see the end of what comes; from any thread."""
+    def shut_down(self) -> None:
+        """Let both ends read an end of file; from any thread."""
         try:
             self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:  # it has been hung up already
+        except OSError:  # it has been shut down already
             return
 
     def close(self) -> None:
-        """Give the socket back; by who receives."""
-        self.hang_up()
-        with self._sending:  # else its number could be another file's before a sender is done
+        """Close the socket; call it from the thread that receives."""
+        self.shut_down()
+        with self._sending:  # or its descriptor could be reused while a sender still writes
             self._selector.close()
             self._socket.close()
 
     def _read(self) -> None:
-        """What is there: a sender that stops in the middle of a frame does not stop us."""
+        """Read what is there: a sender that stops in the middle of a frame must not block us."""
         try:
             chunk = self._socket.recv(_CHUNK_BYTES)
         except ConnectionError as error:
@@ -199,7 +193,7 @@ class Channel(Generic[Received]):
 
 
 def refusal(frame: Refused) -> TamisError:
-    """The error that a worker met, raised again as the class it was."""
+    """The error of a worker that refused to load, as an instance of its own class."""
     waiting: list[type[TamisError]] = [TamisError]
     while waiting:
         cls = waiting.pop()
@@ -223,10 +217,10 @@ def pack(pairs: Sequence[EncodedPair]) -> Work:
 
 
 def unpack(work: Work) -> list[EncodedPair]:
-    """The pairs of a frame. Whether they were truncated is not in it: no model asks.
+    """The pairs of a frame. It leaves out whether they were truncated: models do not need it.
 
     Raises:
-        ValueError: its parts do not fit each other.
+        ValueError: its parts are inconsistent.
     """
     token_ids = np.frombuffer(work.token_ids, dtype="<i4")
     type_ids = np.frombuffer(work.type_ids, dtype="<i4")

@@ -1,4 +1,4 @@
-"""One life of a worker: started, spoken to, ended."""
+"""One worker process and the channel to it."""
 
 import os
 import signal
@@ -8,34 +8,34 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from tamis.workers.channel import Channel, Report, Start
+from tamis.workers.channel import Channel, FromWorker, Start
 
-# -P: nothing is imported from the folder that somebody happens to stand in
+# -P: nothing is imported from the current folder
 WORKER_COMMAND = (sys.executable, "-P", "-m", "tamis.workers.worker")
 _EXIT_SECONDS = 1.0
-"""For a process that has hung up to be gone, so that its exit code can be told."""
+"""For a process that has closed its socket to exit, so that its exit code is known."""
 
 
 class WorkerProcess:
-    """A program of ours on the other end of a channel.
+    """A worker's process, with a channel to it.
 
-    It is started afresh, not forked: threads and devices do not survive a fork. Its group is its
-    own, so that Ctrl-C ends the server alone, which then ends its workers when they are done.
+    It is spawned, not forked: threads and devices do not survive a fork. It has a process group of
+    its own, so that Ctrl-C reaches only the server, which stops its workers once they are done.
 
     Args:
-        command: The program, to which the socket's descriptor is added.
-        start: What it is to do.
-        environment: Variables it has besides the server's.
+        command: The program; the socket's descriptor is added as its last argument.
+        start: The first frame sent to it.
+        environment: Variables it gets in addition to the server's.
 
     Raises:
-        OSError: the system starts no process.
+        OSError: the process cannot be started.
     """
 
     def __init__(
         self, command: Sequence[str], start: Start, environment: Mapping[str, str]
     ) -> None:
         ours, theirs = socket.socketpair()
-        self.channel: Channel[Report] = Channel(ours, Report)
+        self.channel: Channel[FromWorker] = Channel(ours, FromWorker)
         try:
             with theirs:
                 self._process = subprocess.Popen(  # noqa: S603 - this very Python, or a test's
@@ -51,35 +51,35 @@ class WorkerProcess:
             raise
         try:
             self.channel.send(start)
-        except OSError:  # it is gone already: who listens to it learns why
+        except OSError:  # it has exited already: the reader of the channel gets the reason
             return
 
     @property
     def pid(self) -> int:
-        """Its number."""
+        """Its process id."""
         return self._process.pid
 
-    def last_words(self) -> str:
-        """Why it has hung up."""
+    def exit_reason(self) -> str:
+        """How it exited, after it has closed its socket."""
         try:
             code = self._process.wait(_EXIT_SECONDS)
         except subprocess.TimeoutExpired:
-            return "hung up without ending"
+            return "closed its socket without exiting"
         if code >= 0:
             return f"ended with exit code {code}"
-        why = ", most often for want of memory" if code == -signal.SIGKILL else ""
-        return f"was ended by signal {-code}{why}"
+        why = ", usually by the system because memory ran out" if code == -signal.SIGKILL else ""
+        return f"was killed by signal {-code}{why}"
 
     def end(self, seconds: float = 0.0) -> None:
-        """End it, and what it has started, whatever it is at.
+        """Stop it and everything it has started, even in the middle of a batch.
 
         Args:
-            seconds: How long it may take to end by itself.
+            seconds: How long it may take to exit by itself.
         """
         self.channel.close()
         if seconds:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(seconds)
-        with suppress(ProcessLookupError, PermissionError):  # nobody is left in its group
+        with suppress(ProcessLookupError, PermissionError):  # its group is empty
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()

@@ -1,7 +1,8 @@
 """A worker: `python -m tamis.workers.worker DESCRIPTOR` loads a model and answers batches.
 
-One thread does all of it, so that an answer, to a batch or to a ping, is the model's own sign of
-life. Its log goes to the server with the answers. It ends when the server does, whatever it is at.
+One thread does all the work, so that an answer to a batch or to a ping proves that the model's
+thread is alive. Log lines go to the server over the same channel. The worker ends with the server,
+even in the middle of a batch.
 """
 
 import ctypes
@@ -23,43 +24,43 @@ from tamis.engine.padding import padding_of
 from tamis.errors import TamisError
 from tamis.settings import ModelSettings
 from tamis.workers.channel import (
-    Answer,
     Channel,
-    Failed,
     Log,
-    Order,
     Ping,
     Pong,
     Ready,
     Refused,
     Start,
+    ToWorker,
     Work,
+    WorkDone,
+    WorkFailed,
     unpack,
 )
 
 logger = logging.getLogger(__name__)
 
 REFUSED = 78
-"""The exit code where the model cannot be loaded, and the server has been told why."""
+"""The exit code if the model cannot be loaded and the server has been told why."""
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 Loader = Callable[[ModelSettings, Path], LoadedModel]
 
 
 def main(arguments: list[str], load: Loader = load_model) -> int:
-    """Serve the socket of which the one argument is the descriptor, until it is hung up."""
-    channel: Channel[Order] = Channel(socket.socket(fileno=int(arguments[0])), Order)
+    """Serve the socket whose descriptor is the only argument, until the server closes it."""
+    channel: Channel[ToWorker] = Channel(socket.socket(fileno=int(arguments[0])), ToWorker)
     try:
         start = channel.receive()
         if isinstance(start, Start):
-            _settle_in(start, channel)
+            _set_up_process(start, channel)
             return _serve(start, channel, load)
     except (EOFError, ConnectionError):
-        return 0  # the server has hung up: nobody wants anything any more
-    return 64  # EX_USAGE: whoever called it has not said what to load
+        return 0  # the server has closed its end
+    return 64  # EX_USAGE: the first frame was not `Start`
 
 
-def _serve(start: Start, channel: Channel[Order], load: Loader) -> int:
+def _serve(start: Start, channel: Channel[ToWorker], load: Loader) -> int:
     try:
         model = load(ModelSettings.model_validate_json(start.settings), Path(start.folder))
     except TamisError as error:
@@ -67,19 +68,13 @@ def _serve(start: Start, channel: Channel[Order], load: Loader) -> int:
         return REFUSED
     channel.send(
         Ready(
-            name=model.name,
-            runtime=model.runtime,
-            device=model.device,
-            dtype=model.dtype,
-            max_length=model.max_length,
-            max_batch_tokens=model.max_batch_tokens,
+            model.facts,
             seconds_per_token=model.seconds_per_token,
-            digest=model.digest,
             padding=padding_of(model.backend),
         )
     )
     backend: Backend = model.backend
-    del model  # the tokenizer has done its part
+    del model  # and its tokenizer, which the server has, too
     release_unused()
     while True:
         order = channel.receive()
@@ -89,56 +84,56 @@ def _serve(start: Start, channel: Channel[Order], load: Loader) -> int:
             channel.send(Pong())
 
 
-def _answer(backend: Backend, work: Work) -> Answer | Failed:
+def _answer(backend: Backend, work: Work) -> WorkDone | WorkFailed:
     try:
         logits = backend.forward(unpack(work))
-    except Exception as error:  # of any kind: the server judges, and this process goes on
+    except Exception as error:  # of any kind: the server decides whether this process goes on
         out_of_memory = is_out_of_memory(error)
         if out_of_memory:
             release_unused()
         else:
             logger.exception("the model failed on a batch")
-        return Failed(type(error).__name__, out_of_memory)
-    return Answer(logits.astype(np.dtype("<f4"), copy=False).tobytes())
+        return WorkFailed(type(error).__name__, out_of_memory)
+    return WorkDone(logits.astype(np.dtype("<f4"), copy=False).tobytes())
 
 
-def _settle_in(start: Start, channel: Channel[Order]) -> None:
-    """Cores, end and log, before anything is loaded: threads are made for the cores there are."""
+def _set_up_process(start: Start, channel: Channel[ToWorker]) -> None:
+    """Set cores, signals and log before anything is loaded: libraries count cores on loading."""
     if start.cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, start.cores)
-    _end_with(start.parent)
-    # a supervisor tells every process of the server to end (systemd does); what was accepted is
-    # answered first, and the server hangs up then. A handler is not inherited, as SIG_IGN is
-    signal.signal(signal.SIGTERM, _go_on)
-    sends = [_LogToServer(channel)]
-    logging.basicConfig(handlers=sends, level=start.level, format="%(message)s", force=True)
+    _exit_with_server(start.parent)
+    # systemd sends SIGTERM to every process of the server. Requests that were accepted are answered
+    # first; then the server closes the channel. A handler, unlike SIG_IGN, is not inherited
+    signal.signal(signal.SIGTERM, _ignore_signal)
+    handlers = [_LogToServer(channel)]
+    logging.basicConfig(handlers=handlers, level=start.level, format="%(message)s", force=True)
 
 
-def _go_on(_number: int, _frame: FrameType | None) -> None:
-    """Handle a signal by nothing."""
+def _ignore_signal(_number: int, _frame: FrameType | None) -> None:
+    """Do nothing."""
 
 
-def _end_with(parent: int) -> None:
-    """End when the server does, even in the middle of a batch.
+def _exit_with_server(parent: int) -> None:
+    """Have the system kill this process when the server ends, even in the middle of a batch.
 
-    Elsewhere than on Linux the end of the socket says it, between batches.
+    Only Linux can; elsewhere the worker exits between batches, when it reads the socket's end.
     """
     if not sys.platform.startswith("linux"):
         return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
-    if os.getppid() != parent:  # it has ended before we could ask
+    if os.getppid() != parent:  # the server had ended already
         raise EOFError
 
 
 class _LogToServer(logging.Handler):
-    """Sends each line, with its traceback, to the server."""
+    """Sends each log line, with its traceback, to the server."""
 
-    def __init__(self, channel: Channel[Order]) -> None:
+    def __init__(self, channel: Channel[ToWorker]) -> None:
         super().__init__()
         self._channel = channel
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send a line; one that the server is not there to read is lost."""
+        """Send a line; it is lost if the server is gone."""
         try:
             self._channel.send(Log(record.name, record.levelno, self.format(record)))
         except OSError:

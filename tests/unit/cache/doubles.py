@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tamis.cache.base import CacheObserver, StoreStatistics
+from tamis.cache.store import CacheObserver, StoreStatistics
 
 
 class DictStore:

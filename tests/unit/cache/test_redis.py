@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tamis.cache import redis as redis_module
-from tamis.cache.base import KEY_BYTES, CacheObserver
 from tamis.cache.redis import KEY_PREFIX, RedisStore
 from tamis.cache.redis_url import parse_redis_url
+from tamis.cache.store import KEY_BYTES, CacheObserver
 from tamis.errors import CacheUnreachableError
 from tests.redis_servers import RedisServer, free_port, running_redis
 

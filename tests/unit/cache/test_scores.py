@@ -1,4 +1,4 @@
-from tamis.cache.memory import MemoryStore
+from tamis.cache.memory_store import MemoryStore
 from tamis.cache.scores import ScoreCache
 from tamis.cache.values import PairScore
 from tests.unit.cache.doubles import DictStore, Tally

@@ -1,5 +1,6 @@
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from safetensors.torch import load_file as load_torch
 from safetensors.torch import save_file as save_torch
 
 from tamis.engine.backend import LocalBackend
-from tamis.engine.heads import ClassificationHead
+from tamis.engine.heads.classification import ClassificationHead
 from tamis.engine.loading import LoadedModel, load_model, warm_up
 from tamis.engine.manifest import write_manifest
 from tamis.errors import (
@@ -66,19 +67,20 @@ def test_a_loaded_model_says_what_it_is_and_where_it_runs(
     with caplog.at_level(logging.INFO):
         model = load(tiny_model, runtime=runtime)
 
-    assert (model.name, model.runtime) == ("xlm-roberta", runtime)
-    assert (model.device, model.dtype, model.max_length) == ("cpu", "float32", 512)
+    facts = model.facts
+    assert (facts.name, facts.runtime) == ("xlm-roberta", runtime)
+    assert (facts.device, facts.dtype, facts.max_length) == ("cpu", "float32", 512)
     assert f"{runtime} on cpu in float32, at most 512 tokens" in caplog.text
 
 
 def test_a_model_is_not_called_what_it_was_trained_from(load: Any, folder: Path) -> None:
     edit_json(folder / "config.json", _name_or_path="BAAI/bge-m3")
 
-    assert load(folder).name == "spoilt"
+    assert load(folder).facts.name == "spoilt"
 
 
 def test_auto_is_ctranslate2(load: Any, tiny_model: Path) -> None:
-    assert load(tiny_model).runtime == "ctranslate2"
+    assert load(tiny_model).facts.runtime == "ctranslate2"
 
 
 def test_shards_give_what_one_file_gives(load: Any, tmp_path: Path, runtime: RuntimeName) -> None:
@@ -225,7 +227,7 @@ def test_a_model_that_reads_less_than_the_default_lowers_max_length(
 
     model = load(folder, runtime=runtime)
 
-    assert model.max_length == 40
+    assert model.facts.max_length == 40
     pairs = model.tokenizer.encode(QUERY, ["the panda " * 99])
     assert pairs[0].n_tokens == 40
     assert np.isfinite(model.backend.forward(pairs)).all()
@@ -254,7 +256,7 @@ def test_a_model_whose_logits_are_not_finite_does_not_come_up(load: Any, tiny_mo
     backend = LocalBackend(model.backend.runtime, broken)
 
     with pytest.raises(InferenceError, match="not finite"):
-        warm_up(LoadedModel("broken", model.tokenizer, backend, "ctranslate2", 512))
+        warm_up(replace(model, backend=backend))
 
 
 @pytest.mark.parametrize("name", ["maxsim.importance", "maxsim.projection"])
@@ -270,14 +272,17 @@ def test_what_a_head_learned_for_another_width_than_the_model_s_is_refused(
         load_model(ModelSettings(name=str(folder), cache_dir=cache_dir, runtime=runtime))
 
 
-@pytest.mark.parametrize("step", ["read_weights", "open_ctranslate2", "converted"])
+@pytest.mark.parametrize(
+    "step",
+    ["loading.read_weights", "ctranslate2.opening._open_runtime", "ctranslate2.opening.converted"],
+)
 def test_a_model_that_memory_does_not_hold_is_a_sentence_with_its_folder(
     tiny_model: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     def fails(*arguments: object, **options: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(f"tamis.engine.loading.{step}", fails)
+    monkeypatch.setattr(f"tamis.engine.{step}", fails)
 
     with pytest.raises(ModelError, match=f"{tiny_model} takes more memory than there is"):
         load_model(ModelSettings(name=str(tiny_model), cache_dir=cache_dir))

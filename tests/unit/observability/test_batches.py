@@ -1,7 +1,7 @@
 from prometheus_client import CollectorRegistry
 
 from tamis.observability.batches import BatchMetrics
-from tamis.scheduler.execution import BatchReport
+from tamis.scheduler.observer import BatchReport
 
 
 def test_a_batch_is_measured_in_pairs_tokens_requests_and_seconds() -> None:

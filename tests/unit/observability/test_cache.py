@@ -1,6 +1,6 @@
 from prometheus_client import CollectorRegistry
 
-from tamis.cache.base import StoreStatistics
+from tamis.cache.store import StoreStatistics
 from tamis.observability.cache import CacheMetrics
 
 

@@ -3,6 +3,7 @@ import platform
 from prometheus_client import CollectorRegistry
 
 import tamis
+from tamis.engine.facts import ModelFacts
 from tamis.observability.state import StateMetrics
 from tamis.scheduler.scheduler import SchedulerStatistics
 
@@ -44,7 +45,7 @@ def test_model_and_version_are_told() -> None:
     registry = CollectorRegistry()
     metrics = StateMetrics(registry)
     model = {"name": "m", "runtime": "torch", "device": "cpu", "dtype": "float32"}
-    metrics.describe_model(**model)
+    metrics.describe_model(ModelFacts(**model, max_length=512, max_batch_tokens=1024))
     assert registry.get_sample_value("tamis_model_info", model) == 1
     build = {"version": tamis.__version__, "python": platform.python_version()}
     assert registry.get_sample_value("tamis_build_info", build) == 1

@@ -17,15 +17,16 @@ from tamis.errors import (
     ShuttingDownError,
     UnscorableDocumentError,
 )
-from tamis.scheduler.execution import FAILURES_UNTIL_STAND_IN, BatchReport, BatchRunner, Observer
+from tamis.scheduler.execution import FAILURES_UNTIL_STAND_IN, BatchRunner
 from tamis.scheduler.jobs import Entry, Job
+from tamis.scheduler.observer import BatchCallback, BatchObserver, BatchReport
 from tamis.testing import FakeBackend, WordTokenizer, fake_logit
 
 BUDGET = 1024
 CUDA_MESSAGE = "CUDA out of memory. Tried to allocate 2.00 GiB"
 
 
-class Counting(Observer):
+class Counting(BatchObserver):
     """Counts what it is told."""
 
     def __init__(self) -> None:
@@ -386,36 +387,36 @@ def test_a_stand_in_that_cannot_be_had_leaves_things_as_they_are(error: Exceptio
 
 
 class Renewed(FakeBackend):
-    """Fails on everything until it is renewed so often."""
+    """Fails on everything until it was restarted so often."""
 
-    def __init__(self, n_renewals: int) -> None:
+    def __init__(self, n_restarts: int) -> None:
         super().__init__(self._check)
         self.fault: Fault | None = None
-        self.n_renewals = 0
-        self._wanted = n_renewals
+        self.n_restarts = 0
+        self._wanted = n_restarts
 
     def _check(self, _: Sequence[EncodedPair]) -> None:
-        if len(self.batches) > 1 and self.n_renewals < self._wanted:
+        if len(self.batches) > 1 and self.n_restarts < self._wanted:
             raise InferenceError("the model failed")
 
-    def wait_until_fit(self, seconds: float) -> None:
-        """See `SupervisedBackend.wait_until_fit`."""
+    def wait_until_available(self, seconds: float) -> None:
+        """See `SupervisedBackend.wait_until_available`."""
 
-    def renew(self, _: str) -> None:
-        """See `RenewableBackend.renew`."""
-        self.n_renewals += 1
+    def restart(self, _: str) -> None:
+        """See `RestartableBackend.restart`."""
+        self.n_restarts += 1
 
 
-def test_a_backend_that_can_be_renewed_is_and_the_batch_is_asked_again() -> None:
+def test_a_backend_that_can_be_restarted_is_and_the_batch_is_asked_again() -> None:
     backend = Renewed(1)
     runner = fed(BatchRunner(backend, max_batch_tokens=BUDGET))
     job = job_of("a", "b")
     runner.run(entries_of(job))
     assert job.logits.tolist() == expected(job)
-    assert backend.n_renewals == 1
+    assert backend.n_restarts == 1
 
 
-def test_a_backend_is_renewed_once_a_batch() -> None:
+def test_a_backend_is_restarted_once_a_batch() -> None:
     backend = Renewed(2)
     runner = fed(BatchRunner(backend, max_batch_tokens=BUDGET))
     first, second = job_of("a", "b"), job_of("c")
@@ -453,13 +454,11 @@ def test_a_report_counts_what_is_computed_and_what_is_padded(
     class Padded(FakeBackend):
         padding = fills_up_to
 
-    class Keeping(Observer):
-        def batch_done(self, report: BatchReport) -> None:
-            reports.append(report)
-
     reports: list[BatchReport] = []
     job = job_of("a bear", "a cat and a")
-    BatchRunner(Padded(), max_batch_tokens=BUDGET, observer=Keeping()).run(entries_of(job))
+    BatchRunner(Padded(), max_batch_tokens=BUDGET, observer=BatchCallback(reports.append)).run(
+        entries_of(job)
+    )
     (report,) = reports
     assert report.n_computed_tokens == report.n_tokens == job.n_tokens
     assert report.n_padding_tokens == n_padding

@@ -16,10 +16,16 @@ PLENTY = 1_000_000
 LENGTHS = st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=12), max_size=12)
 
 
-def job_of(*lengths: int, flow: str = "", priority: int = 0, deadline: float = math.inf) -> Job:
+def job_of(
+    *lengths: int,
+    caller: str = "",
+    priority: int = 0,
+    deadline: float = math.inf,
+    at_most: int | None = None,
+) -> Job:
     """A job with pairs of so many tokens."""
     pairs = [EncodedPair((_zeros(length),), truncated=False) for length in lengths]
-    return Job(pairs, Terms(flow, priority, deadline))
+    return Job(pairs, Terms(caller, priority, deadline, max_caller_tokens=at_most))
 
 
 def queue_of(*jobs: Job) -> PairQueue:
@@ -151,8 +157,8 @@ def test_a_job_is_settled_when_each_pair_has_a_logit_or_a_reason() -> None:
 
 
 def test_a_flow_with_little_waits_for_no_more_than_a_batch_of_one_with_much() -> None:
-    flood = [job_of(*[100] * 50, flow="a") for _ in range(20)]
-    little = job_of(*[100] * 5, flow="b")
+    flood = [job_of(*[100] * 50, caller="a") for _ in range(20)]
+    little = job_of(*[100] * 5, caller="b")
 
     batches = drained(queue_of(*flood, little), 1000)
 
@@ -163,14 +169,14 @@ def test_a_flow_with_little_waits_for_no_more_than_a_batch_of_one_with_much() ->
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 12), st.sampled_from(["", "other"]))
 @example(7, 7, 1, "")
 def test_a_small_job_waits_for_one_batch_of_a_large_one_whatever_their_pairs_leave_over(
-    large_tokens: int, small_tokens: int, n_batches_before: int, flow: str
+    large_tokens: int, small_tokens: int, n_batches_before: int, caller: str
 ) -> None:
     queue = queue_of(job_of(*[large_tokens] * 1000))
     for _ in range(n_batches_before):
         queue.take(60)
-    small = job_of(*[small_tokens] * 5, flow=flow)
+    small = job_of(*[small_tokens] * 5, caller=caller)
     queue.add(small)
-    n_batches = 2 if flow == "" else 2 + 5 * small_tokens // 30  # a flow has half of each batch
+    n_batches = 2 if caller == "" else 2 + 5 * small_tokens // 30  # a flow has half of each batch
 
     for _ in range(n_batches):
         queue.take(60)
@@ -180,29 +186,29 @@ def test_a_small_job_waits_for_one_batch_of_a_large_one_whatever_their_pairs_lea
 
 def test_flows_share_the_tokens_evenly_however_much_each_asks_for() -> None:
     lengths = {"a": [60] * 400, "b": [500] * 40, "c": [30, 200] * 90}
-    queue = queue_of(*(job_of(*some, flow=flow) for flow, some in lengths.items()))
+    queue = queue_of(*(job_of(*some, caller=caller) for caller, some in lengths.items()))
     taken = dict.fromkeys(lengths, 0)
 
     for _ in range(40):
         batch = queue.take(1000)
         assert batch is not None
         for job, position in batch.entries:
-            taken[job.terms.flow] += job.pairs[position].n_tokens
+            taken[job.terms.caller] += job.pairs[position].n_tokens
 
     shares = np.array(list(taken.values()))
     assert shares.sum() ** 2 / (len(shares) * (shares**2).sum()) > 0.99  # Jain's index
 
 
 def test_a_flow_gets_no_more_later_for_having_asked_for_nothing_before() -> None:
-    queue = queue_of(job_of(*[10] * 100, flow="a"))
+    queue = queue_of(job_of(*[10] * 100, caller="a"))
     for _ in range(5):
         queue.take(100)
-    queue.add(job_of(*[10] * 100, flow="late"))
+    queue.add(job_of(*[10] * 100, caller="late"))
 
     batch = queue.take(100)
 
     assert batch is not None
-    assert sorted(job.terms.flow for job, _ in batch.entries) == ["a"] * 5 + ["late"] * 5
+    assert sorted(job.terms.caller for job, _ in batch.entries) == ["a"] * 5 + ["late"] * 5
 
 
 def test_of_one_flow_the_lower_priority_number_goes_first() -> None:
@@ -214,7 +220,7 @@ def test_of_one_flow_the_lower_priority_number_goes_first() -> None:
 
 
 def test_the_priority_of_one_flow_means_nothing_to_another() -> None:
-    other, urgent = job_of(10, 10, flow="b", priority=999), job_of(10, 10, flow="a")
+    other, urgent = job_of(10, 10, caller="b", priority=999), job_of(10, 10, caller="a")
 
     batches = drained(queue_of(other, urgent), 20)
 
@@ -222,8 +228,8 @@ def test_the_priority_of_one_flow_means_nothing_to_another() -> None:
 
 
 def test_a_pair_larger_than_its_flows_share_is_not_passed_over_for_ever() -> None:
-    large = job_of(900, flow="large")
-    others = [job_of(*[10] * 1000, flow=f"f{n}") for n in range(20)]
+    large = job_of(900, caller="large")
+    others = [job_of(*[10] * 1000, caller=f"f{n}") for n in range(20)]
 
     batches = drained(queue_of(*others, large), 1000)
 
@@ -231,16 +237,16 @@ def test_a_pair_larger_than_its_flows_share_is_not_passed_over_for_ever() -> Non
 
 
 def test_a_flow_has_a_bound_of_its_own() -> None:
-    queue = PairQueue(max_tokens=100, max_flow_tokens=30)
-    queue.add(job_of(20, flow="a"))
+    queue = PairQueue(max_tokens=100)
+    queue.add(job_of(20, caller="a", at_most=30))
 
     with pytest.raises(QueueFullError, match="20 tokens of this key are waiting") as refused:
-        queue.add(job_of(15, flow="a"))
+        queue.add(job_of(15, caller="a", at_most=30))
     with pytest.raises(RequestTooLargeError, match="31 tokens, at most 30"):
-        queue.add(job_of(31, flow="a"))
+        queue.add(job_of(31, caller="a", at_most=30))
 
     assert refused.value.n_tokens_over == 5
-    queue.add(job_of(15, flow="b"))
+    queue.add(job_of(15, caller="b", at_most=30))
     assert queue.n_tokens == 35
 
 
@@ -274,7 +280,7 @@ def test_waiting_tokens_are_counted_as_pairs_are_taken_and_jobs_leave() -> None:
 def test_a_long_queue_makes_nothing_slower() -> None:
     def seconds(n_jobs: int) -> float:
         queue = PairQueue(max_tokens=10_000_000)
-        jobs = [job_of(5, flow=str(number % 7), priority=number % 3) for number in range(n_jobs)]
+        jobs = [job_of(5, caller=str(number % 7), priority=number % 3) for number in range(n_jobs)]
         for job in jobs:
             queue.add(job)
         started = time.perf_counter()
@@ -290,14 +296,14 @@ def test_a_long_queue_makes_nothing_slower() -> None:
 
 def test_tokens_before_a_job_are_those_of_its_equals_up_to_as_many_as_it_has() -> None:
     queue = queue_of(
-        job_of(100, 100, flow="other"),
-        job_of(50, flow="own"),
-        job_of(100, 100, flow="own"),
-        job_of(70, flow="own", priority=1),
-        job_of(70, flow="own", priority=9),
+        job_of(100, 100, caller="other"),
+        job_of(50, caller="own"),
+        job_of(100, 100, caller="own"),
+        job_of(70, caller="own", priority=1),
+        job_of(70, caller="own", priority=9),
     )
 
-    job = job_of(60, flow="own", priority=1)
+    job = job_of(60, caller="own", priority=1)
 
     assert queue.tokens_before(job) == 60 + 50 + 200 + 60
 

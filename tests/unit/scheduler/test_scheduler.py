@@ -18,8 +18,9 @@ from tamis.errors import (
     ShuttingDownError,
     UnscorableDocumentError,
 )
-from tamis.scheduler.execution import BatchReport, BatchRunner, Observer
+from tamis.scheduler.execution import BatchRunner
 from tamis.scheduler.jobs import Terms
+from tamis.scheduler.observer import BatchCallback, BatchReport
 from tamis.scheduler.scheduler import Scheduler, score_now
 from tamis.testing import FakeBackend, WordTokenizer, fake_logit
 
@@ -73,7 +74,7 @@ async def running(
     on_batch: Callable[[BatchReport], None] | None = None,
 ) -> AsyncIterator[Scheduler]:
     """A started scheduler that is closed at the end."""
-    observer = Reports(on_batch)
+    observer = None if on_batch is None else BatchCallback(on_batch)
     runner = BatchRunner(backend, max_batch_tokens=max_batch_tokens, observer=observer)
     scheduler = Scheduler(runner, max_queued_tokens=max_queued_tokens)
     scheduler.start()
@@ -81,17 +82,6 @@ async def running(
         yield scheduler
     finally:
         await scheduler.close()
-
-
-class Reports(Observer):
-    """Passes on each batch that went well."""
-
-    def __init__(self, on_batch: Callable[[BatchReport], None] | None) -> None:
-        self._on_batch = on_batch
-
-    def batch_done(self, report: BatchReport) -> None:
-        if self._on_batch is not None:
-            self._on_batch(report)
 
 
 async def submit(scheduler: Scheduler, pairs: Sequence[EncodedPair]) -> Logits:

@@ -29,8 +29,8 @@ class Moody(FakeBackend):
         self.asked = Event()
         self.fit = Event()
 
-    def wait_until_fit(self, seconds: float) -> None:
-        """See `SupervisedBackend.wait_until_fit`."""
+    def wait_until_available(self, seconds: float) -> None:
+        """See `SupervisedBackend.wait_until_available`."""
         self.asked.set()
         self.fit.wait(seconds)
 

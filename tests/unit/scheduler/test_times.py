@@ -13,19 +13,19 @@ from tamis.scheduler.execution import BatchRunner
 from tamis.scheduler.jobs import Terms
 from tamis.scheduler.scheduler import Scheduler
 from tamis.testing import FakeBackend, WordTokenizer
-from tamis.timing import BatchRun, Stage, StageObserver
+from tamis.timing import BatchRun, Phase, PhaseObserver
 
 ROUNDING = 1e-6
 
 
-class Times(StageObserver):
+class Times(PhaseObserver):
     """Keeps what it is told, in order."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[Stage, float, float, list[BatchRun]]] = []
+        self.told: list[tuple[Phase, float, float, list[BatchRun]]] = []
 
     def passed(
-        self, name: Stage, started: float, ended: float, batches: Sequence[BatchRun] = ()
+        self, name: Phase, started: float, ended: float, batches: Sequence[BatchRun] = ()
     ) -> None:
         self.told.append((name, started, ended, list(batches)))
 

@@ -11,6 +11,7 @@ STATUSES = {
     "MissingFieldError": 400,
     "InvalidFieldError": 422,
     "InvalidTextError": 400,
+    "NoSuchEndpointError": 404,
     "HostNotAllowedError": 400,
     "UnauthorizedError": 401,
     "OriginNotAllowedError": 403,

@@ -1,13 +1,9 @@
-"""Bodies that every dialect gets in tests."""
+"""Bodies that every dialect gets in tests, and how they are read."""
 
 from typing import Any
 
-from tamis.wire.dialect import Dialect
-from tamis.wire.jina import Jina
-from tamis.wire.native import Native
-from tamis.wire.tei import Tei
-
-DIALECTS: tuple[Dialect, ...] = (Native(), Jina(), Tei())
+from tamis.wire.dialect import Call, Dialect, RawBody, RerankEndpoint
+from tamis.wire.registry import DIALECTS
 
 
 def body_of(dialect: Dialect, **fields: Any) -> dict[str, Any]:
@@ -18,3 +14,21 @@ def body_of(dialect: Dialect, **fields: Any) -> dict[str, Any]:
     if dialect.name == "tei":
         body["texts"] = body.pop("documents")
     return body
+
+
+def decode(dialect: Dialect, body: RawBody) -> Call:
+    """A body of `POST /rerank`, read as one of a dialect's."""
+    endpoint = next(one for one in dialect.endpoints if "/rerank" in one.paths)
+    assert isinstance(endpoint, RerankEndpoint)
+    return endpoint.decode(body)
+
+
+def decoded(body: RawBody) -> Call:
+    """A body of `POST /rerank`, read in the dialect that it speaks."""
+    return decode(spoken(body), body)
+
+
+def spoken(body: RawBody) -> Dialect:
+    """The dialect of a body of `POST /rerank`."""
+    dialect, _ = DIALECTS.choose("/rerank", "POST", body)
+    return dialect

@@ -8,14 +8,17 @@ import pytest
 
 from tamis.errors import InvalidFieldError
 from tamis.types import RankedDocument, RerankResult, Usage
-from tamis.wire.choice import choose_dialect
+from tamis.wire import jina, native, tei
 from tamis.wire.dialect import QUERY_TRUNCATED, Call, Dialect, warnings_of
-from tamis.wire.jina import Jina
-from tamis.wire.native import Native
-from tamis.wire.tei import Tei
-from tests.unit.wire.bodies import DIALECTS, body_of
+from tamis.wire.jina import JINA
+from tamis.wire.native import NATIVE
+from tamis.wire.registry import DIALECTS
+from tamis.wire.tei import TEI
+from tests.unit.wire.bodies import body_of, decode, decoded
 
-each_dialect = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
+each_dialect = pytest.mark.parametrize(
+    "dialect", DIALECTS.dialects, ids=lambda dialect: dialect.name
+)
 
 
 def encoded(call: Call, *, query_truncated: bool = False) -> Any:
@@ -30,7 +33,7 @@ def encoded(call: Call, *, query_truncated: bool = False) -> Any:
     "name", ["top_n", "top_k", "topn", "top-n", "topN", "TOP_N", "topK", "k", "Top N"]
 )
 def test_every_spelling_of_top_n_is_understood(dialect: Dialect, name: str) -> None:
-    call = dialect.decode(body_of(dialect) | {name: 1})
+    call = decode(dialect, body_of(dialect) | {name: 1})
     assert (call.request.top_n, call.warnings) == (1, ())
 
 
@@ -40,7 +43,7 @@ def test_every_spelling_of_top_n_is_understood(dialect: Dialect, name: str) -> N
 def test_every_spelling_of_return_documents_is_understood(
     dialect: Dialect, name: str, value: bool
 ) -> None:
-    call = dialect.decode(body_of(dialect) | {name: value})
+    call = decode(dialect, body_of(dialect) | {name: value})
     answer = encoded(call)
     first = answer[0] if isinstance(answer, list) else answer["results"][0]
     assert ("text" in first or "document" in first) is value
@@ -51,13 +54,13 @@ def test_every_spelling_of_return_documents_is_understood(
 @pytest.mark.parametrize("model", [{}, {"model": "m"}])
 def test_documents_by_another_name_are_documents(name: str, model: dict[str, str]) -> None:
     body = {"query": "q", name: ["a", {"text": "b"}]} | model
-    call = choose_dialect(body).decode(body)
+    call = decoded(body)
     assert call.request.texts() == ["a", "b"]
     assert call.warnings == ()
 
 
 def test_documents_twice_are_those_of_the_dialects_own_name() -> None:
-    call = Native.decode({"query": "q", "documents": ["a"], "passages": ["b"]})
+    call = native.decode({"query": "q", "documents": ["a"], "passages": ["b"]})
     assert call.request.documents == ("a",)
     assert call.warnings == ("`passages` is ignored: `documents` is there, too",)
 
@@ -65,10 +68,10 @@ def test_documents_twice_are_those_of_the_dialects_own_name() -> None:
 @each_dialect
 @pytest.mark.parametrize("name", ["threshold", "score_threshold", "scoreThreshold", "min_score"])
 def test_a_threshold_is_honoured_in_every_dialect(dialect: Dialect, name: str) -> None:
-    call = dialect.decode(body_of(dialect) | {name: 0.5})
+    call = decode(dialect, body_of(dialect) | {name: 0.5})
     assert (call.request.threshold, call.warnings) == (0.5, ())
     with pytest.raises(InvalidFieldError, match="threshold"):
-        dialect.decode(body_of(dialect) | {name: 2})
+        decode(dialect, body_of(dialect) | {name: 2})
 
 
 @each_dialect
@@ -77,7 +80,7 @@ def test_a_threshold_is_honoured_in_every_dialect(dialect: Dialect, name: str) -
 def test_the_side_that_is_cut_is_honoured_in_every_dialect(
     dialect: Dialect, name: str, value: str
 ) -> None:
-    call = dialect.decode(body_of(dialect) | {name: value})
+    call = decode(dialect, body_of(dialect) | {name: value})
     assert (call.request.truncation_side, call.warnings) == ("left", ())
 
 
@@ -94,13 +97,13 @@ def test_the_side_that_is_cut_is_honoured_in_every_dialect(
 def test_truncation_is_what_other_servers_call_it(
     dialect: Dialect, fields: dict[str, Any], truncate: bool, side: str
 ) -> None:
-    request = dialect.decode(body_of(dialect) | fields).request
+    request = decode(dialect, body_of(dialect) | fields).request
     assert (request.truncate, request.truncation_side) == (truncate, side)
 
 
 @each_dialect
 def test_start_cuts_the_left_end(dialect: Dialect) -> None:
-    request = dialect.decode(body_of(dialect) | {"truncate": "START"}).request
+    request = decode(dialect, body_of(dialect) | {"truncate": "START"}).request
     assert (request.truncate, request.truncation_side) == (True, "left")
 
 
@@ -121,7 +124,7 @@ def test_start_cuts_the_left_end(dialect: Dialect) -> None:
 def test_what_changes_nothing_is_named_in_a_warning(
     dialect: Dialect, name: str, value: object, words: str
 ) -> None:
-    (warning,) = dialect.decode(body_of(dialect) | {name: value}).warnings
+    (warning,) = decode(dialect, body_of(dialect) | {name: value}).warnings
     assert warning.startswith(f"`{name}` is ignored: ")
     assert words in warning
 
@@ -136,51 +139,51 @@ def test_what_changes_nothing_is_named_in_a_warning(
     ids=str,
 )
 def test_what_asks_for_nothing_gets_no_warning(dialect: Dialect, fields: dict[str, Any]) -> None:
-    assert dialect.decode(body_of(dialect) | fields).warnings == ()
+    assert decode(dialect, body_of(dialect) | fields).warnings == ()
 
 
 @each_dialect
 @pytest.mark.parametrize("name", ["a\r\nset-cookie: x", "x" * 5_000, "é", "<script>", " ", "\x1b["])
 def test_an_odd_name_is_not_repeated(dialect: Dialect, name: str) -> None:
-    (warning,) = dialect.decode(body_of(dialect) | {name: 1}).warnings
+    (warning,) = decode(dialect, body_of(dialect) | {name: 1}).warnings
     assert warning.startswith("a field with an odd name is ignored")
     assert warning.isascii()
 
 
 @each_dialect
 def test_warnings_are_few_however_many_fields_there_are(dialect: Dialect) -> None:
-    warnings = dialect.decode(body_of(dialect) | {f"f{n}": n for n in range(50_000)}).warnings
+    warnings = decode(dialect, body_of(dialect) | {f"f{n}": n for n in range(50_000)}).warnings
     assert len(warnings) == 9
     assert "more fields" in warnings[-1]
 
 
 def test_native_has_warnings_in_the_answer_and_only_where_there_are_any() -> None:
-    assert "warnings" not in encoded(Native.decode(body_of(Native())))
-    answer = encoded(Native.decode(body_of(Native(), max_length=5)))
+    assert "warnings" not in encoded(native.decode(body_of(NATIVE)))
+    answer = encoded(native.decode(body_of(NATIVE, max_length=5)))
     assert answer["warnings"][0].startswith("`max_length` is ignored")
 
 
 def test_jinas_answer_has_them_where_coheres_has() -> None:
-    assert "meta" not in encoded(Jina.decode(body_of(Jina())))
-    answer = encoded(Jina.decode(body_of(Jina(), max_length=5)))
+    assert "meta" not in encoded(jina.decode(body_of(JINA)))
+    answer = encoded(jina.decode(body_of(JINA, max_length=5)))
     assert answer["meta"]["warnings"][0].startswith("`max_length` is ignored")
 
 
 def test_a_query_that_was_cut_is_told_apart_from_documents() -> None:
-    native = encoded(Native.decode(body_of(Native())), query_truncated=True)
-    assert native["warnings"] == [QUERY_TRUNCATED]
-    assert native["usage"]["query_truncated"] is True
-    assert native["usage"]["truncated_documents"] == 0
-    assert native["results"][0]["query_truncated"] is True
-    assert "truncated" not in native["results"][0]
-    jina = encoded(Jina.decode(body_of(Jina())), query_truncated=True)
-    assert jina["meta"]["warnings"] == [QUERY_TRUNCATED]
+    own = encoded(native.decode(body_of(NATIVE)), query_truncated=True)
+    assert own["warnings"] == [QUERY_TRUNCATED]
+    assert own["usage"]["query_truncated"] is True
+    assert own["usage"]["truncated_documents"] == 0
+    assert own["results"][0]["query_truncated"] is True
+    assert "truncated" not in own["results"][0]
+    jinas = encoded(jina.decode(body_of(JINA)), query_truncated=True)
+    assert jinas["meta"]["warnings"] == [QUERY_TRUNCATED]
     result = RerankResult("m", (), Usage(1, 9, 0, query_truncated=True))
-    assert warnings_of(Tei.decode(body_of(Tei())).warnings, result) == [QUERY_TRUNCATED]
+    assert warnings_of(tei.decode(body_of(TEI)).warnings, result) == [QUERY_TRUNCATED]
 
 
 @pytest.mark.parametrize("value", ["middle", "LEFT "])
 def test_an_error_names_the_values_that_a_field_may_have(value: str) -> None:
-    for dialect, name in ((Tei(), "truncation_direction"), (Jina(), "truncation_side")):
+    for dialect, name in ((TEI, "truncation_direction"), (JINA, "truncation_side")):
         with pytest.raises(InvalidFieldError, match="Expected one of `left`, `Left`, `right`"):
-            dialect.decode(body_of(dialect) | {name: value})
+            decode(dialect, body_of(dialect) | {name: value})

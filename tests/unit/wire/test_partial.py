@@ -8,7 +8,7 @@ import pytest
 
 from tamis.errors import InvalidFieldError
 from tamis.types import RankedDocument, RerankResult, UnscoredDocument, Usage
-from tamis.wire.choice import choose_dialect
+from tests.unit.wire.bodies import decoded
 
 NATIVE: dict[str, Any] = {"query": "q", "documents": ["a", "b"]}
 JINA = NATIVE | {"model": "m"}
@@ -29,7 +29,7 @@ REASON = {"code": "deadline_exceeded", "message": "the time was over"}
 
 def encoded(body: dict[str, Any], result: RerankResult) -> Any:
     """The answer to a body."""
-    call = choose_dialect(body).decode(body)
+    call = decoded(body)
     return json.loads(msgspec.json.encode(call.encode(result, "id")))
 
 
@@ -37,8 +37,8 @@ def encoded(body: dict[str, Any], result: RerankResult) -> Any:
 def test_a_request_says_on_what_terms_it_is_answered(body: dict[str, Any]) -> None:
     asked = body | {"priority": 5, "timeout_ms": 1500, "partial": True}
 
-    request = choose_dialect(asked).decode(asked).request
-    plain = choose_dialect(body).decode(body).request
+    request = decoded(asked).request
+    plain = decoded(body).request
 
     assert (request.priority, request.timeout_seconds, request.partial) == (5, 1.5, True)
     assert (plain.priority, plain.timeout_seconds, plain.partial) == (0, None, False)
@@ -54,7 +54,7 @@ def test_terms_that_cannot_be_are_refused(body: dict[str, Any], terms: dict[str,
     asked = body | terms
 
     with pytest.raises(InvalidFieldError, match=next(iter(terms))):
-        choose_dialect(asked).decode(asked)
+        decoded(asked)
 
 
 def test_native_puts_documents_without_a_score_last_with_nulls_and_a_reason() -> None:

@@ -9,28 +9,31 @@ from hypothesis import strategies as st
 
 from tamis.engine.collate import collate
 from tamis.engine.pairs import EncodedPair, TokenSequence
+from tamis.errors import QueueFullError, TamisError
 from tamis.testing import WordTokenizer
 from tamis.workers.channel import (
-    Answer,
     Channel,
-    Order,
+    FromWorker,
     Ping,
     Pong,
-    Report,
+    Refused,
+    ToWorker,
     Work,
+    WorkDone,
     pack,
+    refusal,
     unpack,
 )
 
-Ends = tuple[Channel[Report], Channel[Order]]
+Ends = tuple[Channel[FromWorker], Channel[ToWorker]]
 
 
 @pytest.fixture
 def ends() -> Iterator[Ends]:
     """A server's end and a worker's."""
     ours, theirs = socket.socketpair()
-    server: Channel[Report] = Channel(ours, Report)
-    worker: Channel[Order] = Channel(theirs, Order)
+    server: Channel[FromWorker] = Channel(ours, FromWorker)
+    worker: Channel[ToWorker] = Channel(theirs, ToWorker)
     yield server, worker
     server.close()
     worker.close()
@@ -48,8 +51,8 @@ def test_frames_come_out_as_they_went_in_and_in_their_order(ends: Ends) -> None:
     server.send(Ping())
     assert worker.receive() == work
     assert worker.receive() == Ping()
-    worker.send(Answer(b"\0\0\0\0"))
-    assert server.receive() == Answer(b"\0\0\0\0")
+    worker.send(WorkDone(b"\0\0\0\0"))
+    assert server.receive() == WorkDone(b"\0\0\0\0")
 
 
 def test_nothing_comes_when_nothing_is_sent(ends: Ends) -> None:
@@ -59,7 +62,7 @@ def test_nothing_comes_when_nothing_is_sent(ends: Ends) -> None:
 
 def test_half_a_frame_is_kept_until_the_rest_is_there() -> None:
     ours, theirs = socket.socketpair()
-    server: Channel[Report] = Channel(ours, Report)
+    server: Channel[FromWorker] = Channel(ours, FromWorker)
     frame = msgspec.msgpack.encode(Pong())
     data = len(frame).to_bytes(4, "little") + frame
     theirs.sendall(data[:6])
@@ -81,8 +84,8 @@ def test_a_frame_of_the_wrong_kind_is_refused(ends: Ends) -> None:
 
 def test_hanging_up_ends_both_ends(ends: Ends) -> None:
     server, worker = ends
-    server.hang_up()
-    server.hang_up()
+    server.shut_down()
+    server.shut_down()
     for end in (server, worker):
         with pytest.raises(EOFError):
             end.receive(1)
@@ -124,6 +127,18 @@ def test_lengths_that_do_not_add_up_are_refused() -> None:
 
 
 def test_no_frame_is_unpickled() -> None:
-    assert msgspec.msgpack.decode(msgspec.msgpack.encode(Ping()), type=Order) == Ping()
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(Ping()), type=ToWorker) == Ping()
     with pytest.raises(msgspec.DecodeError):
         msgspec.msgpack.decode(b"\x80\x04K\x01.", type=Work)  # a pickled 1
+
+
+def test_every_error_a_worker_meets_is_raised_again_as_its_class() -> None:
+    waiting: list[type[TamisError]] = [TamisError]
+    while waiting:
+        cls = waiting.pop()
+        waiting += cls.__subclasses__()
+        error = refusal(Refused(cls.code, "a sentence"))
+        assert type(error) is cls
+        assert str(error) == "a sentence"
+    assert isinstance(refusal(Refused("queue_full", "a sentence")), QueueFullError)
+    assert type(refusal(Refused("of tomorrow", "a sentence"))) is TamisError

@@ -1,0 +1,1 @@
+"""What is answered at which path, one file a path or a family of them."""

@@ -1,0 +1,58 @@
+import json
+
+import pytest
+
+from tamis.errors import MalformedBodyError
+from tamis.wire import parsing
+from tamis.wire.parsing import parse_object
+
+MALFORMED = {
+    "empty": b"",
+    "not JSON": b"query=q",
+    "an array": b'["q"]',
+    "a string": b'"q"',
+    "null": b"null",
+    "cut short": b'{"query": "q", "docu',
+    "two values": b'{"query": "q"} {}',
+    "byte order mark": b'\xef\xbb\xbf{"query": "q"}',
+    "UTF-16": '{"query": "q"}'.encode("utf-16"),
+    "UTF-32": '{"query": "q"}'.encode("utf-32"),
+    "Latin-1": '{"query": "é"}'.encode("latin-1"),
+    "surrogate in UTF-8": b'{"query": "\xed\xa0\x80"}',
+    "lone surrogate escape": b'{"query": "\\ud800"}',
+    "NaN literal": b'{"query": NaN}',
+    "Infinity literal": b'{"query": -Infinity}',
+    "float out of range": b'{"query": 1e999}',
+    "integer of 5,000 digits": b'{"query": ' + b"9" * 5_000 + b"}",
+    "2,000 levels": b'{"query": ' + b"[" * 2_000 + b"]" * 2_000 + b"}",
+    "200,000 levels": b'{"query": ' + b"[" * 200_000 + b"]" * 200_000 + b"}",
+    "200,000 levels, never closed": b'{"query": ' + b'{"a":' * 200_000,
+}
+
+
+@pytest.mark.parametrize("data", MALFORMED.values(), ids=MALFORMED.keys())
+def test_what_is_not_a_json_object_in_utf8_is_malformed(data: bytes) -> None:
+    with pytest.raises(MalformedBodyError) as caught:
+        parse_object(data)
+    assert caught.value.__cause__ is None
+
+
+def test_a_key_given_twice_counts_as_it_was_given_last() -> None:
+    assert parse_object(b'{"query": "a", "query": "b"}') == {"query": "b"}
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 5, 64, 2**16])
+def test_brackets_count_outside_of_strings_alone(
+    monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr(parsing, "_BLOCK", block)
+    text = '[{\\"' * 20 + "]}" * 40
+    body = {"query": text, "documents": [[text], [[text]], []] * 7}
+    data = json.dumps(body).encode()
+    n_containers = 2 + 4 * 7
+
+    assert parse_object(data, max_containers=n_containers, max_depth=4) == body
+    with pytest.raises(MalformedBodyError, match="arrays and objects"):
+        parse_object(data, max_containers=n_containers - 1, max_depth=4)
+    with pytest.raises(MalformedBodyError, match="levels"):
+        parse_object(data, max_containers=n_containers, max_depth=3)
