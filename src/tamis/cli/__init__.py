@@ -1,5 +1,6 @@
 """The `tamis` command."""
 
+import logging
 import os
 import signal
 import sys
@@ -47,6 +48,7 @@ def end_now(code: int) -> NoReturn:
     Python's own way out ends in a crash while another thread is inside a C++ library, for example
     loading a model.
     """
+    logging.shutdown()  # writes what waits to be written
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):  # nobody reads it any more
             stream.flush()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from tamis.cli import end_now, exit_code, fail
+from tamis.cli import end_now, exit_code
 from tamis.cli.options import (
     Device,
     Dtype,
@@ -28,6 +28,7 @@ from tamis.errors import SettingsError, TamisError
 from tamis.settings import LogSettings, ServerSettings, Settings, TelemetrySettings, load_settings
 
 if TYPE_CHECKING:  # the command line imports nothing heavy at start
+    from tamis.observability.log_handler import LogHandler
     from tamis.observability.tracing import Tracing
     from tamis.server.lifespan import ModelLoader
 
@@ -66,14 +67,14 @@ def run(settings: Settings, load: "ModelLoader | None" = None) -> None:
     """
     from tamis.observability.logs import configure_logs
 
-    configure_logs(settings.log)
+    log = configure_logs(settings.log)
     try:
-        _serve(settings, load)
+        _serve(settings, load, log)
     except TamisError as error:
-        _fail(error, settings.log)
+        _fail(error, settings.log, log)
 
 
-def _serve(settings: Settings, load: "ModelLoader | None") -> None:
+def _serve(settings: Settings, load: "ModelLoader | None", log: "LogHandler") -> None:
     from tamis.engine.loading import load_model
     from tamis.observability.metrics import Metrics
     from tamis.server.caching import require_cache
@@ -87,6 +88,7 @@ def _serve(settings: Settings, load: "ModelLoader | None") -> None:
     host, port = listeners[0].getsockname()[:2]
     logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
     metrics = Metrics()
+    metrics.logs.watch(log)
 
     def stop(*_: object) -> None:
         server.should_exit = True
@@ -113,6 +115,7 @@ def _serve(settings: Settings, load: "ModelLoader | None") -> None:
         announce=life.drain,
         is_stuck=lambda: life.vitals.is_stalled,
         delay_seconds=settings.server.drain_delay_seconds,
+        end=end_now,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         # until uvicorn listens for it; it raises it once more when it has drained, and 0 is the end
@@ -126,16 +129,17 @@ def _serve(settings: Settings, load: "ModelLoader | None") -> None:
         end_now(0)
 
 
-def _fail(error: TamisError, log: LogSettings) -> NoReturn:
+def _fail(error: TamisError, settings: LogSettings, log: "LogHandler") -> NoReturn:
     """Exit as `fail` does; where the log is JSON, what ends the server is a line of it."""
     import structlog
 
     from tamis.observability.logs import is_json
 
-    if not is_json(log):
-        fail(error)
     code = exit_code(error)
-    structlog.stdlib.get_logger(__name__).critical(str(error), code=error.code, exit_code=code)
+    if is_json(settings):
+        structlog.stdlib.get_logger(__name__).critical(str(error), code=error.code, exit_code=code)
+    else:
+        log.say(f"tamis: {error}")
     sys.exit(code)
 
 

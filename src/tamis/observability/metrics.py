@@ -12,6 +12,7 @@ from tamis.errors import TamisError
 from tamis.observability.batches import BatchMetrics
 from tamis.observability.cache import CacheMetrics
 from tamis.observability.devices import DeviceMetrics
+from tamis.observability.log_metrics import LogMetrics
 from tamis.observability.memory import MemoryMetrics
 from tamis.observability.stages import StageMetrics
 from tamis.observability.state import StateMetrics
@@ -33,6 +34,7 @@ class Metrics:
         batches: How batches fare.
         cache: How the cache fares.
         devices: What runs the models.
+        logs: How the log fares.
     """
 
     def __init__(self) -> None:
@@ -68,6 +70,7 @@ class Metrics:
         self.batches = BatchMetrics(registry)
         self.cache = CacheMetrics(registry)
         self.devices = DeviceMetrics(registry)
+        self.logs = LogMetrics(registry)
         MemoryMetrics(registry)
 
     def observe_request(self, *, dialect: str, status: int, seconds: float) -> None:
