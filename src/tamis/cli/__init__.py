@@ -8,6 +8,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
+from tamis.cli.signals import ENDING, ignore_others
 from tamis.errors import (
     CacheUnreachableError,
     HubUnreachableError,
@@ -30,7 +31,8 @@ _EXIT_CODES: dict[type[TamisError], int] = {  # sysexits.h
 def main() -> None:
     """Run the command; errors raised on purpose become one sentence and an exit code."""
     if sys.argv[1:2] == ["serve"]:
-        for number in (signal.SIGTERM, signal.SIGINT):  # `serve` handles both once it is imported
+        ignore_others()
+        for number in ENDING:  # `serve` handles them once it is imported
             signal.signal(number, _end_at_signal)
     try:
         from tamis.cli.commands import run

@@ -4,7 +4,9 @@ import logging
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from ipaddress import ip_address
+from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
@@ -24,13 +26,21 @@ from tamis.cli.options import (
     Workers,
     settings_arguments,
 )
+from tamis.cli.signals import ENDING, ignore_others
 from tamis.errors import SettingsError, TamisError
 from tamis.settings import LogSettings, ServerSettings, Settings, TelemetrySettings, load_settings
 
 if TYPE_CHECKING:  # the command line imports nothing heavy at start
     from tamis.observability.log_handler import LogHandler
     from tamis.observability.tracing import Tracing
+    from tamis.server.draining import DrainingServer
+    from tamis.server.keys import KeyFile
     from tamis.server.lifespan import ModelLoader
+
+FILES_FOR_REDIS = 24
+"""Connections of its readers, its writer and of people, to one server."""
+FILES_A_WORKER = 6
+"""Its channel, and what the start of another one takes."""
 
 logger = logging.getLogger(__name__)
 
@@ -99,11 +109,13 @@ def _serve(settings: Settings, load: "ModelLoader | None", log: "LogHandler") ->
     import uvicorn
 
     from tamis.server.app import create_app
+    from tamis.server.context import ServerContext
     from tamis.server.draining import DrainingServer
 
+    app = create_app(settings, metrics, life, tracing)
     server = DrainingServer(
         uvicorn.Config(
-            create_app(settings, metrics, life, tracing),
+            app,
             http=protocol_class(settings.limits, metrics.observe_refusal),
             ws="none",
             timeout_graceful_shutdown=settings.server.drain_seconds,
@@ -115,11 +127,12 @@ def _serve(settings: Settings, load: "ModelLoader | None", log: "LogHandler") ->
         announce=life.drain,
         is_stuck=lambda: life.vitals.is_stalled,
         delay_seconds=settings.server.drain_delay_seconds,
+        n_other_files=_n_files(settings),
         end=end_now,
     )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # until uvicorn listens for it; it raises it once more when it has drained, and 0 is the end
-        signal.signal(number, stop)
+    metrics.state.watch_connections(lambda: server.connections)
+    context: ServerContext = app.state.context
+    _listen_to_signals(server, context.keys, stop)
     server.run(sockets=listeners)
     if tracing is not None:
         tracing.close()
@@ -127,6 +140,34 @@ def _serve(settings: Settings, load: "ModelLoader | None", log: "LogHandler") ->
         raise life.failure
     if life.is_loading:
         end_now(0)
+
+
+def _listen_to_signals(
+    server: "DrainingServer", keys: "KeyFile | None", stop: Callable[..., object]
+) -> None:
+    """All but SIGTERM and SIGINT, which uvicorn listens for while it runs.
+
+    It raises these once more when it has drained, and `stop` is the end.
+    """
+
+    def drain(_number: int, frame: FrameType | None) -> None:
+        server.handle_exit(signal.SIGTERM, frame)
+
+    def reload(_number: int, _frame: FrameType | None) -> None:
+        if keys is not None:
+            keys.reload()
+
+    ignore_others()
+    for number in ENDING:
+        signal.signal(number, stop)
+    signal.signal(signal.SIGQUIT, drain)
+    signal.signal(signal.SIGHUP, reload)
+
+
+def _n_files(settings: Settings) -> int:
+    """Files that the server may open later: pipes of its workers, connections to Redis."""
+    n_redis = 0 if settings.cache.redis_url is None else FILES_FOR_REDIS
+    return n_redis + FILES_A_WORKER * settings.scheduler.workers
 
 
 def _fail(error: TamisError, settings: LogSettings, log: "LogHandler") -> NoReturn:

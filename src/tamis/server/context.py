@@ -8,6 +8,7 @@ from starlette.requests import Request
 
 from tamis.observability.metrics import Metrics
 from tamis.server.body import BodyRoom
+from tamis.server.keys import KeyFile
 from tamis.server.lifespan import ModelLife
 from tamis.server.watching import RelevanceWatch
 from tamis.settings import Settings
@@ -18,6 +19,7 @@ class ServerContext:
     """What answers are made with, and what is kept of them.
 
     Attributes:
+        keys: None where anyone may call.
         started: When, in seconds of `time.monotonic()`.
     """
 
@@ -26,6 +28,7 @@ class ServerContext:
     life: ModelLife
     bodies: BodyRoom
     relevance: RelevanceWatch
+    keys: KeyFile | None = None
     started: float = field(default_factory=time.monotonic)
 
     @classmethod

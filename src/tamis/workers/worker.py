@@ -109,7 +109,8 @@ def _settle_in(start: Start, channel: Channel[Order]) -> None:
     _end_with(start.parent)
     # a supervisor tells every process of the server to end (systemd does); what was accepted is
     # answered first, and the server hangs up then. A handler is not inherited, as SIG_IGN is
-    signal.signal(signal.SIGTERM, _go_on)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, _go_on)
     sends = [_LogToServer(channel)]
     logging.basicConfig(handlers=sends, level=start.level, format="%(message)s", force=True)
 
