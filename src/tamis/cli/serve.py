@@ -180,7 +180,7 @@ def _fail(error: TamisError, settings: LogSettings, log: "LogHandler") -> NoRetu
     if is_json(settings):
         structlog.stdlib.get_logger(__name__).critical(str(error), code=error.code, exit_code=code)
     else:
-        log.say(f"tamis: {error}")
+        log.end(f"tamis: {error}")
     sys.exit(code)
 
 

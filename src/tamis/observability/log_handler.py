@@ -38,6 +38,7 @@ class LogHandler(logging.Handler):
         self._lines: deque[bytes] = deque()
         self._n_waiting = 0
         self._n_told = 0
+        self._has_last = False
         self._is_closed = False
         self._changed = threading.Condition()  # reentrant: a signal's handler may log, too
         self.n_unread = 0
@@ -51,15 +52,17 @@ class LogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """See `logging.Handler`; returns at once."""
-        if not self._rate.admits(record):
+        if self._has_last or not self._rate.admits(record):
             return
-        if record.levelno >= logging.CRITICAL:  # what ends the server is the last line
-            self._tell_counts(is_end=True)
-        self._queue_record(record)
+        if record.levelno < logging.CRITICAL:
+            self._queue_record(record)
+        else:
+            self.end(self.format(record))
 
-    def say(self, line: str) -> None:
-        """Write a line as it is, after all that was logged."""
+    def end(self, line: str) -> None:
+        """Write a line as it is, and none after it: it says what ends the server."""
         self._tell_counts(is_end=True)
+        self._has_last = True  # other threads may still be at work
         self._queue(line)
 
     def flush(self) -> None:
@@ -100,8 +103,9 @@ class LogHandler(logging.Handler):
             self._changed.notify_all()
 
     def _tell_counts(self, *, is_end: bool = False) -> None:
-        for record in self._rate.counts(is_end=is_end):
-            self._queue_record(record)
+        if not self._has_last:
+            for record in self._rate.counts(is_end=is_end):
+                self._queue_record(record)
 
     def _write_all(self) -> None:
         while self._wait():
@@ -125,7 +129,7 @@ class LogHandler(logging.Handler):
 
     def _tell_unread(self) -> None:
         n_lines = self.n_unread - self._n_told
-        if n_lines:
+        if n_lines and not self._has_last:
             self._n_told += n_lines
             text = "%d lines of the log could not be written"
             fields = {"name": "tamis.log", "levelno": logging.WARNING, "levelname": "WARNING"}

@@ -1,7 +1,6 @@
 """Prometheus metrics, names in base units; each is recorded in one place."""
 
 from prometheus_client import (
-    CollectorRegistry,
     Counter,
     Histogram,
     disable_created_metrics,
@@ -12,6 +11,7 @@ from tamis.errors import TamisError
 from tamis.observability.batches import BatchMetrics
 from tamis.observability.cache import CacheMetrics
 from tamis.observability.devices import DeviceMetrics
+from tamis.observability.faults import SafeRegistry
 from tamis.observability.log_metrics import LogMetrics
 from tamis.observability.memory import MemoryMetrics
 from tamis.observability.stages import StageMetrics
@@ -29,6 +29,7 @@ class Metrics:
 
     Attributes:
         registry: Their own; who watches something else adds to it.
+        faults: What has failed in watching, and nobody else.
         state: How the server is.
         stages: Where requests spend their time.
         batches: How batches fare.
@@ -38,7 +39,8 @@ class Metrics:
     """
 
     def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry()
+        self.registry = registry = SafeRegistry()
+        self.faults = registry.faults
         self._requests = Counter(
             "tamis_requests", "Rerank requests answered", ["dialect", "status"], registry=registry
         )

@@ -56,7 +56,7 @@ def create_app(
     Raises:
         SettingsError: the file of keys, a baseline or the log of requests cannot be used.
     """
-    watch = make_watch(settings, metrics.registry)
+    watch = make_watch(settings, metrics.registry, metrics.faults)
     keys_file = settings.server.keys_file
     keys = None if keys_file is None else KeyFile(keys_file)
 

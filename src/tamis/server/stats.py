@@ -105,7 +105,9 @@ class Stats(msgspec.Struct):
     cache: Annotated[
         list[StoreReport] | None, msgspec.Meta(description="Null before the model is ready.")
     ]
-    relevance: RelevanceReport
+    relevance: Annotated[
+        RelevanceReport | None, msgspec.Meta(description="Null where it cannot be made.")
+    ]
 
 
 async def stats(request: Request) -> Response:
@@ -114,6 +116,13 @@ async def stats(request: Request) -> Response:
     caller: Caller = request.state.caller
     has_keys = context.settings.server.keys_file is not None
     life, samples = context.life, Samples(context.metrics.registry, _METRICS)
+    relevance = None
+    with context.metrics.faults.contained("stats"):
+        relevance = report(
+            context.relevance.monitor,
+            threshold=context.settings.relevance.threshold,
+            caller=caller.name if has_keys else None,
+        )
     shown = Stats(
         version=tamis.__version__,
         state=life.state,
@@ -128,11 +137,7 @@ async def stats(request: Request) -> Response:
         queue=_queue(life, context.settings.scheduler.max_queued_tokens),
         batches=_batches(samples, _budget(context)),
         cache=await _cache(life, samples),
-        relevance=report(
-            context.relevance.monitor,
-            threshold=context.settings.relevance.threshold,
-            caller=caller.name if has_keys else None,
-        ),
+        relevance=relevance,
     )
     return json_answer(shown)
 

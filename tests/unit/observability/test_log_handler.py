@@ -132,12 +132,18 @@ def test_a_line_that_cannot_be_formatted_is_counted(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err == ""
 
 
-def test_what_is_said_comes_after_the_counts() -> None:
+@pytest.mark.parametrize("is_logged", [False, True])
+def test_what_ends_the_server_is_the_last_line(*, is_logged: bool) -> None:
     stream = io.StringIO()
     handler = LogHandler(stream, LogRate(MANY))
     for _ in range(100):
         handler.handle(logging.makeLogRecord(INFO | {"msg": "again"}))
-    handler.say("the end")
+    if is_logged:
+        critical = {"levelno": logging.CRITICAL, "msg": "the end"}
+        handler.handle(logging.makeLogRecord(critical))
+    else:
+        handler.end("the end")
+    handler.handle(logging.makeLogRecord(INFO | {"msg": "another thread's"}))
     handler.flush()
     handler.close()
     lines = stream.getvalue().splitlines()
