@@ -84,27 +84,30 @@ class ConnectionTable:
         self._accepted[protocol] = self._clock()
 
     def make_room(self) -> bool:
-        """Close some connections on which nothing goes on, those that rest longest first.
+        """Close some connections on which nothing goes on.
+
+        Those that have never asked anything go first, then those that rest longest.
 
         Returns:
             Whether there were any.
         """
         before = self._clock() - SPARED_SECONDS
         resting = [
-            (self._rests_since(one), id(one), one) for one in self._connections if _rests(one)
+            (has_asked, since, number, one)
+            for number, (has_asked, since, one) in enumerate(map(self._resting, self._connections))
+            if since <= before and _rests(one)
         ]
-        n_closed = max(1, int(self.limit * CLOSED_SHARE))
-        oldest = [one for one in heapq.nsmallest(n_closed, resting) if one[0] <= before]
-        for _, _, protocol in oldest:
+        chosen = heapq.nsmallest(max(1, int(self.limit * CLOSED_SHARE)), resting)
+        for *_, protocol in chosen:
             protocol.shutdown()
-        return bool(oldest)
+        return bool(chosen)
 
-    def _rests_since(self, protocol: H11Protocol) -> float:
-        """Since its last answer, or since it was accepted."""
+    def _resting(self, protocol: H11Protocol) -> tuple[bool, float, H11Protocol]:
+        """Whether it has asked before, and since when it rests if it does."""
         timer = protocol.timeout_keep_alive_task
-        if timer is not None:
-            return timer.when() - protocol.timeout_keep_alive
-        return self._accepted.get(protocol, 0.0)
+        if timer is not None:  # since its last answer
+            return True, timer.when() - protocol.timeout_keep_alive, protocol
+        return False, self._accepted.get(protocol, 0.0), protocol
 
 
 def _rests(protocol: H11Protocol) -> bool:

@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 REFUSED = 78
 """The exit code where the model cannot be loaded, and the server has been told why."""
 
+FAILED = 70  # EX_SOFTWARE of sysexits.h
+
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 Loader = Callable[[ModelSettings, Path], LoadedModel]
 
@@ -56,6 +58,9 @@ def main(arguments: list[str], load: Loader = load_model) -> int:
             return _serve(start, channel, load)
     except (EOFError, ConnectionError):
         return 0  # the server has hung up: nobody wants anything any more
+    except Exception:  # by way of the server: a stderr that nobody reads would hold it here
+        logger.exception("the worker ends")
+        return FAILED
     return 64  # EX_USAGE: whoever called it has not said what to load
 
 

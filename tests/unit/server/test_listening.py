@@ -83,12 +83,12 @@ class Table:
         return one
 
 
-def test_the_one_that_rests_longest_makes_room() -> None:
+def test_who_has_never_asked_makes_room_first_and_then_who_rests_longest() -> None:
     held = Table(4)
     first = held.add()
     held.now += 10
     busy, lately, long_ago = held.add(busy=True), held.add(rests=5), held.add(rests=20)
-    for expected in (long_ago, first, lately):
+    for expected in (first, long_ago, lately):
         assert held.table.make_room()
         assert [one for one in held.open if one.transport.closing] == [expected]
         held.open.discard(expected)

@@ -213,6 +213,15 @@ def test_a_program_that_is_not_there_is_a_fault_with_its_reason() -> None:
     backend.close()
 
 
+def test_a_worker_says_by_way_of_the_server_why_it_ends(
+    hire: Hire, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    hire("fails loading", "answers").wait_until_ready()
+    assert "a device is lost" in caplog.text
+    assert "ended with exit code 70" in caplog.text
+    assert capfd.readouterr().err == ""
+
+
 def test_a_crash_loop_refuses_with_its_reason_and_ends_when_it_can(
     hire: Hire, tmp_path: Path
 ) -> None:
