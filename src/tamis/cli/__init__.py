@@ -1,6 +1,5 @@
 """The `tamis` command."""
 
-import logging
 import os
 import signal
 import sys
@@ -50,6 +49,8 @@ def end_now(code: int) -> NoReturn:
     Python's own way out ends in a crash while another thread is inside a C++ library, for example
     loading a model.
     """
+    import logging  # `serve` imports it in any case, but not before it listens to signals
+
     logging.shutdown()  # writes what waits to be written
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):  # nobody reads it any more

@@ -31,7 +31,7 @@ from tamis.errors import SettingsError, TamisError
 from tamis.settings import LogSettings, ServerSettings, Settings, TelemetrySettings, load_settings
 
 if TYPE_CHECKING:  # the command line imports nothing heavy at start
-    from tamis.observability.log_handler import LogHandler
+    from tamis.observability.log_writer import LogWriter
     from tamis.observability.tracing import Tracing
     from tamis.server.draining import DrainingServer
     from tamis.server.keys import KeyFile
@@ -84,7 +84,7 @@ def run(settings: Settings, load: "ModelLoader | None" = None) -> None:
         _fail(error, settings.log, log)
 
 
-def _serve(settings: Settings, load: "ModelLoader | None", log: "LogHandler") -> None:
+def _serve(settings: Settings, load: "ModelLoader | None", log: "LogWriter") -> None:
     from tamis.engine.loading import load_model
     from tamis.observability.metrics import Metrics
     from tamis.server.caching import require_cache
@@ -170,7 +170,7 @@ def _n_files(settings: Settings) -> int:
     return n_redis + FILES_A_WORKER * settings.scheduler.workers
 
 
-def _fail(error: TamisError, settings: LogSettings, log: "LogHandler") -> NoReturn:
+def _fail(error: TamisError, settings: LogSettings, log: "LogWriter") -> NoReturn:
     """Exit as `fail` does; where the log is JSON, what ends the server is a line of it."""
     import structlog
 

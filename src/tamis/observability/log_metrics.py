@@ -6,17 +6,17 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from tamis.observability.log_handler import LogHandler
+from tamis.observability.log_writer import LogWriter
 
 
 class LogMetrics(Collector):
     """What the log's handler has counted; zeros where no handler is watched."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._handler: LogHandler | None = None
+        self._handler: LogWriter | None = None
         registry.register(self)
 
-    def watch(self, handler: LogHandler) -> None:
+    def watch(self, handler: LogWriter) -> None:
         """Ask this one."""
         self._handler = handler
 

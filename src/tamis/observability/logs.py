@@ -6,12 +6,12 @@ from typing import Any
 
 import structlog
 
-from tamis.observability.log_handler import LogHandler
 from tamis.observability.log_rate import LogRate
+from tamis.observability.log_writer import LogWriter
 from tamis.settings import LogSettings
 
 
-def configure_logs(settings: LogSettings) -> LogHandler:
+def configure_logs(settings: LogSettings) -> LogWriter:
     """Send structlog's and the standard library's events to stderr in one format.
 
     Returns:
@@ -30,7 +30,7 @@ def configure_logs(settings: LogSettings) -> LogHandler:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    handler = LogHandler(sys.stderr, LogRate(settings.requests_per_second))
+    handler = LogWriter(sys.stderr, LogRate(settings.requests_per_second))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

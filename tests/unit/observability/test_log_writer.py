@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tamis.observability import log_handler
-from tamis.observability.log_handler import MOST_WAITING_BYTES, LogHandler
+from tamis.observability import log_writer
 from tamis.observability.log_rate import LogRate
+from tamis.observability.log_writer import MOST_WAITING_BYTES, LogWriter
 from tests.integration.serving import until
 
 MANY = 10**9
@@ -25,7 +25,7 @@ class Pipe:
         self.reader, writer = os.pipe()
         fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
         self.writer = os.fdopen(writer, "w")
-        self.handler = LogHandler(self.writer, LogRate(MANY))
+        self.handler = LogWriter(self.writer, LogRate(MANY))
         self.logger = logging.Logger("test")  # noqa: LOG001 - one that no other test shares
         self.logger.addHandler(self.handler)
 
@@ -87,11 +87,11 @@ def test_a_pipe_that_nobody_reads_holds_up_nobody_and_what_is_left_out_is_told(p
 def test_flushing_waits_for_the_reader_but_not_for_ever(
     pipe: Pipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log_handler, "FLUSH_SECONDS", 0.05)
+    monkeypatch.setattr(log_writer, "FLUSH_SECONDS", 0.05)
     for number in range(100):
         pipe.log(number, 1000)
     pipe.handler.flush()  # nobody reads
-    monkeypatch.setattr(log_handler, "FLUSH_SECONDS", 60.0)
+    monkeypatch.setattr(log_writer, "FLUSH_SECONDS", 60.0)
     reading = threading.Thread(target=read_until, args=(pipe, lambda text: text.count("\n") == 100))
     reading.start()
     pipe.handler.flush()
@@ -111,7 +111,7 @@ def test_a_pipe_that_is_closed_fails_nothing() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "w") as stream:
-        handler = LogHandler(stream, LogRate(MANY))
+        handler = LogWriter(stream, LogRate(MANY))
         for _ in range(3):
             handler.handle(logging.makeLogRecord(INFO | {"msg": "x"}))
         handler.flush()
@@ -122,7 +122,7 @@ def test_a_pipe_that_is_closed_fails_nothing() -> None:
 
 def test_a_line_that_cannot_be_formatted_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
     stream = io.StringIO()
-    handler = LogHandler(stream, LogRate(MANY))
+    handler = LogWriter(stream, LogRate(MANY))
     handler.handle(logging.makeLogRecord(INFO | {"msg": "%d", "args": ("no number",)}))
     handler.handle(logging.makeLogRecord(INFO | {"msg": "a lone \ud800"}))
     handler.flush()
@@ -135,7 +135,7 @@ def test_a_line_that_cannot_be_formatted_is_counted(capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize("is_logged", [False, True])
 def test_what_ends_the_server_is_the_last_line(*, is_logged: bool) -> None:
     stream = io.StringIO()
-    handler = LogHandler(stream, LogRate(MANY))
+    handler = LogWriter(stream, LogRate(MANY))
     for _ in range(100):
         handler.handle(logging.makeLogRecord(INFO | {"msg": "again"}))
     if is_logged:

@@ -19,7 +19,7 @@ _LOOK_SECONDS = 1.0
 """Between two looks at what the rate has left out."""
 
 
-class LogHandler(logging.Handler):
+class LogWriter(logging.Handler):
     """Formats a line where it is logged and queues it, or counts it where there is no room.
 
     Args:
