@@ -57,6 +57,8 @@ def load(_: ModelSettings, folder: Path) -> LoadedModel:
         os._exit(3)
     if behaviour == "refuses":
         raise ModelNotFoundError("there is no such model")
+    if behaviour == "fails loading":
+        raise RuntimeError("a device is lost")
     if behaviour == "hangs loading":
         wait_for_ever()
     while behaviour == "waits" and not (folder / GO).exists():

@@ -4,7 +4,11 @@ import ast
 import hmac
 import inspect
 import itertools
+import os
+import socket
 import textwrap
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
@@ -95,16 +99,12 @@ def test_row_25_any_other_key_is_401(guarded: Served, lines: list[str]) -> None:
     assert guarded.model.backend.batches == []
 
 
-def test_row_25_all_keys_are_compared_in_constant_time() -> None:
+def test_row_25_keys_are_compared_in_constant_time_by_their_digests() -> None:
     tree = ast.parse(textwrap.dedent(inspect.getsource(KeyFile.find)))
-    loops = [node for node in ast.walk(tree) if isinstance(node, ast.For)]
-    assert len(loops) == 1
-    inside = list(ast.walk(loops[0]))
-    assert not [node for node in inside if isinstance(node, ast.Break | ast.Return | ast.Continue)]
-    called = {node.attr for node in inside if isinstance(node, ast.Attribute)}
-    assert "compare_digest" in called
-    compared = [node for node in ast.walk(tree) if isinstance(node, ast.Compare)]
-    assert len(compared) == 0  # neither keys nor digests, by == or `in`
+    nodes = list(ast.walk(tree))
+    assert not [node for node in nodes if isinstance(node, ast.Compare | ast.For | ast.If)]
+    called = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    assert {"compare_digest", "digest"} <= called
 
 
 def test_row_25_a_wrong_key_costs_as_much_work_as_a_right_one(
@@ -113,19 +113,20 @@ def test_row_25_a_wrong_key_costs_as_much_work_as_a_right_one(
     path = tmp_path / "keys.txt"
     path.write_text("".join(line(f"key-{number}", f"name-{number}") for number in range(300)))
     known = KeyFile(path)
-    compared: list[tuple[str, str]] = []
+    compared: list[tuple[bytes, bytes]] = []
 
-    def compare_digest(one: str, other: str) -> bool:
+    def compare_digest(one: bytes, other: bytes) -> bool:
         compared.append((one, other))
         return one == other
 
     monkeypatch.setattr(hmac, "compare_digest", compare_digest)
-    digests = [sha256(f"key-{number}".encode()).hexdigest() for number in range(300)]
-    for key in (b"key-0", b"key-299", b"wrong", b"", b"x" * 10_000):
+    for key, is_known in ((b"key-0", True), (b"key-299", True), (b"wrong", False), (b"", False)):
         compared.clear()
-        known.find(key)
-        digest = sha256(key).hexdigest()  # of one length, whatever was sent
-        assert compared == [(one, digest) for one in digests]
+        caller = known.find(key)
+        digest = sha256(key).digest()  # of one length, whatever was sent
+        ((one, other),) = compared
+        assert (len(one), other) == (32, digest)
+        assert (caller is not None, one == digest) == (is_known, is_known)
 
 
 def test_row_25_the_digest_of_no_key_is_no_key(tmp_path: Path) -> None:
@@ -239,52 +240,165 @@ def test_metrics_are_open_where_the_settings_say_so(key_file: Path) -> None:
         assert server.metric("tamis_refusals_total", reason="unauthorized") == 2
 
 
-def test_the_file_is_read_again_when_it_changes(
-    key_file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(keys, "SECONDS_BETWEEN_LOOKS", 0.0)
+def names_of(known: KeyFile, *keys: str) -> list[str | None]:
+    """Whose keys they are."""
+    found = [known.find(key.encode()) for key in keys]
+    return [caller and caller.name for caller in found]
+
+
+NEW = "tamis_new-key"
+
+
+def test_row_67_a_change_is_taken_once_it_is_the_same_at_two_looks(key_file: Path) -> None:
     known = KeyFile(key_file)
-    new = "tamis_new-key"
-
-    def names() -> list[str | None]:
-        found = [known.find(key.encode()) for key in (KEY, new)]
-        return [caller and caller.name for caller in found]
-
-    assert names() == ["web", None]
-    key_file.write_text(line(KEY, "web") + line(new, "web"))
-    assert names() == ["web", "web"]
+    assert names_of(known, KEY, NEW) == ["web", None]
+    key_file.write_text(line(KEY, "web") + line(NEW, "web"))
+    known.look()
+    assert names_of(known, KEY, NEW) == ["web", None]
+    known.look()
+    assert names_of(known, KEY, NEW) == ["web", "web"]
     replacement = key_file.with_suffix(".new")
-    replacement.write_text(line(new, "web"))
+    replacement.write_text(line(NEW, "web"))
     replacement.rename(key_file)
-    assert names() == [None, "web"]
-    key_file.write_text("spoiled")
-    assert names() == [None, "web"]
+    known.look()
+    known.look()
+    assert names_of(known, KEY, NEW) == [None, "web"]
+
+
+def test_row_67_old_keys_hold_while_the_file_is_written(key_file: Path) -> None:
+    known = KeyFile(key_file)
+    with key_file.open("w") as file:  # empty now
+        known.look()
+        for number in range(20):
+            file.write(line(f"other-{number}", "web"))
+            file.flush()
+            known.look()  # each time it is another one
+            assert names_of(known, KEY) == ["web"]
+        file.write(line(KEY, "again")[:50])  # half a line, and the writer rests
+        file.flush()
+        for _ in range(3):
+            known.look()
+        assert names_of(known, KEY) == ["web"]
+        file.write(line(KEY, "again")[50:])
+    known.look()
+    known.look()
+    assert names_of(known, KEY) == ["again"]
+
+
+@pytest.mark.parametrize("text", ["", "# all withdrawn\n", "spoiled", line(KEY, "web") * 2])
+def test_row_67_a_file_without_keys_changes_nothing_and_is_told_once(
+    key_file: Path, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    known = KeyFile(key_file)
+    key_file.write_text(text)
+    for _ in range(5):
+        known.look()
+        assert names_of(known, KEY, OTHER) == ["web", "batch"]
+    assert caplog.text.count("the keys stay as they were") == 1
+    key_file.write_text(line(NEW, "web"))
+    known.look()
+    known.look()
+    assert names_of(known, KEY, NEW) == [None, "web"]
+
+
+def place_fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def place_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def place_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def place_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(path))
+
+
+def place_endless_file(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(4 * 2**30)
+
+
+PLACES = [
+    *(place_fifo, place_device, place_folder, place_socket, place_endless_file),
+    lambda path: path.symlink_to(path.with_suffix(".gone")),
+    lambda path: path.write_bytes(b"\xff\xfe\x00"),
+    lambda path: None,
+]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_row_67_what_is_no_regular_file_is_not_waited_for(
+    key_file: Path, place: Callable[[Path], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    known = KeyFile(key_file)
     key_file.unlink()
-    assert names() == [None, "web"]
-    assert "the keys stay as they were" in caplog.text
-    key_file.write_text("# all withdrawn\n")
-    assert names() == [None, None]
+    place(key_file)
+    for _ in range(4):
+        known.look()
+    assert names_of(known, KEY) == ["web"]
+    assert caplog.text.count("the keys stay as they were") == 1
+    with pytest.raises(SettingsError, match=r"keys\.txt"):
+        KeyFile(key_file)
+
+
+def test_row_67_fifty_thousand_keys_cost_a_request_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "keys.txt"
+    path.write_text("".join(line(f"key-{number}", f"n{number}") for number in range(50_000)))
+    known = KeyFile(path)
+    started = time.perf_counter()
+    for _ in range(1000):
+        known.find(b"wrong")
+        known.find(b"key-49999")
+    assert time.perf_counter() - started < 0.5  # it was 3 ms for each
+    assert names_of(known, "key-49999") == ["n49999"]
+
+
+def test_row_67_a_served_file_that_is_rewritten_in_place_refuses_nobody(
+    key_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "SECONDS_BETWEEN_LOOKS", 0.02)
+    text = key_file.read_text() + line(NEW, "web")
+    with serving_fake(server={"keys_file": key_file}) as server:
+
+        def status(key: str) -> int:
+            answer = server.client.get("/v1/limits", headers={"x-api-key": key})
+            return int(answer.status_code)
+
+        for _ in range(10):
+            with key_file.open("w") as file:
+                for piece in text.splitlines(keepends=True):
+                    assert status(KEY) == 200
+                    file.write(piece)
+                    file.flush()
+        until(lambda: status(NEW) == 200)
+        assert status(KEY) == 200
 
 
 def test_a_file_that_could_not_be_read_is_read_once_it_can_be(
     key_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Permissions are mended without a change of its bytes; until then the old keys hold."""
-    monkeypatch.setattr(keys, "SECONDS_BETWEEN_LOOKS", 0.0)
-    known, read = KeyFile(key_file), Path.read_text
+    """As without a descriptor for it; until then the old keys hold."""
+    known, opened = KeyFile(key_file), keys.open_regular
 
-    def refused(*_: object, **__: object) -> str:
-        raise PermissionError(13, "Permission denied")
+    def refused(path: Path) -> None:
+        raise OSError(24, "Too many open files", str(path))
 
-    monkeypatch.setattr(Path, "read_text", refused)
+    monkeypatch.setattr(keys, "open_regular", refused)
     key_file.write_text(line(OTHER, "batch"))
-    assert known.find(KEY.encode()) is not None
-    monkeypatch.setattr(Path, "read_text", read)
-    key_file.chmod(0o600)
-    assert known.find(KEY.encode()) is None
+    known.look()
+    known.look()
+    assert names_of(known, KEY) == ["web"]
+    monkeypatch.setattr(keys, "open_regular", opened)
+    known.look()
+    assert names_of(known, KEY) == [None]
 
 
-def test_the_file_is_not_looked_at_for_every_request(key_file: Path) -> None:
+def test_a_request_does_not_look_at_the_file(key_file: Path) -> None:
     known = KeyFile(key_file)
     key_file.unlink()
     assert known.find(KEY.encode()) is not None

@@ -27,7 +27,7 @@ from tamis.settings import Settings
 from tests.faults.doubles import FaultyBackend, Place, alone, logits_of, serving_on
 from tests.faults.test_memory import DoubleServer
 from tests.hub_server import Repository, running_hub
-from tests.integration.serving import Process, Shell, serving, until
+from tests.integration.serving import Process, Shell, sample, serving, until
 
 CONFIG_ERROR = 78  # EX_CONFIG of sysexits.h
 
@@ -398,26 +398,58 @@ def test_row_40_a_cache_that_cannot_be_written_costs_a_conversion_at_each_start(
         assert "cannot keep the converted model" in process.log
 
 
-def test_row_41_without_file_descriptors_it_refuses_and_recovers(
-    shell: Shell, tiny_model: Path
-) -> None:
+@pytest.fixture
+def few_files(shell: Shell, tiny_model: Path) -> Iterator[LimitedProcess]:
+    """A server that may open few files, and so few connections."""
     own = ("--model.name", str(tiny_model), "--server.port", "0", "--model.threads", "1")
-    body = {"query": "a panda", "documents": ["a bear"]}
     with LimitedProcess(shell, "-n 64", *own) as process:
-        url = process.url()
-        host, port = url.removeprefix("http://").split(":")
-        with httpx2.Client(base_url=url) as inside:
-            assert inside.post("/rerank", json=body).status_code == 200
-            with ExitStack() as stack:
-                for _ in range(100):
-                    caller = socket.create_connection((host, int(port)))
-                    stack.callback(caller.close)
-                until(lambda: "out of system resource" in process.log)
-                assert inside.post("/rerank", json=body).status_code == 200  # who is in is served
-            until(lambda: httpx2.get(f"{url}/readyz").status_code == 200)
-            assert httpx2.post(f"{url}/rerank", json=body).status_code == 200
+        yield process
         process.terminate()
         assert process.wait() == 0
+        assert "out of system resource" not in process.log
+        assert len(process.lines) < 60
+
+
+def callers_of(url: str, n_callers: int, stack: ExitStack) -> list[socket.socket]:
+    """Connections that are closed with the stack."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    return [
+        stack.enter_context(socket.create_connection((host, int(port)))) for _ in range(n_callers)
+    ]
+
+
+def test_row_41_idle_connections_make_room_for_those_who_ask(few_files: LimitedProcess) -> None:
+    url = few_files.url()
+    body = {"query": "a panda", "documents": ["a bear"]}
+    limit = int(sample(httpx2.get(f"{url}/metrics").text, "tamis_connections_limit"))
+    assert 8 <= limit <= 40
+    with ExitStack() as stack:
+        callers_of(url, 200, stack)
+        for _ in range(5):
+            assert httpx2.post(f"{url}/rerank", json=body, timeout=10).status_code == 200
+            text = httpx2.get(f"{url}/metrics", timeout=10).text
+            assert sample(text, "tamis_connections") <= limit
+            assert sample(text, "process_open_fds") < 64
+
+
+def test_row_41_where_all_connections_are_at_work_others_wait(few_files: LimitedProcess) -> None:
+    url = few_files.url()
+    limit = int(sample(httpx2.get(f"{url}/metrics").text, "tamis_connections_limit"))
+    with ExitStack() as stack:
+        for caller in callers_of(url, limit + 20, stack):
+            caller.sendall(b"POST /rerank HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{")
+        until(lambda: "connections are taken" in few_files.log)
+        before = cpu_seconds(few_files.pid)
+        with pytest.raises(httpx2.TimeoutException):
+            httpx2.get(f"{url}/livez", timeout=1.5)
+        assert cpu_seconds(few_files.pid) - before < 0.75  # it does not spin
+    assert httpx2.get(f"{url}/livez", timeout=10).status_code == 200
+
+
+def cpu_seconds(pid: int) -> float:
+    """Time of all its threads on a core."""
+    times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
 
 
 BAD_SETTINGS = {

@@ -9,6 +9,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from tamis.assembly.watching import make_watch
 from tamis.engine.facts import ModelFacts
+from tamis.observability.faults import MonitoringFaults
 from tamis.observability.metrics import Metrics
 from tamis.settings import Settings
 from tamis.timing import Phase
@@ -36,7 +37,7 @@ def registered(registry: CollectorRegistry) -> dict[str, tuple[str, set[str]]]:
     found: dict[str, tuple[str, set[str]]] = {}
     for collector in list(registry._collector_to_names):
         for family in collector.collect():
-            labels = _labels(collector, family)
+            labels = _labels(getattr(collector, "inner", collector), family)
             name = family.name + {"counter": "_total", "info": "_info"}.get(family.type, "")
             kind = "gauge" if family.type == "info" else family.type
             found[name] = (kind, labels)
@@ -61,7 +62,7 @@ def test_the_table_has_every_metric_with_its_type_and_labels() -> None:
 def test_so_has_the_table_of_relevance(tmp_path: Path) -> None:
     registry = CollectorRegistry()
     options = Settings.model_validate({"relevance": {"log_file": tmp_path / "log.jsonl"}})
-    make_watch(options, registry).close()
+    make_watch(options, registry, MonitoringFaults()).close()
     assert documented("### Relevance") == registered(registry)
 
 

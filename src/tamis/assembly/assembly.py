@@ -120,7 +120,7 @@ class Assembly:
         """
         from tamis.assembly.watching import make_watch
 
-        return make_watch(self._settings, self._metrics.registry)
+        return make_watch(self._settings, self._metrics.registry, self._metrics.faults)
 
     @property
     def is_loading(self) -> bool:

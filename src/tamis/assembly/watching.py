@@ -2,6 +2,7 @@
 
 from prometheus_client import CollectorRegistry
 
+from tamis.observability.faults import MonitoringFaults
 from tamis.observability.relevance import RelevanceCollector
 from tamis.relevance.monitor import RelevanceMonitor
 from tamis.relevance.request_log import RequestLog
@@ -9,7 +10,9 @@ from tamis.relevance.watch import RelevanceWatch
 from tamis.settings import Settings
 
 
-def make_watch(settings: Settings, registry: CollectorRegistry) -> RelevanceWatch:
+def make_watch(
+    settings: Settings, registry: CollectorRegistry, faults: MonitoringFaults
+) -> RelevanceWatch:
     """What the settings ask for.
 
     With keys, metrics tell callers apart only on a port of their own: on the common port any
@@ -23,4 +26,4 @@ def make_watch(settings: Settings, registry: CollectorRegistry) -> RelevanceWatc
     monitor = RelevanceMonitor(options)
     log = None if options.log_file is None else RequestLog(options)
     registry.register(RelevanceCollector(monitor, log, by_caller=by_caller))
-    return RelevanceWatch(monitor, log)
+    return RelevanceWatch(monitor, log, lambda: faults.contained("answer"))

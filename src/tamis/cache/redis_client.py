@@ -28,6 +28,8 @@ try:
     from redis.asyncio.retry import Retry
     from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
     from redis.backoff import NoBackoff
+
+    from tamis.cache.redis_replies import BoundedParser
 except ImportError as error:
     raise SettingsError("cache.redis_url needs redis-py: pip install tamis[redis]") from error
 
@@ -84,6 +86,8 @@ _OF_ANOTHER_MAP = (exceptions.ConnectionError, exceptions.TimeoutError, exceptio
 """After which a cluster may have given keys to other servers."""
 
 SCAN_COUNT = 1000
+MGET_KEYS = 10_000
+"""In one command: its reply has as many values, and there are bounds to a reply."""
 CONNECT_PATIENCE = 5
 """Times a command's bound that a connection may take to be made: whoever waits for it has left by
 then, and the next caller finds it there."""
@@ -126,7 +130,9 @@ class ServerClient:
 
     async def fetch(self, keys: Sequence[bytes]) -> list[Any]:
         """See `RedisClient.fetch`: one MGET, to which a key of another type is none."""
-        values: list[Any] = await self._redis.mget(keys)
+        values: list[Any] = []
+        for first in range(0, len(keys), MGET_KEYS):
+            values += await self._redis.mget(keys[first : first + MGET_KEYS])
         return values
 
     async def keep(self, items: Sequence[tuple[bytes, bytes, int]]) -> list[Any]:
@@ -223,20 +229,28 @@ def open_client(url: RedisUrl, *, timeout_seconds: float, n_connections: int) ->
     }
     if url.kind == "cluster":
         nodes = [ClusterNode(host, port) for host, port in url.hosts]
-        return ClusterClient(RedisCluster(startup_nodes=nodes, ssl=url.tls, **options))
+        cluster = RedisCluster(startup_nodes=nodes, ssl=url.tls, **options)
+        for node in cluster.startup_nodes:  # a cluster itself is given no parser
+            node.connection_kwargs["parser_class"] = BoundedParser
+        cluster.connection_kwargs["parser_class"] = BoundedParser
+        return ClusterClient(cluster)
     options["db"] = url.database
     if url.kind == "sentinel":
         login = {**url.sentinel_login, **_manners(url, timeout_seconds), "ssl": url.tls}
         watchers: Any = Sentinel  # it has no types
         sentinel = watchers(url.hosts, sentinel_kwargs=login)
-        return ServerClient(sentinel.master_for(url.service, ssl=url.tls, **options), sentinel)
+        primary = sentinel.master_for(url.service, ssl=url.tls, **options)
+        for client in (primary, *sentinel.sentinels):
+            client.connection_pool.connection_kwargs["parser_class"] = BoundedParser
+        return ServerClient(primary, sentinel)
     if url.kind == "socket":
         kind: type[Any] = UnixDomainSocketConnection
         options["path"] = url.path
     else:
         kind = SSLConnection if url.tls else Connection
         ((options["host"], options["port"]),) = url.hosts
-    return ServerClient(Redis.from_pool(ConnectionPool(kind, **options)))
+    pool = ConnectionPool(kind, parser_class=BoundedParser, **options)
+    return ServerClient(Redis.from_pool(pool))
 
 
 def _manners(url: RedisUrl, timeout_seconds: float) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
+from tamis.cli.signals import ENDING, ignore_others
 from tamis.errors import (
     CacheUnreachableError,
     HubUnreachableError,
@@ -29,7 +30,8 @@ _EXIT_CODES: dict[type[TamisError], int] = {  # sysexits.h
 def main() -> None:
     """Run the command; errors raised on purpose become one sentence and an exit code."""
     if sys.argv[1:2] == ["serve"]:
-        for number in (signal.SIGTERM, signal.SIGINT):  # `serve` handles both once it is imported
+        ignore_others()
+        for number in ENDING:  # `serve` handles them once it is imported
             signal.signal(number, _end_at_signal)
     try:
         from tamis.cli.commands import run
@@ -47,6 +49,9 @@ def end_now(code: int) -> NoReturn:
     Python's own way out ends in a crash while another thread is inside a C++ library, for example
     loading a model.
     """
+    import logging  # `serve` imports it in any case, but not before it listens to signals
+
+    logging.shutdown()  # writes what waits to be written
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):  # nobody reads it any more
             stream.flush()

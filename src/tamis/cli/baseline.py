@@ -137,7 +137,7 @@ def fetch_snapshot(url: str, key_file: Path | None = None) -> "Snapshot":
     """
     import httpx2
 
-    from tamis.relevance.baseline import Snapshot
+    from tamis.relevance.baseline import Snapshot, is_whole
 
     class Relevance(msgspec.Struct):
         windows: list[Snapshot]
@@ -153,11 +153,11 @@ def fetch_snapshot(url: str, key_file: Path | None = None) -> "Snapshot":
         windows = msgspec.json.decode(answer.content, type=StatsExcerpt).relevance.windows
     except httpx2.HTTPStatusError as error:
         raise SettingsError(f"{address} answers {error.response.status_code}") from error
-    except (httpx2.HTTPError, httpx2.InvalidURL, msgspec.DecodeError) as error:
+    except (httpx2.HTTPError, httpx2.InvalidURL, msgspec.DecodeError, RecursionError) as error:
         raise SettingsError(
             f"{address} does not answer as tamis does: {error or type(error).__name__}"
         ) from error
-    if not windows:
+    if not windows or not is_whole(windows[0]):
         raise SettingsError(f"{url} has ranked nothing yet; send requests first")
     return windows[0]
 

@@ -22,7 +22,7 @@ def make(
     """Make a key: it is shown once, on stderr; its line for `server.keys_file` goes to stdout.
 
     tamis keys make web >> keys.txt shows the key and lets it in. A server that runs sees it
-    within a second. Taking the line out withdraws the key.
+    within two seconds, or at SIGHUP. Taking the line out withdraws the key.
     """
     from tamis.server.keys import make_key
 

@@ -4,12 +4,14 @@ import logging
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from ipaddress import ip_address
+from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from tamis.cli import end_now, exit_code, fail
+from tamis.cli import end_now, exit_code
 from tamis.cli.options import (
     DeviceOption,
     DtypeOption,
@@ -24,12 +26,21 @@ from tamis.cli.options import (
     WorkersOption,
     settings_arguments,
 )
+from tamis.cli.signals import ENDING, ignore_others
 from tamis.errors import SettingsError, TamisError
 from tamis.settings import LogSettings, ServerSettings, Settings, TelemetrySettings, load_settings
 
 if TYPE_CHECKING:  # the command line imports nothing heavy at start
     from tamis.assembly.served import ModelLoader
+    from tamis.observability.log_writer import LogWriter
     from tamis.observability.spans import Tracing
+    from tamis.server.draining import DrainingServer
+    from tamis.server.keys import KeyFile
+
+FILES_FOR_REDIS = 24
+"""Connections of its readers, its writer and of people, to one server."""
+FILES_A_WORKER = 6
+"""Its channel, and what the start of another one takes."""
 
 logger = logging.getLogger(__name__)
 
@@ -66,14 +77,14 @@ def run(settings: Settings, load: "ModelLoader | None" = None) -> None:
     """
     from tamis.observability.logs import configure_logs
 
-    configure_logs(settings.log)
+    log = configure_logs(settings.log)
     try:
-        _serve(settings, load)
+        _serve(settings, load, log)
     except TamisError as error:
-        _fail(error, settings.log)
+        _fail(error, settings.log, log)
 
 
-def _serve(settings: Settings, load: "ModelLoader | None") -> None:
+def _serve(settings: Settings, load: "ModelLoader | None", log: "LogWriter") -> None:
     from tamis.assembly.assembly import Assembly
     from tamis.cache.configured import require_cache
     from tamis.engine.loading import load_model
@@ -88,6 +99,7 @@ def _serve(settings: Settings, load: "ModelLoader | None") -> None:
     host, port = listeners[0].getsockname()[:2]
     logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
     metrics = Metrics()
+    metrics.logs.watch(log)
 
     def stop(*_: object) -> None:
         server.should_exit = True
@@ -99,11 +111,13 @@ def _serve(settings: Settings, load: "ModelLoader | None") -> None:
     import uvicorn
 
     from tamis.server.app import create_app
+    from tamis.server.context import ServerContext
     from tamis.server.draining import DrainingServer
 
+    app = create_app(settings, metrics, life, tracing)
     server = DrainingServer(
         uvicorn.Config(
-            create_app(settings, metrics, life, tracing),
+            app,
             http=protocol_class(settings.limits, metrics.observe_refusal),
             ws="none",
             timeout_graceful_shutdown=settings.server.drain_seconds,
@@ -115,10 +129,12 @@ def _serve(settings: Settings, load: "ModelLoader | None") -> None:
         announce=life.drain,
         is_stuck=lambda: assembly.vitals.is_stalled,
         delay_seconds=settings.server.drain_delay_seconds,
+        n_other_files=_n_files(settings),
+        end=end_now,
     )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # until uvicorn listens for it; it raises it once more when it has drained, and 0 is the end
-        signal.signal(number, stop)
+    metrics.state.watch_connections(lambda: server.connections)
+    context: ServerContext = app.state.context
+    _listen_to_signals(server, context.keys, stop)
     server.run(sockets=listeners)
     if tracing is not None:
         tracing.close()
@@ -128,16 +144,45 @@ def _serve(settings: Settings, load: "ModelLoader | None") -> None:
         end_now(0)
 
 
-def _fail(error: TamisError, log: LogSettings) -> NoReturn:
+def _listen_to_signals(
+    server: "DrainingServer", keys: "KeyFile | None", stop: Callable[..., object]
+) -> None:
+    """All but SIGTERM and SIGINT, which uvicorn listens for while it runs.
+
+    It raises these once more when it has drained, and `stop` is the end.
+    """
+
+    def drain(_number: int, frame: FrameType | None) -> None:
+        server.handle_exit(signal.SIGTERM, frame)
+
+    def reload(_number: int, _frame: FrameType | None) -> None:
+        if keys is not None:
+            keys.reload()
+
+    ignore_others()
+    for number in ENDING:
+        signal.signal(number, stop)
+    signal.signal(signal.SIGQUIT, drain)
+    signal.signal(signal.SIGHUP, reload)
+
+
+def _n_files(settings: Settings) -> int:
+    """Files that the server may open later: pipes of its workers, connections to Redis."""
+    n_redis = 0 if settings.cache.redis_url is None else FILES_FOR_REDIS
+    return n_redis + FILES_A_WORKER * settings.scheduler.workers
+
+
+def _fail(error: TamisError, settings: LogSettings, log: "LogWriter") -> NoReturn:
     """Exit as `fail` does; where the log is JSON, what ends the server is a line of it."""
     import structlog
 
     from tamis.observability.logs import is_json
 
-    if not is_json(log):
-        fail(error)
     code = exit_code(error)
-    structlog.stdlib.get_logger(__name__).critical(str(error), code=error.code, exit_code=code)
+    if is_json(settings):
+        structlog.stdlib.get_logger(__name__).critical(str(error), code=error.code, exit_code=code)
+    else:
+        log.end(f"tamis: {error}")
     sys.exit(code)
 
 

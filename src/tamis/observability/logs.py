@@ -6,11 +6,18 @@ from typing import Any
 
 import structlog
 
+from tamis.observability.log_rate import LogRate
+from tamis.observability.log_writer import LogWriter
 from tamis.settings import LogSettings
 
 
-def configure_logs(settings: LogSettings) -> None:
-    """Send structlog's and the standard library's events to stderr in one format."""
+def configure_logs(settings: LogSettings) -> LogWriter:
+    """Send structlog's and the standard library's events to stderr in one format.
+
+    Returns:
+        What writes them, in a thread of its own; `logging.shutdown`, as at the end of every
+        program, waits for it.
+    """
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -23,7 +30,7 @@ def configure_logs(settings: LogSettings) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = LogWriter(sys.stderr, LogRate(settings.requests_per_second))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -36,7 +43,11 @@ def configure_logs(settings: LogSettings) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.level.upper())
+    logging.captureWarnings(
+        capture=True
+    )  # they would be written to stderr from wherever they arise
     logging.getLogger("httpx2").setLevel(logging.WARNING)
+    return handler
 
 
 def is_json(settings: LogSettings) -> bool:

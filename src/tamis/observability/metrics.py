@@ -1,7 +1,6 @@
 """Prometheus metrics, names in base units; each is recorded in one place."""
 
 from prometheus_client import (
-    CollectorRegistry,
     Counter,
     Histogram,
     disable_created_metrics,
@@ -12,6 +11,8 @@ from tamis.errors import TamisError
 from tamis.observability.batches import BatchMetrics
 from tamis.observability.cache import CacheMetrics
 from tamis.observability.devices import DeviceMetrics
+from tamis.observability.faults import SafeRegistry
+from tamis.observability.log_metrics import LogMetrics
 from tamis.observability.memory_gauges import MemoryMetrics
 from tamis.observability.phases import PhaseMetrics
 from tamis.observability.state import StateMetrics
@@ -28,15 +29,18 @@ class Metrics:
 
     Attributes:
         registry: Their own; who watches something else adds to it.
+        faults: What has failed in watching, and nobody else.
         state: How the server is.
         phases: Where requests spend their time.
         batches: How batches fare.
         cache: How the cache fares.
         devices: What runs the models.
+        logs: How the log fares.
     """
 
     def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry()
+        self.registry = registry = SafeRegistry()
+        self.faults = registry.faults
         self._requests = Counter(
             "tamis_requests", "Rerank requests answered", ["dialect", "status"], registry=registry
         )
@@ -68,6 +72,7 @@ class Metrics:
         self.batches = BatchMetrics(registry)
         self.cache = CacheMetrics(registry)
         self.devices = DeviceMetrics(registry)
+        self.logs = LogMetrics(registry)
         MemoryMetrics(registry)
 
     def observe_request(self, *, dialect: str, status: int, seconds: float) -> None:

@@ -2,12 +2,24 @@
 
 import platform
 from collections.abc import Callable
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Info
 
 import tamis
 from tamis.engine.facts import ModelFacts
 from tamis.scheduler.scheduler import SchedulerStatistics
+
+
+class Connections(Protocol):
+    """Those of a server."""
+
+    limit: int
+
+    @property
+    def n_open(self) -> int:
+        """Now."""
+        ...
 
 
 class StateMetrics:
@@ -36,6 +48,12 @@ class StateMetrics:
         self._queue_jobs = Gauge(
             "tamis_queue_requests", "Requests with pairs still waiting", registry=registry
         )
+        self._connections = Gauge(
+            "tamis_connections", "Connections of callers that are open", registry=registry
+        )
+        self._connections_limit = Gauge(
+            "tamis_connections_limit", "Connections that may be open", registry=registry
+        )
         self._model = Info("tamis_model", "The model that is served", registry=registry)
         build = Info("tamis_build", "The version that runs", registry=registry)
         build.info({"version": tamis.__version__, "python": platform.python_version()})
@@ -59,6 +77,16 @@ class StateMetrics:
         """Ask whether the server can answer."""
         self._ready.set_function(is_ready)
         self._stalled.set_function(is_stalled)
+
+    def watch_connections(self, connections: Callable[[], Connections | None]) -> None:
+        """Count the connections, once there can be any."""
+
+        def read(count: Callable[[Connections], int]) -> float:
+            found = connections()
+            return 0.0 if found is None else float(count(found))
+
+        self._connections.set_function(lambda: read(lambda one: one.n_open))
+        self._connections_limit.set_function(lambda: read(lambda one: one.limit))
 
     def watch_workers(self, n_ready: Callable[[], int]) -> None:
         """Count the workers."""

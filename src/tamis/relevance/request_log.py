@@ -116,7 +116,9 @@ class RotatingFile:
         self._file.close()
 
     def _open(self) -> FileIO:
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, OWN_EYES_ONLY)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK  # a FIFO is not waited for
+        descriptor = os.open(self._path, flags, OWN_EYES_ONLY)
+        os.set_blocking(descriptor, True)
         opened = FileIO(descriptor, "ab")
         opened.seek(0, os.SEEK_END)
         if stat.S_ISREG(os.fstat(descriptor).st_mode):  # one that was there may be open to others

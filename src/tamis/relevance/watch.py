@@ -1,5 +1,8 @@
 """What the server keeps of every answer, to see when rankings go wrong."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
 from tamis.relevance.monitor import RelevanceMonitor
 from tamis.relevance.request_log import RequestLog
 from tamis.relevance.signals import Ranking
@@ -9,13 +12,24 @@ from tamis.types import RerankRequest, RerankResult
 class RelevanceWatch:
     """The monitor and, where one is asked for, the log of requests.
 
+    Args:
+        monitor: As below.
+        log: None where none is asked for.
+        contain: Makes a context in which errors end: an answer that was computed is sent.
+
     Attributes:
         monitor: Signals, drift and feedback.
     """
 
-    def __init__(self, monitor: RelevanceMonitor, log: RequestLog | None) -> None:
+    def __init__(
+        self,
+        monitor: RelevanceMonitor,
+        log: RequestLog | None,
+        contain: Callable[[], AbstractContextManager[None]],
+    ) -> None:
         self.monitor = monitor
         self._log = log
+        self._contain = contain
 
     def answered(
         self,
@@ -27,21 +41,22 @@ class RelevanceWatch:
         request_id: str,
     ) -> None:
         """Take in a request that was answered."""
-        ranking = Ranking(
-            model=result.model,
-            dialect=dialect,
-            caller=caller,
-            logits=result.logits,
-            n_truncated=result.usage.n_truncated,
-            n_tokens=result.usage.n_tokens,
-            n_shown=len(result.results),
-            request_id=request_id,
-            shown=[document.index for document in result.results],
-            is_part=result.degraded,
-        )
-        self.monitor.observe(ranking)
-        if self._log is not None:
-            self._log.offer(ranking, request)
+        with self._contain():
+            ranking = Ranking(
+                model=result.model,
+                dialect=dialect,
+                caller=caller,
+                logits=result.logits,
+                n_truncated=result.usage.n_truncated,
+                n_tokens=result.usage.n_tokens,
+                n_shown=len(result.results),
+                request_id=request_id,
+                shown=[document.index for document in result.results],
+                is_part=result.degraded,
+            )
+            self.monitor.observe(ranking)
+            if self._log is not None:
+                self._log.offer(ranking, request)
 
     def close(self) -> None:
         """Write what waits to be written."""

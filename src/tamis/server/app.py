@@ -1,5 +1,7 @@
 """Puts the server together; decides nothing."""
 
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -54,6 +56,20 @@ def create_app(
     Raises:
         SettingsError: the file of keys, a baseline or the log of requests cannot be used.
     """
+    keys_file = settings.server.keys_file
+    keys = None if keys_file is None else KeyFile(keys_file)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncGenerator[None]:
+        if keys is not None:
+            keys.follow()
+        try:
+            async with life.run():
+                yield
+        finally:
+            if keys is not None:
+                keys.close()
+
     app = Starlette(
         routes=[
             Route("/", _home),
@@ -73,13 +89,13 @@ def create_app(
             Middleware(ClosingMiddleware, life=life),
             *_traced(tracing),
             Middleware(RequestMiddleware, metrics=metrics),
-            *_guards(settings.server),
+            *_guards(settings.server, keys),
         ],
         exception_handlers={HTTPException: _http_error, Exception: _unexpected_error},
-        lifespan=lambda _: life.run(),
+        lifespan=lifespan,
     )
     bodies = BodyRoom(settings.limits.max_total_body_bytes)
-    app.state.context = ServerContext(settings, metrics, life, bodies, life.assembly.watch)
+    app.state.context = ServerContext(settings, metrics, life, bodies, life.assembly.watch, keys)
     return app
 
 
@@ -92,7 +108,7 @@ def _traced(tracing: "Tracing | None") -> list[Middleware]:
     return [Middleware(TracingMiddleware, tracing=tracing, paths=paths)]
 
 
-def _guards(settings: ServerSettings) -> list[Middleware]:
+def _guards(settings: ServerSettings, keys: KeyFile | None) -> list[Middleware]:
     """Who may come in, and where, from the outermost on."""
     origins = names_in(settings.cors_origins)
     guards = [
@@ -118,7 +134,6 @@ def _guards(settings: ServerSettings) -> list[Middleware]:
         guards.append(Middleware(PortMiddleware, metrics_port=settings.metrics_port))
     if settings.metrics_port is not None or settings.metrics_open:
         open_paths |= {health.METRICS}
-    keys = None if settings.keys_file is None else KeyFile(settings.keys_file)
     return [*guards, Middleware(KeyMiddleware, keys=keys, open_paths=open_paths)]
 
 

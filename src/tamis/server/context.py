@@ -10,6 +10,7 @@ from tamis.assembly.assembly import Assembly
 from tamis.observability.metrics import Metrics
 from tamis.relevance.watch import RelevanceWatch
 from tamis.server.body import BodyRoom
+from tamis.server.keys import KeyFile
 from tamis.server.lifespan import ModelLife
 from tamis.settings import Settings
 
@@ -19,6 +20,7 @@ class ServerContext:
     """What answers are made with, and what is kept of them.
 
     Attributes:
+        keys: None where anyone may call.
         started: When, in seconds of `time.monotonic()`.
     """
 
@@ -27,6 +29,7 @@ class ServerContext:
     life: ModelLife
     bodies: BodyRoom
     watch: RelevanceWatch
+    keys: KeyFile | None = None
     started: float = field(default_factory=time.monotonic)
 
     @property

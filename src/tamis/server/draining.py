@@ -11,6 +11,8 @@ from types import FrameType
 
 import uvicorn
 
+from tamis.server.listening import BoundedServer
+
 logger = logging.getLogger(__name__)
 
 GRACE_SECONDS = 10.0
@@ -18,8 +20,8 @@ GRACE_SECONDS = 10.0
 STUCK_EXIT_CODE = 70  # EX_SOFTWARE of sysexits.h
 
 
-class DrainingServer(uvicorn.Server):
-    """uvicorn's server, which at SIGTERM is unready for a while before it stops listening.
+class DrainingServer(BoundedServer):
+    """A server that at SIGTERM is unready for a while before it stops listening.
 
     Balancers see that and send no more; what they still send is answered. A second signal, or
     SIGINT (somebody at a terminal), ends that while.
@@ -28,6 +30,7 @@ class DrainingServer(uvicorn.Server):
         announce: Called at each signal, in the main thread; returns whether requests may come.
         is_stuck: Whether the model's thread hangs, so that an orderly end would wait for ever.
         delay_seconds: How long the while is.
+        n_other_files: See `BoundedServer`.
         end: Ends the process where a model thread is stuck and nothing else would.
     """
 
@@ -38,9 +41,10 @@ class DrainingServer(uvicorn.Server):
         announce: Callable[[], bool],
         is_stuck: Callable[[], bool],
         delay_seconds: float,
+        n_other_files: int = 0,
         end: Callable[[int], object] = os._exit,
     ) -> None:
-        super().__init__(config)
+        super().__init__(config, n_other_files=n_other_files)
         self._announce = announce
         self._is_stuck = is_stuck
         self._delay_seconds = delay_seconds

@@ -2,27 +2,33 @@
 
 One key a line: the SHA-256 of the key in hex, the name of who has it and, if wanted, how many
 tokens that name may have waiting or running. `#` starts a comment. Several keys may share a name,
-so that an old one goes on while a new one is handed out. The file is read again when it changes.
+so that an old one goes on while a new one is handed out. The file is read again when it changes,
+once it is whole: a thread looks at it, and takes what was the same at two looks and can be read.
 """
 
 import hmac
 import logging
+import os
 import re
 import secrets
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
 
-from tamis.errors import SettingsError
+from tamis.engine.files import open_regular
+from tamis.errors import SettingsError, UnsafeModelError
 
 logger = logging.getLogger(__name__)
 
 KEY_PREFIX = "tamis_"
 """What scanners for leaked secrets can look for."""
 SECONDS_BETWEEN_LOOKS = 1.0
-"""At the file, for changes: a withdrawn key works no longer than that."""
+"""At the file, for changes: a withdrawn key works no longer than two of them, and the reading."""
+MOST_FILE_BYTES = 16 * 2**20
+"""Some 200,000 keys."""
 
 _DIGEST_OF_NOTHING = sha256(b"").hexdigest()
 _LINE = re.compile(
@@ -47,8 +53,16 @@ ANYONE = Caller("")
 """Who calls a server without keys."""
 
 
+_NOBODY = (bytes(sha256().digest_size), None)
+"""What a key that nobody has is compared with."""
+
+Keys = dict[bytes, tuple[bytes, Caller | None]]
+"""Digest -> the same digest, and whose it is."""
+Stamp = tuple[int, ...]
+
+
 class KeyFile:
-    """The keys of a file, as it is now.
+    """The keys of a file, as they were when it was last whole.
 
     Raises:
         SettingsError: it cannot be read, or holds no key.
@@ -56,52 +70,92 @@ class KeyFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._looked_at = time.monotonic()
-        self._stamp = self._stamp_now()
-        self._callers = self._read()
-        if not self._callers:
-            raise SettingsError(f"{path} holds no key; `tamis keys make NAME` makes one")
+        self._read_as, text = self._read()
+        self._keys = _parsed(text, path)
+        self._seen = self._read_as
+        self._complaint: str | None = None
+        self._asked: SimpleQueue[bool] = SimpleQueue()
 
     def find(self, key: bytes) -> Caller | None:
-        """Whose key this is; takes as long for a good one as for a bad one."""
-        self._look_again()
-        digest = sha256(key).hexdigest()
-        found = None
-        for known, caller in self._callers.items():
-            if hmac.compare_digest(known, digest):
-                found = caller  # no break: the time must not tell how far it got
-        return found
+        """Whose key this is: one look-up and one comparison, for a good one as for a bad one."""
+        digest = sha256(key).digest()
+        known, caller = self._keys.get(digest, _NOBODY)
+        return caller if hmac.compare_digest(known, digest) else None
 
-    def _look_again(self) -> None:
-        """Follow the file's changes; one that cannot be read changes nothing."""
-        now = time.monotonic()
-        if now - self._looked_at < SECONDS_BETWEEN_LOOKS:
-            return
-        self._looked_at = now
-        try:
-            stamp = self._stamp_now()
-            if stamp != self._stamp:
-                self._stamp = stamp
-                self._callers = self._read()
-                logger.info("%d keys read anew", len(self._callers))
-        except SettingsError as error:
-            logger.error("the keys stay as they were: %s", error)  # noqa: TRY400 - no news in the trace
+    def follow(self) -> None:
+        """Look at the file from now on, in a thread of its own: it may be slow to read."""
+        Thread(target=self._follow, name="tamis-keys", daemon=True).start()
 
-    def _stamp_now(self) -> tuple[int, ...]:
+    def reload(self) -> None:
+        """Read the file now, whatever it looks like; returns at once, a signal may ask for it."""
+        self._asked.put(item=True)
+
+    def close(self) -> None:
+        """Look no more."""
+        self._asked.put(item=False)
+
+    def look(self) -> None:
+        """Take what has changed, if it is as it was at the last look: nobody is writing it then."""
         try:
-            status = self._path.stat()
+            stamp = _stamp_of(self._path.stat())
         except OSError as error:
-            raise SettingsError(f"cannot read {self._path}: {error.strerror or error}") from error
-        # a change of permissions or owner is a change, too: what could not be read can be now
-        return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
+            self._complain(f"cannot read {self._path}: {error.strerror or error}")
+            return
+        is_settled, self._seen = stamp == self._seen, stamp
+        if is_settled and stamp != self._read_as:
+            self.read()
 
-    def _read(self) -> dict[str, Caller]:
+    def read(self) -> None:
+        """Take the file's keys; one that cannot be read or has none changes nothing."""
         try:
-            lines = self._path.read_text(encoding="utf-8").splitlines()
+            stamp, text = self._read()
+            if stamp != self._seen:  # somebody is writing it
+                return
+            self._read_as = stamp  # what is wrong with it stays so until it changes
+            self._keys = _parsed(text, self._path)
+        except SettingsError as error:
+            self._complain(str(error))
+        else:
+            self._complaint = None
+            logger.info("%d keys read anew", len(self._keys))
+
+    def _follow(self) -> None:
+        while True:
+            try:
+                if not self._asked.get(timeout=SECONDS_BETWEEN_LOOKS):
+                    return
+            except Empty:
+                self.look()
+            else:
+                self.look()
+                self.read()
+
+    def _complain(self, sentence: str) -> None:
+        """Say what is wrong, once."""
+        if sentence != self._complaint:
+            self._complaint = sentence
+            logger.error("the keys stay as they were: %s", sentence)
+
+    def _read(self) -> tuple[Stamp, str]:
+        """The file's text, and how it looked meanwhile: like no file where it was written.
+
+        Raises:
+            SettingsError: it cannot be read.
+        """
+        try:
+            with open_regular(self._path) as file:
+                before = _stamp_of(os.fstat(file.fileno()))
+                content = file.read(MOST_FILE_BYTES + 1)
+                is_still = _stamp_of(os.fstat(file.fileno())) == before
+            text = content.decode()
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
             raise SettingsError(f"cannot read {self._path}: {reason}") from error
-        return _parsed(lines, self._path)
+        except UnsafeModelError as error:
+            raise SettingsError(str(error)) from error
+        if len(content) > MOST_FILE_BYTES:
+            raise SettingsError(f"{self._path} has more than {MOST_FILE_BYTES:,} bytes")
+        return before if is_still else (), text
 
 
 def presented_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
@@ -133,23 +187,37 @@ def make_key(name: str, max_queued_tokens: int | None = None) -> tuple[str, str]
     return key, line
 
 
-def _parsed(lines: Iterable[str], path: Path) -> dict[str, Caller]:
-    callers: dict[str, Caller] = {}
-    for number, line in enumerate(lines, 1):
-        text = line.partition("#")[0].strip()
-        if not text:
+def _stamp_of(status: os.stat_result) -> Stamp:
+    """What changes when a file does."""
+    # a change of permissions or owner is a change, too: what could not be read can be now
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
+
+
+def _parsed(text: str, path: Path) -> Keys:
+    """The keys of a file's lines.
+
+    Raises:
+        SettingsError: a line is none of a key, or there is no key.
+    """
+    keys: Keys = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        content = line.partition("#")[0].strip()
+        if not content:
             continue
-        found = _LINE.fullmatch(text)
+        found = _LINE.fullmatch(content)
         if found and found["digest"] == _DIGEST_OF_NOTHING:
             raise SettingsError(
                 f"{path} line {number} is the digest of no key at all, with which anyone could "
                 "call; was a variable empty?"
             )
-        if not found or found["digest"] in callers:
+        digest = bytes.fromhex(found["digest"]) if found else b""
+        if not found or digest in keys:
             raise SettingsError(
                 f"{path} line {number} is not `SHA-256-IN-HEX NAME [TOKENS]`, or a key that is "
                 "there already; `tamis keys make NAME` writes such lines"
             )
         tokens = found["tokens"]
-        callers[found["digest"]] = Caller(found["name"], int(tokens) if tokens else None)
-    return callers
+        keys[digest] = (digest, Caller(found["name"], int(tokens) if tokens else None))
+    if not keys:
+        raise SettingsError(f"{path} holds no key; `tamis keys make NAME` makes one")
+    return keys

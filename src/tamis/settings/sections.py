@@ -275,6 +275,14 @@ class LogSettings(Section):
     format: Annotated[
         LogFormat, Field(description="auto is console on a terminal and json elsewhere.")
     ] = "auto"
+    requests_per_second: Annotated[
+        int,
+        Field(
+            ge=1,
+            description="Lines about requests answered without an error, ten times as many in a "
+            "burst; the rest is counted.",
+        ),
+    ] = 20
 
 
 class RelevanceSettings(Section):

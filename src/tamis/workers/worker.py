@@ -43,6 +43,8 @@ logger = logging.getLogger(__name__)
 REFUSED = 78
 """The exit code if the model cannot be loaded and the server has been told why."""
 
+FAILED = 70  # EX_SOFTWARE of sysexits.h
+
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 Loader = Callable[[ModelSettings, Path], LoadedModel]
 
@@ -57,6 +59,9 @@ def main(arguments: list[str], load: Loader = load_model) -> int:
             return _serve(start, channel, load)
     except (EOFError, ConnectionError):
         return 0  # the server has closed its end
+    except Exception:  # by way of the server: a stderr that nobody reads would hold it here
+        logger.exception("the worker ends")
+        return FAILED
     return 64  # EX_USAGE: the first frame was not `Start`
 
 
@@ -104,7 +109,8 @@ def _set_up_process(start: Start, channel: Channel[ToWorker]) -> None:
     _exit_with_server(start.parent)
     # systemd sends SIGTERM to every process of the server. Requests that were accepted are answered
     # first; then the server closes the channel. A handler, unlike SIG_IGN, is not inherited
-    signal.signal(signal.SIGTERM, _ignore_signal)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, _ignore_signal)
     handlers = [_LogToServer(channel)]
     logging.basicConfig(handlers=handlers, level=start.level, format="%(message)s", force=True)
 

@@ -1,10 +1,12 @@
 import json
 import logging
+import warnings
 from collections.abc import Iterator
 
 import pytest
 import structlog
 
+from tamis.observability.log_rate import BURST_LINES
 from tamis.observability.logs import configure_logs
 from tamis.settings import LogSettings
 
@@ -17,12 +19,18 @@ def restored_logging() -> Iterator[None]:
     handlers, level = root.handlers[:], root.level
     configuration = structlog.get_config()
     yield
+    for handler in root.handlers:
+        if handler not in handlers:
+            handler.close()
     root.handlers[:] = handlers
+    logging.captureWarnings(capture=False)
     root.setLevel(level)
     structlog.configure(**configuration)
 
 
 def written(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    for handler in logging.getLogger().handlers:
+        handler.flush()
     captured = capsys.readouterr()
     assert captured.out == ""
     return captured.err.splitlines()
@@ -98,3 +106,24 @@ def test_the_http_client_of_the_hub_logs_no_requests(capsys: pytest.CaptureFixtu
     configure_logs(LogSettings(format="json"))
     logging.getLogger("httpx2").info("HTTP Request: GET https://…")
     assert written(capsys) == []
+
+
+def test_a_warning_of_python_is_a_line_of_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs(LogSettings(format="json"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("something is old", DeprecationWarning, stacklevel=1)
+    (line,) = map(json.loads, written(capsys))
+    assert (line["logger"], line["level"]) == ("py.warnings", "warning")
+    assert "something is old" in line["event"]
+
+
+def test_a_flood_of_one_kind_is_some_lines_and_a_count(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs(LogSettings(format="json"))
+    for _ in range(1000):
+        structlog.stdlib.get_logger("tamis").info("request", status=404, error_code="http_error")
+    lines = [json.loads(line) for line in written(capsys)]
+    shown = [line for line in lines if line["event"] == "request"]
+    assert BURST_LINES <= len(shown) < 50
+    left_out = f"{1000 - len(shown)} more lines were left out: request 404 http_error"
+    assert lines[-1]["event"] == left_out

@@ -1,4 +1,5 @@
 import json
+import os
 import resource
 import stat
 import threading
@@ -194,3 +195,9 @@ def test_many_short_documents_take_no_more_room_than_long_ones(
 def test_a_file_that_cannot_be_opened_stops_the_start(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="cannot write"), log_to(tmp_path / "none" / "l"):
         pass
+
+
+def test_a_fifo_that_nobody_reads_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(SettingsError, match="cannot write"):
+        RequestLog(RelevanceSettings(log_file=tmp_path / "fifo"))

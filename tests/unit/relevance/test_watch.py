@@ -13,7 +13,7 @@ def watch_of(
     monitor = RelevanceMonitor(RelevanceSettings())
     results = tuple(RankedDocument(index, TEXTS[index], logits[index], 0.5) for index in order)
     usage = Usage(n_pairs=3, n_tokens=30, n_truncated=0, n_cached=0)
-    RelevanceWatch(monitor, None).answered(
+    RelevanceWatch(monitor, None, nullcontext).answered(
         RerankRequest("q", TEXTS),
         RerankResult("m", results, usage, logits, degraded=degraded),
         dialect="native",

@@ -133,6 +133,17 @@ def test_a_program_that_is_not_there_is_a_fault_with_its_reason() -> None:
     backend.close()
 
 
+def test_a_worker_says_by_way_of_the_server_why_it_ends(
+    start_worker: StartWorker,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    start_worker("fails loading", "answers").supervisor.wait_until_ready()
+    assert "a device is lost" in caplog.text
+    assert "exit code 70" in caplog.text
+    assert capfd.readouterr().err == ""
+
+
 def test_a_crash_loop_refuses_with_its_reason_until_a_worker_comes_up(
     start_worker: StartWorker, tmp_path: Path
 ) -> None:

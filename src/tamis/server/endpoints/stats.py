@@ -107,7 +107,9 @@ class Stats(msgspec.Struct):
     cache: Annotated[
         list[StoreReport] | None, msgspec.Meta(description="Null before the model is ready.")
     ]
-    relevance: RelevanceReport
+    relevance: Annotated[
+        RelevanceReport | None, msgspec.Meta(description="Null where it cannot be made.")
+    ]
 
 
 async def stats(request: Request) -> Response:
@@ -116,6 +118,13 @@ async def stats(request: Request) -> Response:
     caller: Caller = request.state.caller
     has_keys = context.settings.server.keys_file is not None
     assembly, samples = context.assembly, Samples(context.metrics.registry, _METRICS)
+    relevance = None
+    with context.metrics.faults.contained("stats"):
+        relevance = report(
+            context.watch.monitor,
+            threshold=context.settings.relevance.threshold,
+            caller=caller.name if has_keys else None,
+        )
     shown = Stats(
         version=tamis.__version__,
         state=context.life.state,
@@ -130,11 +139,7 @@ async def stats(request: Request) -> Response:
         queue=_queue(context.life, context.settings.scheduler.max_queued_tokens),
         batches=_batches(samples, _budget(context)),
         cache=await _cache(assembly.cache, samples),
-        relevance=report(
-            context.watch.monitor,
-            threshold=context.settings.relevance.threshold,
-            caller=caller.name if has_keys else None,
-        ),
+        relevance=relevance,
     )
     return json_answer(shown)
 
