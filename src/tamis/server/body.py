@@ -5,7 +5,6 @@ import sys
 import zlib
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from email.message import Message
 from typing import Protocol
 
 from starlette.datastructures import Headers
@@ -19,6 +18,7 @@ from tamis.errors import (
     TamisError,
     UnsupportedMediaTypeError,
 )
+from tamis.server.media_type import require_json
 from tamis.settings import LimitsSettings
 from tamis.wire.dialect import RawBody
 from tamis.wire.parsing import parse_object
@@ -147,7 +147,7 @@ async def read_body(request: Request, limits: LimitsSettings, share: BodyShare) 
         SlowBodyError: it was not there in time.
         ClientDisconnect: the caller left in the middle of it.
     """
-    _require_json(request.headers)
+    require_json(request.headers)
     unpacking = _unpacking(request.headers, limits)
     try:
         async with asyncio.timeout(limits.body_seconds):
@@ -169,18 +169,12 @@ async def parse_body(content: bytes) -> RawBody:
 
 
 async def _collect(request: Request, unpacking: "Unpacking", share: BodyShare) -> None:
-    """Read what comes.
-
-    Of a body that is not taken the rest is read over where the connection ends with the answer:
-    a socket that is closed on unread bytes takes the answer with it. Elsewhere the protocol does.
-    """
-    closes = request.headers.get("connection", "").lower() == "close"
-    error: TamisError | None
-    error = unpacking.expect(int(request.headers.get("content-length", 0)))
-    if error is None or closes:
+    """Read what comes; of a body that is not taken the protocol reads the rest over."""
+    error: TamisError | None = unpacking.promised_too_much()
+    if error is None:
         async for chunk in request.stream():
-            error = error or unpacking.feed(chunk) or share.hold(unpacking.n_bytes)
-            if error is not None and not closes:
+            error = unpacking.feed(chunk) or share.hold(unpacking.n_bytes)
+            if error is not None:
                 break
     if error is not None:
         raise error
@@ -192,15 +186,22 @@ class Unpacking:
     Args:
         decompressor: None for bytes that are not packed.
         max_bytes: Bytes that may come in, and go out.
-        max_ratio: Bytes that may go out for one that came in.
+        max_ratio: Bytes that may go out for one that came in, all together.
+        n_promised: Bytes that will come in; None if nobody knows.
     """
 
     def __init__(
-        self, decompressor: Decompressor | None, max_bytes: int, *, max_ratio: int
+        self,
+        decompressor: Decompressor | None,
+        max_bytes: int,
+        *,
+        max_ratio: int,
+        n_promised: int | None = None,
     ) -> None:
         self._decompressor = decompressor
         self._max_bytes = max_bytes
         self._max_ratio = max_ratio
+        self._n_promised = n_promised
         self._n_received = 0
         self._body = bytearray()
 
@@ -209,9 +210,9 @@ class Unpacking:
         """What it holds by now."""
         return len(self._body)
 
-    def expect(self, n_bytes: int) -> BodyTooLargeError | None:
-        """Whether so many bytes are too many."""
-        return self._too_large() if n_bytes > self._max_bytes else None
+    def promised_too_much(self) -> BodyTooLargeError | None:
+        """Whether more will come than may."""
+        return self._too_large() if (self._n_promised or 0) > self._max_bytes else None
 
     def feed(self, data: bytes) -> BodyTooLargeError | None:
         """Take what has come; an error says that it is too much, now or unpacked.
@@ -220,7 +221,7 @@ class Unpacking:
             MalformedBodyError: it cannot be unpacked.
         """
         self._n_received += len(data)
-        error = self.expect(self._n_received)
+        error = self._too_large() if self._n_received > self._max_bytes else None
         if error is None and self._decompressor is None:
             self._body += data
         elif error is None and self._decompressor is not None and data:
@@ -232,14 +233,18 @@ class Unpacking:
 
         Raises:
             MalformedBodyError: it was cut short.
+            BodyTooLargeError: it was packed better than a body may be.
         """
         if self._decompressor and self._n_received and not self._decompressor.eof:
             raise MalformedBodyError("the packed body is cut short")
+        if self._decompressor and len(self._body) > self._most_unpacked(self._n_received):
+            raise self._too_large()
         return bytes(self._body)
 
     def _unpack(self, decompressor: Decompressor, data: bytes) -> BodyTooLargeError | None:
-        by_ratio = max(UNSUSPICIOUS_BYTES, self._max_ratio * self._n_received)
-        room = min(self._max_bytes, by_ratio) - len(self._body)
+        promised = self._n_promised
+        most = self._max_bytes if promised is None else self._most_unpacked(promised)
+        room = most - len(self._body)
         try:
             unpacked = decompressor.decompress(data, room + 1)
         except (zlib.error, zstd.ZstdError, EOFError):
@@ -251,26 +256,15 @@ class Unpacking:
         self._body += unpacked
         return None
 
+    def _most_unpacked(self, n_packed: int) -> int:
+        """Bytes that a body of so many may have: by all of them, however they are cut."""
+        return min(self._max_bytes, max(UNSUSPICIOUS_BYTES, self._max_ratio * n_packed))
+
     def _too_large(self) -> BodyTooLargeError:
         packed = self._decompressor is not None
         but = f", unpacked, or more than {self._max_ratio} times its packed size" if packed else ""
         return BodyTooLargeError(
             f"the body has more than {self._max_bytes:,} bytes{but}; split the request"
-        )
-
-
-def _require_json(headers: Headers) -> None:
-    """Refuse what says that it is no JSON; saying nothing is as good as saying JSON."""
-    given = headers.get("content-type")
-    if given is None:
-        return
-    parsed = Message()
-    parsed["content-type"] = given
-    kind = parsed.get_content_type()
-    is_json = kind == "application/json" or (kind[:12] == "application/" and kind[-5:] == "+json")
-    if not is_json or parsed.get_content_charset("utf-8") not in ("utf-8", "utf8", "us-ascii"):
-        raise UnsupportedMediaTypeError(
-            "the body must be JSON in UTF-8; send `Content-Type: application/json`, or none"
         )
 
 
@@ -281,5 +275,10 @@ def _unpacking(headers: Headers, limits: LimitsSettings) -> Unpacking:
             "this `Content-Encoding` is not read; gzip and zstd are, one at a time"
         )
     make = ENCODINGS[given]
-    decompressor = make() if make else None
-    return Unpacking(decompressor, limits.max_body_bytes, max_ratio=MAX_UNPACKED_RATIO)
+    length = headers.get("content-length")
+    return Unpacking(
+        make() if make else None,
+        limits.max_body_bytes,
+        max_ratio=MAX_UNPACKED_RATIO,
+        n_promised=None if length is None else int(length),
+    )

@@ -1,12 +1,12 @@
-"""HTTP/1.1 as bytes: what a connection may send, and how long it may take over it.
+"""A connection: who may hold it for how long, and how it ends.
 
 An application sees a request only once its headers are read; everything before that, and a
-connection on which nothing moves, is this module's. Reading a body in time is `server/body.py`'s.
+connection on which nothing moves, is this module's. Reading a body in time is `server/body.py`'s,
+what the bytes mean `server/framing.py`'s.
 """
 
 import asyncio
 import logging
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, cast
@@ -18,118 +18,20 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from tamis.server.framing import STATUSES, BoundedConnection, RefusalReason, RefusedRequest
+from tamis.server.leaving import LeavingWatch
+from tamis.server.lingering import LingeringTransport
 from tamis.settings import LimitsSettings
 from tamis.wire.native import NativeError
 
 logger = logging.getLogger(__name__)
 
-RefusalReason = Literal["malformed_request", "headers_too_large", "too_many_chunks", "slow_headers"]
 Waiting = Literal["headers", "rest of a body"]
 
-MAX_HEADERS = 64
-"""Of a request."""
-MAX_CHUNKS = 8192
-"""That a body may come in."""
 ANSWER_SECONDS = 15.0
 """In which a caller must take `LEAST_BYTES_A_SECOND` of an answer for each, or all of it."""
 LEAST_BYTES_A_SECOND = 1024
 """Of an answer, that a caller has to take."""
-
-_FOLDED_OR_BARE = re.compile(rb"\n[ \t]|(?<!\r)\n")
-"""A header that goes on in the next line, or a line without a carriage return."""
-
-_STATUSES: dict[RefusalReason, tuple[int, bytes]] = {
-    "malformed_request": (400, b"Bad Request"),
-    "slow_headers": (408, b"Request Timeout"),
-    "too_many_chunks": (413, b"Content Too Large"),
-    "headers_too_large": (431, b"Request Header Fields Too Large"),
-}
-_MALFORMED = "this is not one plain HTTP/1.1 request"
-
-
-class RefusedRequest(h11.RemoteProtocolError):
-    """Bytes that are not read on; its text has none of them."""
-
-    def __init__(self, reason: RefusalReason, sentence: str) -> None:
-        super().__init__(sentence, error_status_hint=_STATUSES[reason][0])
-        self.reason: RefusalReason = reason
-
-
-class BoundedConnection(h11.Connection):
-    """h11's parser, with the bounds and the strictness that it leaves to others.
-
-    Attributes:
-        refusal: Why it reads no further; None while it does.
-    """
-
-    def __init__(self, limits: LimitsSettings) -> None:
-        super().__init__(h11.SERVER, max_incomplete_event_size=limits.max_header_bytes)
-        self._limits = limits
-        self._n_chunks = 0
-        self.refusal: RefusedRequest | None = None
-
-    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
-        """See h11.
-
-        Raises:
-            RemoteProtocolError: there is a `refusal`.
-        """
-        before = self.trailing_data[0] if self.their_state is h11.IDLE else b""
-        try:
-            event = super().next_event()
-            if isinstance(event, h11.Request):
-                self._n_chunks = 0
-                self._check_head(before[: len(before) - len(self.trailing_data[0])], event)
-            elif isinstance(event, h11.Data):
-                self._count_chunk(event)
-            elif isinstance(event, h11.EndOfMessage):
-                self._require_few(len(event.headers))
-        except RefusedRequest as refusal:
-            self.refusal = refusal
-            raise
-        except h11.RemoteProtocolError as error:
-            self.refusal = self._foreign(error)
-            raise
-        return event
-
-    def _check_head(self, head: bytes, request: h11.Request) -> None:
-        """Refuse what is too much, and every shape that two servers could read in two ways."""
-        self._require_few(len(request.headers))
-        if len(head) > self._limits.max_header_bytes:
-            raise self._too_large()
-        names = [line.partition(b":")[0].strip().lower() for line in head.split(b"\n")[1:]]
-        lengths = names.count(b"content-length")  # h11 makes one of several that are equal
-        encoded = b"transfer-encoding" in names
-        is_odd = _FOLDED_OR_BARE.search(head) or request.http_version not in (b"1.0", b"1.1")
-        if is_odd or lengths + encoded > 1 or (encoded and request.http_version == b"1.0"):
-            raise RefusedRequest("malformed_request", _MALFORMED)
-
-    def _require_few(self, n_headers: int) -> None:
-        if n_headers > MAX_HEADERS:
-            raise RefusedRequest(
-                "headers_too_large",
-                f"{n_headers:,} headers, at most {MAX_HEADERS:,} allowed",
-            )
-
-    def _count_chunk(self, data: h11.Data) -> None:
-        self._n_chunks += data.chunk_start
-        if self._n_chunks > MAX_CHUNKS:
-            raise RefusedRequest(
-                "too_many_chunks",
-                f"the body has more than {MAX_CHUNKS:,} chunks; send larger ones",
-            )
-
-    def _foreign(self, error: h11.RemoteProtocolError) -> RefusedRequest:
-        """An error of h11's own: its text may hold the caller's."""
-        if error.error_status_hint == _STATUSES["headers_too_large"][0]:
-            return self._too_large()
-        return RefusedRequest("malformed_request", _MALFORMED)
-
-    def _too_large(self) -> RefusedRequest:
-        return RefusedRequest(
-            "headers_too_large",
-            f"first line and headers have more than {self._limits.max_header_bytes:,} bytes",
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,20 +66,44 @@ class EdgeProtocol(H11Protocol):
         self._waiting: Waiting | None = None
         self._wait_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
+        self._sends_no_more = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn does
         """A caller: its headers are waited for."""
-        super().connection_made(transport)
+        self._lingering = LingeringTransport(
+            transport, has_unread=self._has_unread, seconds=self.policy.limits.body_seconds
+        )
+        self._leaving = LeavingWatch(self._lingering, self._bounded, self._is_in_doubt)
+        super().connection_made(self._lingering)
         self._watch(self._wanted())
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a caller's."""
+        if self._lingering.is_lingering or self._waiting == "rest of a body":
+            self._lingering.discard(len(data))
+        if self._lingering.is_closing():
+            return
         super().data_received(data)
         self._watch(self._wanted())
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn's never keeps it open
+        """The caller sends no more: a request that is whole is answered, any other is over."""
+        if self._lingering.is_closing() or not self._is_answering():
+            return False
+        self._sends_no_more = self._leaving.has_shut = True
+        self._leaving.begin()
+        return True
+
+    def handle_events(self) -> None:
+        """What the parser makes of the bytes that have come."""
+        super().handle_events()
+        self._leaving.begin()
 
     def on_response_complete(self) -> None:
         """An answer is written; what is left of its request's body is read, but not for ever."""
         super().on_response_complete()
+        if self._sends_no_more and not self._is_answering():
+            self.transport.close()
         partial_head = self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]
         resting = self.conn.their_state is h11.IDLE and not partial_head
         self._watch(None if resting else self._wanted())  # at rest uvicorn counts the seconds
@@ -185,8 +111,17 @@ class EdgeProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
         self._watch(None)
+        self._leaving.end()
+        self._lingering.lost()
         self.resume_writing()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """The server ends; an answer that is there has had its time."""
+        if self._lingering.is_lingering:
+            self._lingering.close_now()
+        else:
+            super().shutdown()
 
     def pause_writing(self) -> None:
         """The caller takes its answer slower than it is written."""
@@ -208,7 +143,26 @@ class EdgeProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """What uvicorn calls when the parser has refused; the parser knows more than `msg`."""
-        self._refuse(self._bounded.refusal or RefusedRequest("malformed_request", _MALFORMED))
+        self._refuse(self._bounded.refusal or RefusedRequest("malformed_request"))
+
+    def _is_answering(self) -> bool:
+        """Whether a request is read to its end, and its answer is not there yet."""
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        read = self.conn.their_state not in (h11.IDLE, h11.SEND_BODY, h11.ERROR)
+        return cycle is not None and not cycle.response_complete and read
+
+    def _is_in_doubt(self) -> bool:
+        """Whether an answer is worked on for a caller whose leaving would not be seen."""
+        unseen = self._sends_no_more or self.flow.read_paused
+        waits = unseen and self.conn.our_state is h11.SEND_RESPONSE and self._is_answering()
+        return waits and not self.transport.is_closing()
+
+    def _has_unread(self) -> bool:
+        """Whether closing now would leave bytes unread."""
+        if self._sends_no_more:
+            return False
+        unread = self.conn.their_state in (h11.SEND_BODY, h11.ERROR) or self.flow.read_paused
+        return unread or bool(self.conn.trailing_data[0])
 
     def _wanted(self) -> Waiting | None:
         """What the caller owes: headers, or, after its answer, the rest of its body."""
@@ -224,6 +178,7 @@ class EdgeProtocol(H11Protocol):
         if waiting == self._waiting:
             return
         self._waiting = waiting
+        self._lingering.n_discarded = 0
         if self._wait_timer is not None:
             self._wait_timer.cancel()
             self._wait_timer = None
@@ -239,7 +194,7 @@ class EdgeProtocol(H11Protocol):
             sentence = f"the headers were not there in {self.policy.limits.header_seconds:g} s"
             self._refuse(RefusedRequest("slow_headers", sentence))
         else:
-            self.transport.close()
+            self._lingering.close_now()
 
     def _watch_writing(self, n_before: int | None = None) -> None:
         """Give up a caller who does not take its answer.
@@ -264,7 +219,7 @@ class EdgeProtocol(H11Protocol):
             cycle.disconnected = True  # for the application the caller has left
             cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # no answer has begun
-            self.transport.write(_raw_answer(refusal, request_id))
+            self.transport.write(_raw_answer(refusal, request_id)[self._bounded.n_sent_early :])
         self.transport.close()
 
 
@@ -280,7 +235,7 @@ def protocol_class(
 
 
 def _raw_answer(refusal: RefusedRequest, request_id: str) -> bytes:
-    status, phrase = _STATUSES[refusal.reason]
+    status, phrase = STATUSES[refusal.reason]
     body = msgspec.json.encode(NativeError(str(refusal), refusal.reason, request_id))
     head = (
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"

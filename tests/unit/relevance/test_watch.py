@@ -1,3 +1,5 @@
+from contextlib import nullcontext
+
 from tamis.relevance.monitor import RelevanceMonitor
 from tamis.relevance.watch import RelevanceWatch
 from tamis.settings import RelevanceSettings

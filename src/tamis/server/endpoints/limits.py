@@ -11,8 +11,9 @@ from tamis.errors import RequestTooLargeError, TooManyDocumentsError
 from tamis.server.answers import json_answer
 from tamis.server.body import ENCODINGS, MAX_UNPACKED_RATIO
 from tamis.server.context import ServerContext
+from tamis.server.framing import MAX_CHUNKS, MAX_HEADERS
 from tamis.server.keys import Caller
-from tamis.server.protocol import ANSWER_SECONDS, MAX_CHUNKS, MAX_HEADERS
+from tamis.server.protocol import ANSWER_SECONDS
 from tamis.settings import LimitsSettings
 from tamis.stage import least_tokens, too_many_characters
 from tamis.types import RerankRequest

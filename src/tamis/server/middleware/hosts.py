@@ -30,6 +30,9 @@ one to this address. `lan`, `home` and `corp` are in wide use and reserved by no
 
 _HOST = re.compile(r"(?P<name>[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?\.?|\[[0-9a-f:.]+\])(:\d{1,5})?")
 
+_LONGEST_HOST = 253 + len(".:65535")
+"""Characters of a name that the DNS can have, its last dot and a port."""
+
 
 class HostMiddleware:
     """Refuses requests for other names and from other sites' pages; probes may call by any name.
@@ -65,7 +68,7 @@ class HostMiddleware:
             OriginNotAllowedError: pages of this origin may not call.
         """
         host = headers.get("host", "").lower()
-        found = _HOST.fullmatch(host)
+        found = _HOST.fullmatch(host) if len(host) <= _LONGEST_HOST else None
         if not found or not self._is_allowed(found["name"].removesuffix(".")):
             raise HostNotAllowedError(
                 "the server does not answer to this `Host`; add it to `server.allowed_hosts`"
