@@ -84,8 +84,8 @@ ACROSS = Across(
 """Three questions; the second of two passages answers, and is last where the languages differ."""
 
 
-def test_each_way_is_measured_on_sets_and_traps(tmp_path_factory: pytest.TempPathFactory) -> None:
-    scorer = ComparedScorer(EMBEDDED_FOLDER, "float32", tmp_path_factory.mktemp("work"))
+def test_each_way_is_measured_on_sets_and_traps(narrow: Path, tmp_path: Path) -> None:
+    scorer = ComparedScorer(narrow, "float32", tmp_path)
     traps = trap_candidates()
     features = pair_features(scorer, traps)
 
