@@ -16,8 +16,10 @@ os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 if TYPE_CHECKING:
     from tests.redis_servers import RedisServer
 
-hypothesis.settings.register_profile("tamis", deadline=None)  # a busy machine is no failure
-hypothesis.settings.load_profile("tamis")
+for profile, max_examples in (("quick", 50), ("nightly", 1000)):
+    # no deadline: a busy machine is no failure
+    hypothesis.settings.register_profile(profile, deadline=None, max_examples=max_examples)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 # a shell in whose background the tests run, or nohup, has all they start ignore these
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -22,7 +22,7 @@ def checkpoint(narrow: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     student = new_student(narrow, PLAN)
     state = student.state_dict()
     state["layers.1.narrowed.weight"] *= 0.2
-    state["importance"] = torch.linspace(-2, 2, HIDDEN)
+    state["importance"] = torch.linspace(-1, 1, HIDDEN)
     path = tmp_path_factory.mktemp("train") / "checkpoint.pt"
     torch.save({"student": state, "step": PLAN.n_steps}, path)
     return path
