@@ -11,19 +11,42 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 PROGRAMS := redis-server prometheus chromium faketime
 PACKAGES := redis-server prometheus chromium faketime
 
-.PHONY: run test check system bench train train-smoke docs clean
+# the tests start hundreds of processes, which need not compile every module again
+unexport PYTHONDONTWRITEBYTECODE
+
+# processes that tests run in: one more than cores, for many of them wait
+JOBS ?= $(shell echo $$(($$(nproc 2>/dev/null || echo 2) + 1)))
+PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
+
+CHECKS := check-format check-style check-mypy check-pyright check-layers
+
+.PHONY: run test test-all check $(CHECKS) system bench train train-smoke docs clean
 
 run: $(VENV)/.run  ## start the server on the embedded model and rerank a real example
 	@exec env TAMIS_SERVER__PORT=$(PORT) $(BIN)/python examples/serve_and_rerank.py --end-with-parent
 
-test: check system  ## everything that must hold
-	$(BIN)/python -m pytest
+test: check system  ## everything that must hold, in minutes
+	$(PYTEST)
+
+test-all: check system  ## that and what is slow, with many examples of each property: once a week
+	HYPOTHESIS_PROFILE=nightly $(PYTEST) -m "slow or not slow" --timeout 1800
 
 check: $(VENV)/.dev  ## style, types, layers
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync $(CHECKS)
+
+check-format:
 	$(BIN)/ruff format --check .
+
+check-style:
 	$(BIN)/ruff check .
+
+check-mypy:
 	$(BIN)/mypy
+
+check-pyright:
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+check-layers:
 	$(BIN)/lint-imports --no-logo
 
 system:  ## the programs that tests run

@@ -1,5 +1,7 @@
 """Fixtures of all tests: model folders made once, and no trace outside temporary folders."""
 
+import gc
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,15 +10,26 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
+# torch's threads that wait leave the core to others, as the server's do
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+
 if TYPE_CHECKING:
     from tests.redis_servers import RedisServer
 
-hypothesis.settings.register_profile("tamis", deadline=None)  # a busy machine is no failure
-hypothesis.settings.load_profile("tamis")
+for profile, max_examples in (("quick", 50), ("nightly", 1000)):
+    # no deadline: a busy machine is no failure
+    hypothesis.settings.register_profile(profile, deadline=None, max_examples=max_examples)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 # a shell in whose background the tests run, or nohup, has all they start ignore these
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def pytest_collection_finish() -> None:
+    """Have the collector pass over all that was imported: each opened model runs it."""
+    gc.freeze()
+
 
 FAMILIES = ("xlm-roberta", "roberta", "bert")
 
@@ -35,6 +48,7 @@ def tiny_classifiers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path
     """Folders of seeded tiny classifiers by family; not to be written to."""
     from tests import tiny_models  # transformers takes seconds: only for tests that want it
 
+    gc.freeze()
     root = tmp_path_factory.mktemp("classifiers")
     return {family: tiny_models.save_classifier(root / family, family) for family in FAMILIES}
 

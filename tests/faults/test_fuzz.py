@@ -87,7 +87,7 @@ def require_callers_fault(encode_error: EncodeError, error: TamisError) -> None:
     assert msgspec.json.encode(answer)
 
 
-@settings(max_examples=1500)
+@settings(max_examples=6 * settings().max_examples)
 @given(RAW)
 @example(b"[" * 200_000)
 @example(b'{"a":' * 200_000)
@@ -110,7 +110,6 @@ def test_no_body_crashes_the_parser(data: bytes) -> None:
     assert all(isinstance(text, str) for text in texts)
 
 
-@settings(max_examples=250)
 @given(RAW)
 def test_no_body_gets_a_status_that_the_api_does_not_name(served: Served, data: bytes) -> None:
     response = served.client.post("/rerank", content=data)

@@ -276,7 +276,7 @@ def test_row_22_the_loop_turns_while_a_large_body_is_read(
 ) -> None:
     data = json.dumps({"query": "q", "top_n": 1} | body).encode()
     longest = []
-    for _ in range(5):  # other processes may hold the machine in some of them
+    for _ in range(30):  # other processes may hold the machine in some of them
         with Heartbeat(served) as heartbeat:
             assert post(served, data).status_code in statuses
         longest.append(heartbeat.longest)

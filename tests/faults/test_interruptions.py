@@ -1,10 +1,15 @@
 """Rows 49 and 50: a process that is stopped for a while, and one that is ended while it starts."""
 
+import fcntl
 import os
 import signal
 import subprocess
+import sys
+import termios
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO
 
 import httpx2
 import pytest
@@ -48,11 +53,19 @@ def test_row_50_a_signal_while_the_model_loads_ends_it_with_0(
         assert "Traceback" not in process.log
 
 
-@pytest.mark.parametrize("seconds", [0.2, 0.4, 0.8])
+def catches(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler for a signal."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+    return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.2, 0.6])
 def test_row_50_a_signal_at_any_moment_of_the_start_ends_it_with_0(
     shell: Shell, seconds: float
 ) -> None:
     with shell.serve("--server.port", "0") as process:
+        until(lambda: catches(process.pid, signal.SIGTERM))
         time.sleep(seconds)
         process.terminate()
         assert process.wait() == 0, process.log
@@ -67,6 +80,12 @@ def test_row_50_a_second_signal_changes_nothing(shell: Shell) -> None:
         assert process.wait() == 0, process.log
 
 
+def n_unread(pipe: IO[bytes]) -> int:
+    """Bytes that the process at the other end has not read yet."""
+    counted = fcntl.ioctl(pipe, termios.FIONREAD, bytes(4))
+    return int.from_bytes(counted, sys.byteorder)
+
+
 def test_ctrl_c_ends_another_verb_with_130_even_if_its_query_is_serve(shell: Shell) -> None:
     with subprocess.Popen(
         [str(TAMIS), "rank", "serve", "-"],
@@ -75,6 +94,9 @@ def test_ctrl_c_ends_another_verb_with_130_even_if_its_query_is_serve(shell: She
         stderr=subprocess.DEVNULL,
         env=shell.environment,
     ) as process:
-        time.sleep(0.5)
+        assert process.stdin is not None
+        process.stdin.write(b"a document\n")
+        process.stdin.flush()
+        until(lambda: n_unread(process.stdin) == 0)
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 130

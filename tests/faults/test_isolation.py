@@ -55,7 +55,7 @@ def documents_of(number: int, poison: set[int], n_documents: int) -> list[str]:
     ]
 
 
-@settings(max_examples=12)
+@settings(max_examples=settings().max_examples // 4)
 @given(st.data())
 def test_row_6_poison_in_mixed_batches_fails_its_own_request_alone(data: st.DataObject) -> None:
     sizes = data.draw(st.lists(st.integers(1, 12), min_size=2, max_size=N_REQUESTS))
@@ -220,7 +220,7 @@ TEXTS = [
 ]  # fmt: skip
 
 
-@settings(max_examples=15)
+@settings(max_examples=settings().max_examples // 4)
 @given(st.data())
 def test_row_11_a_score_does_not_depend_on_order_doubles_or_batch_mates(
     served: Served, data: st.DataObject

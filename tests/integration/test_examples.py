@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(name: str, folder: Path) -> str:
-    environment = os.environ | {"TAMIS_SERVER__PORT": "18765", "XDG_CACHE_HOME": str(folder)}
+    environment = os.environ | {"TAMIS_SERVER__PORT": "0", "XDG_CACHE_HOME": str(folder)}
     command = [sys.executable, str(EXAMPLES / name), *ARGUMENTS.get(name, [])]
     finished = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False

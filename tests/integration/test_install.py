@@ -29,7 +29,7 @@ DOCUMENTS = [
     "How to prune an apple tree in winter.",
 ]
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def clean_environment(home: Path) -> dict[str, str]:

@@ -289,6 +289,7 @@ class _Loader:
         gc.collect()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_large_random_model_answers_as_transformers_does(
     large: Large, load_large: _Loader, runtime: RuntimeName
@@ -299,6 +300,7 @@ def test_a_large_random_model_answers_as_transformers_does(
         np.testing.assert_allclose(logits, large.case.expected, atol=FLOAT32_TOLERANCE)
 
 
+@pytest.mark.slow
 def test_int8_of_a_large_random_model_stays_near_float32(large: Large, load_large: _Loader) -> None:
     model = load_large(runtime="ctranslate2", dtype="int8")
 

@@ -12,6 +12,8 @@ from tamis import Reranker
 ROOT = Path(__file__).parents[2]
 LONGEST_SECONDS = 180
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory: pytest.TempPathFactory) -> Path:

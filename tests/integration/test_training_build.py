@@ -180,6 +180,7 @@ def write_lines(path: Path, rows: list[Row]) -> None:
     path.write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode()))
 
 
+@pytest.mark.slow
 def test_what_is_built_scores_as_the_measured_features_do(places: Places) -> None:
     assert verify_manifest(places.output)
     asked, documents = (
@@ -198,6 +199,7 @@ def test_what_is_built_scores_as_the_measured_features_do(places: Places) -> Non
     assert np.ptp(found) > 0.01
 
 
+@pytest.mark.slow
 def test_every_result_is_saved_and_the_card_filled_from_them(places: Places) -> None:
     saved = {path.stem: json.loads(path.read_text()) for path in places.results.glob("*.json")}
     assert saved.keys() == set(RESULTS)
@@ -212,6 +214,7 @@ def test_every_result_is_saved_and_the_card_filled_from_them(places: Places) -> 
     assert (places.results / "training.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_a_second_build_computes_no_states_steps_or_features_again(places: Places) -> None:
     root = places.data.parent
     again = replace(places, output=root / "output again", results=root / "results again")

@@ -34,7 +34,7 @@ FULLWIDTH = [
 FORGERIES = [*SPECIAL, *FULLWIDTH, "＜s＞", "</S>", "[sep]", "<mask ＞", " </s> </s> ", "[MA SK]"]
 PIECES = st.sampled_from([*FORGERIES, *ORDINARY, "special 2", " "]) | st.text(max_size=6)
 FORGED_TEXTS = st.lists(PIECES, max_size=6).map("".join)
-ONCE = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+ONCE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def definition_of(folder: Path) -> dict[str, Any]:

@@ -7,19 +7,20 @@ from training.model.folder import read_tokenizer
 from training.model.train import Prepared, prepare
 from training.smoke import DATA, PLAN
 
-from tamis.engine.device import usable_cores
 from tamis.engine.location import EMBEDDED_FOLDER
+from tests.unit.training.narrow import save_narrow
 
 
 @pytest.fixture(autouse=True)
-def with_all_cores() -> None:
-    """Runtimes that other tests have opened may have left torch one."""
-    take_all_cores()
+def with_one_thread() -> None:
+    """Other tests may have left torch more, which cost small models more than they bring."""
+    torch.set_num_threads(1)
 
 
-def take_all_cores() -> None:
-    """Torch computes with every core from now on."""
-    torch.set_num_threads(usable_cores())
+@pytest.fixture(scope="session")
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the embedded model made narrow; not to be written to."""
+    return save_narrow(tmp_path_factory.mktemp("narrow") / "model")
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +30,6 @@ def texts() -> Texts:
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    """All that the toy is trained from."""
-    take_all_cores()
-    return prepare(EMBEDDED_FOLDER, DATA, Path(tmp_path_factory.mktemp("work")), PLAN)
+def prepared(narrow: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """All that a narrow toy is trained from."""
+    return prepare(narrow, DATA, Path(tmp_path_factory.mktemp("work")), PLAN)

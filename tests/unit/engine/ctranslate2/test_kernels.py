@@ -1,5 +1,7 @@
 import logging
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -99,9 +101,18 @@ def test_how_threads_wait_is_the_users_where_the_user_says_so(name: str, value: 
     assert environment == {name: value}
 
 
-def test_threads_soon_sleep_at_a_barrier_in_this_process() -> None:
-    kernels.settle_kernels()
-    assert os.environ[SPIN_VARIABLE] == SPIN_COUNT
+def test_threads_soon_sleep_at_a_barrier_in_a_process_of_its_own() -> None:
+    code = f"""
+import os
+import subprocess
+import sys
+from tamis.engine.runtimes import kernels
+kernels.settle_kernels()
+print(os.environ[{SPIN_VARIABLE!r}])
+"""
+    unset = {name: value for name, value in os.environ.items() if name != SPIN_VARIABLE}
+    printed = subprocess.check_output([sys.executable, "-c", code], text=True, env=unset)
+    assert printed.strip() == SPIN_COUNT
 
 
 def test_the_first_model_of_a_process_decides(caplog: pytest.LogCaptureFixture) -> None:

@@ -36,6 +36,7 @@ def test_all_that_is_missing_is_named_at_once(tmp_path: Path) -> None:
         (gzip.compress(ROW.encode())[:-9], "cannot be read"),
         (gzip.compress(b"\xff"), "cannot be read"),
     ],
+    ids=["half a row", "fields missing", "no archive", "cut off", "no text"],
 )
 def test_a_file_that_cannot_be_read_is_named_with_the_line(
     tmp_path: Path, content: bytes, complaint: str

@@ -11,26 +11,29 @@ from training.model.mixing import HEADS, SHARES, measure, write_shares
 from training.model.train import new_student
 from training.smoke import PLAN
 
-from tamis.engine.location import EMBEDDED_FOLDER
+from tests.unit.training.narrow import HIDDEN
 
 WEIGHT = "encoder.layer.11.output.dense.weight"
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A student whose last layer does much less than the embedded model's."""
-    student = new_student(EMBEDDED_FOLDER, PLAN)
+def checkpoint(narrow: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A student whose last layer does much less than the narrow model's, and its head other."""
+    student = new_student(narrow, PLAN)
     state = student.state_dict()
     state["layers.1.narrowed.weight"] *= 0.2
+    state["importance"] = torch.linspace(-1, 1, HIDDEN)
     path = tmp_path_factory.mktemp("train") / "checkpoint.pt"
     torch.save({"student": state, "step": PLAN.n_steps}, path)
     return path
 
 
-def test_a_share_of_the_way_lies_between_the_two_ends(checkpoint: Path, tmp_path: Path) -> None:
-    folders = write_shares(EMBEDDED_FOLDER, PLAN, checkpoint, tmp_path)
+def test_a_share_of_the_way_lies_between_the_two_ends(
+    narrow: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    folders = write_shares(narrow, PLAN, checkpoint, tmp_path)
 
-    before = read_tensors(EMBEDDED_FOLDER)
+    before = read_tensors(narrow)
     found = {share: read_tensors(folder) for share, folder in folders.items()}
     assert tuple(found) == (0.0, *SHARES)
     np.testing.assert_array_equal(found[0.0][WEIGHT], before[WEIGHT])
@@ -38,8 +41,10 @@ def test_a_share_of_the_way_lies_between_the_two_ends(checkpoint: Path, tmp_path
     np.testing.assert_allclose(found[0.5][WEIGHT], 0.6 * before[WEIGHT], rtol=1e-5)
 
 
-def test_each_share_is_measured_on_samples_and_traps(checkpoint: Path, tmp_path: Path) -> None:
-    folders = write_shares(EMBEDDED_FOLDER, PLAN, checkpoint, tmp_path)
+def test_each_share_is_measured_on_samples_and_traps(
+    narrow: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    folders = write_shares(narrow, PLAN, checkpoint, tmp_path)
     traps = trap_candidates()
     Family(list(folders.values()), PLAN.first_layer).fill_cache(traps, tmp_path)
 
@@ -56,11 +61,11 @@ def test_each_share_is_measured_on_samples_and_traps(checkpoint: Path, tmp_path:
     assert table["0.0"]["mean"] != table["1.0"]["mean"]
 
 
-def test_a_training_that_has_not_ended_is_not_mixed(tmp_path: Path) -> None:
+def test_a_training_that_has_not_ended_is_not_mixed(narrow: Path, tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
     torch.save({"student": {}, "step": 1}, path)
     with pytest.raises(ValueError, match=r"is of step 1, not of the plan's last, 4"):
-        write_shares(EMBEDDED_FOLDER, PLAN, path, tmp_path)
+        write_shares(narrow, PLAN, path, tmp_path)
 
 
 def test_without_a_training_it_is_said_what_comes_first(tmp_path: Path) -> None:

@@ -14,9 +14,7 @@ from training.model.student import Side
 from training.model.train import Plan, Prepared, Trainer, new_student
 from training.smoke import PLAN
 
-from tamis.engine.location import EMBEDDED_FOLDER
-
-HIDDEN = 384
+from tests.unit.training.narrow import HIDDEN
 
 
 @pytest.fixture(autouse=True)
@@ -32,9 +30,9 @@ def side(n_tokens: int) -> Side:
     return Side(tokens, normalize(torch.randn(HIDDEN), dim=0))
 
 
-def test_the_student_matches_as_the_measured_head_does() -> None:
+def test_the_student_matches_as_the_measured_head_does(narrow: Path) -> None:
     torch.manual_seed(5)
-    student = new_student(EMBEDDED_FOLDER, PLAN)
+    student = new_student(narrow, PLAN)
     student.importance.data = torch.randn(HIDDEN) / 10
     queries, documents = [side(3), side(5)], [side(9), side(4), side(1)]
     information = [torch.rand(3), torch.rand(5)]
@@ -57,10 +55,10 @@ def test_the_student_matches_as_the_measured_head_does() -> None:
 
 
 def test_a_training_that_was_stopped_ends_where_one_in_one_go_does(
-    prepared: Prepared, tmp_path: Path
+    narrow: Path, prepared: Prepared, tmp_path: Path
 ) -> None:
     def trainer(folder: str) -> Trainer:
-        return Trainer(new_student(EMBEDDED_FOLDER, PLAN), prepared, PLAN, tmp_path / folder)
+        return Trainer(new_student(narrow, PLAN), prepared, PLAN, tmp_path / folder)
 
     whole = trainer("whole")
     whole.run()
@@ -97,26 +95,34 @@ def other_teacher(prepared: Prepared) -> Prepared:
     ids=["plan", "negatives", "teacher"],
 )
 def test_a_checkpoint_of_another_training_is_refused(
-    prepared: Prepared, tmp_path: Path, plan: Plan, change: Callable[[Prepared], Prepared]
+    narrow: Path,
+    prepared: Prepared,
+    tmp_path: Path,
+    plan: Plan,
+    change: Callable[[Prepared], Prepared],
 ) -> None:
-    Trainer(new_student(EMBEDDED_FOLDER, PLAN), prepared, PLAN, tmp_path).run(until=1)
+    Trainer(new_student(narrow, PLAN), prepared, PLAN, tmp_path).run(until=1)
 
     with pytest.raises(ValueError, match=r"checkpoint\.pt is of another plan"):
-        Trainer(new_student(EMBEDDED_FOLDER, plan), change(prepared), plan, tmp_path).run()
+        Trainer(new_student(narrow, plan), change(prepared), plan, tmp_path).run()
 
 
-def test_how_far_to_mix_is_chosen_after_the_training(prepared: Prepared, tmp_path: Path) -> None:
-    Trainer(new_student(EMBEDDED_FOLDER, PLAN), prepared, PLAN, tmp_path).run(until=1)
+def test_how_far_to_mix_is_chosen_after_the_training(
+    narrow: Path, prepared: Prepared, tmp_path: Path
+) -> None:
+    Trainer(new_student(narrow, PLAN), prepared, PLAN, tmp_path).run(until=1)
     other = replace(PLAN, mixing=PLAN.mixing / 2)
 
-    found = Trainer(new_student(EMBEDDED_FOLDER, other), prepared, other, tmp_path)
+    found = Trainer(new_student(narrow, other), prepared, other, tmp_path)
     found.run(until=1)
 
     assert [row["step"] for row in found.curves] == [1]
 
 
-def test_steps_bring_the_loss_of_what_they_see_down(prepared: Prepared, tmp_path: Path) -> None:
-    trainer = Trainer(new_student(EMBEDDED_FOLDER, PLAN), prepared, PLAN, tmp_path)
+def test_steps_bring_the_loss_of_what_they_see_down(
+    narrow: Path, prepared: Prepared, tmp_path: Path
+) -> None:
+    trainer = Trainer(new_student(narrow, PLAN), prepared, PLAN, tmp_path)
     tasks = trainer.batches.step(0)
 
     with torch.no_grad():
