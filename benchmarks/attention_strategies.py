@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from benchmarks.results_file import save
 from tamis.bench.workloads import QUERY_TOKENS
+from tamis.engine.buckets import MOST_PADDING, sort_into_buckets
 from tamis.engine.device import usable_cores
-from tamis.engine.runtimes.attention import Spans, Strategy, attend_each, attend_in_buckets
-from tamis.engine.runtimes.buckets import MOST_PADDING, sort_into_buckets
-from tamis.engine.tuning import DEFAULT_BATCH_TOKENS
+from tamis.engine.runtime import DEFAULT_BATCH_TOKENS
+from tamis.engine.torch.attention import Spans, Strategy, attend_each, attend_in_buckets
 
 N_DOCUMENTS = 100
 N_HEADS, HEAD_SIZE = 16, 64

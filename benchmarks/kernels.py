@@ -28,17 +28,17 @@ from benchmarks.results_file import save
 from tamis.bench.workloads import even, rag_mix
 from tamis.engine.checkpoint import RUNTIME_FOLDER, read_checkpoint
 from tamis.engine.collate import PackedBatch, collate
-from tamis.engine.device import usable_cores
-from tamis.engine.loading import load_model
-from tamis.engine.location import locate
-from tamis.engine.pairs import EncodedPair
-from tamis.engine.runtimes.kernels import (
+from tamis.engine.ctranslate2.converted import converted_folder
+from tamis.engine.ctranslate2.kernels import (
     ENVIRONMENTS,
     environment_of,
     own_choice,
     with_other_vectors,
 )
-from tamis.engine.runtimes.opening import converted_folder
+from tamis.engine.device import usable_cores
+from tamis.engine.loading import load_model
+from tamis.engine.location import locate
+from tamis.engine.pairs import EncodedPair
 from tamis.scheduler.queue import Job, PairQueue
 from tamis.scheduler.scheduler import score_now
 from tamis.settings import ModelSettings

@@ -24,9 +24,9 @@ from typing import IO, Any
 
 from benchmarks.results_file import RESULTS, save
 from tamis.bench.workloads import rag_mix
+from tamis.engine.ctranslate2.kernels import SPIN_VARIABLE
 from tamis.engine.device import usable_cores
 from tamis.engine.loading import load_model
-from tamis.engine.runtimes.kernels import SPIN_VARIABLE
 from tamis.scheduler.scheduler import score_now
 from tamis.settings import DEFAULT_MODEL, ModelSettings
 

@@ -35,15 +35,15 @@ from tamis.engine.backend import LocalBackend
 from tamis.engine.calibration import QueryScores, compare
 from tamis.engine.checkpoint import RUNTIME_FOLDER, Checkpoint, read_checkpoint, weight_files
 from tamis.engine.collate import PackedBatch
-from tamis.engine.conversion import encoder_spec, spec_source
+from tamis.engine.ctranslate2.conversion import encoder_spec, spec_source
+from tamis.engine.ctranslate2.runtime import CTranslate2Runtime
 from tamis.engine.device import processor_name, usable_cores
-from tamis.engine.heads import Head
+from tamis.engine.heads.head import Head
 from tamis.engine.loading import load_model
 from tamis.engine.location import EMBEDDED_FOLDER
 from tamis.engine.padding import Padding
 from tamis.engine.pairs import EncodedPair, Logits
-from tamis.engine.runtimes.base import Runtime
-from tamis.engine.runtimes.ctranslate2 import CTranslate2Runtime
+from tamis.engine.runtime import Runtime
 from tamis.engine.weights import QuantizedRows, Weights
 from tamis.scheduler.scheduler import score_now
 from tamis.settings import DEFAULT_MODEL, ModelSettings

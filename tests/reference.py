@@ -38,7 +38,7 @@ def classifier_logits(model: PreTrainedModel, pairs: list[EncodedPair]) -> NDArr
 
 
 class LateInteraction:
-    """A maxsim model, word for word as `engine/heads.py` describes it, by other means."""
+    """A maxsim model, word for word as `engine/heads/maxsim.py` describes it, by other means."""
 
     def __init__(self, folder: Path) -> None:
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tamis.engine.checkpoint import read_checkpoint
-from tamis.engine.runtimes.torch import TorchRuntime
+from tamis.engine.torch.runtime import TorchRuntime
 from tamis.engine.weights import read_weights
 
 

@@ -39,7 +39,7 @@ _LARGEST_EMBEDDING = 31
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """How a pair's features become one logit; see `tamis/engine/heads.py`.
+    """How a pair's features become one logit; see `tamis/engine/heads/maxsim.py`.
 
     `logit = scale * ((maxsim + pooled_weight * cosine) / (1 + pooled_weight) - offset)`, MaxSim in
     phrases.

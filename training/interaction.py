@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from tamis.engine.heads import in_phrases
+from tamis.engine.heads.similarities import in_phrases
 from training.across import Across, across_figures, read_across
 from training.base import DEFAULT_WORK, Floats
 from training.corpora import EVALUATION_SETS

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from tamis.engine.capitals import lower_capitals
-from tamis.engine.heads import in_phrases
+from tamis.engine.heads.capitals import lower_capitals
+from tamis.engine.heads.similarities import in_phrases
 from training.base import Floats
 from training.folder import (
     PHRASE_WEIGHT,

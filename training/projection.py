@@ -140,7 +140,7 @@ class Projection(nn.Module):
 
 
 def in_phrases(cosines: Tensor, mask: Tensor) -> Tensor:
-    """As `tamis.engine.heads.in_phrases`, (n_passages, n_query_tokens, longest).
+    """As `tamis.engine.heads.similarities.in_phrases`, (n_passages, n_query_tokens, longest).
 
     Args:
         cosines: Of a query's tokens and those of passages; anything where there is no token.

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from tamis.engine.capitals import lower_capitals
+from tamis.engine.heads.capitals import lower_capitals
 from training.base import Floats
 from training.folder import (
     IMPORTANCE,

@@ -49,7 +49,7 @@ def test_row_1_beyond_a_full_queue_each_is_refused_at_once_and_nothing_of_it_is_
         assert np.median(seconds) < REFUSED_WITHIN_SECONDS
         gate.opened.set()
         assert [answer.result().status_code for answer in inside] == [200] * 4
-        batches = server.life.model.backend.batches
+        batches = server.model.backend.batches
         assert sum(map(len, batches)) == 4
         assert server.metric("tamis_requests_total", dialect="native", status="429") == 10
         assert server.metric("tamis_requests_total", dialect="native", status="200") == 4
@@ -92,7 +92,7 @@ def test_row_2_what_expires_in_the_queue_is_504_and_the_younger_still_share_a_ba
         until(lambda: server.metric("tamis_queue_requests") == 2)
         gate.opened.set()
         assert [answer.result().status_code for answer in (running, *younger)] == [200] * 3
-        first, second = server.life.model.backend.batches
+        first, second = server.model.backend.batches
         assert len(first) == 1
         assert len(second) == 2
         assert not any(has_text(pair, "expired") for pair in (*first, *second))
@@ -123,7 +123,7 @@ def test_row_2_what_expires_before_it_is_tokenized_is_answered_in_time(partial: 
             assert (late.status_code, late.json()["code"]) == (504, "deadline_exceeded")
         gate.opened.set()
         assert slow.result().status_code == 200
-        pairs = [pair for batch in server.life.model.backend.batches for pair in batch]
+        pairs = [pair for batch in server.model.backend.batches for pair in batch]
         assert not any(has_text(pair, "expired") for pair in pairs)
 
 
@@ -140,7 +140,7 @@ def test_row_3_a_caller_who_is_gone_while_queued_costs_nothing_more() -> None:
         gate.opened.set()
         assert running.result().status_code == 200
         assert server.rerank("q", ["next"]).status_code == 200
-        pairs = [pair for batch in server.life.model.backend.batches for pair in batch]
+        pairs = [pair for batch in server.model.backend.batches for pair in batch]
         assert len(pairs) == 2
         assert not any(has_text(pair, "gone") for pair in pairs)
         assert server.metric("tamis_queue_tokens") == 0
@@ -155,7 +155,7 @@ def test_row_3_a_caller_who_is_gone_while_it_runs_gives_its_place_back() -> None
         assert server.metric("tamis_queue_tokens") == 0
         gate.opened.set()
         assert server.rerank("q", ["next"]).status_code == 200
-        assert [len(batch) for batch in server.life.model.backend.batches] == [1, 1]
+        assert [len(batch) for batch in server.model.backend.batches] == [1, 1]
 
 
 def test_row_4_a_small_request_behind_a_thousand_documents_waits_for_one_batch_more() -> None:
@@ -164,7 +164,7 @@ def test_row_4_a_small_request_behind_a_thousand_documents_waits_for_one_batch_m
         serving_on(FaultyBackend(), scheduler={"max_batch_tokens": 60}) as server,
         ThreadPoolExecutor(2) as pool,
     ):
-        backend = server.life.model.backend
+        backend = server.model.backend
         backend._before_forward = steps
         large = pool.submit(server.rerank, "q", [f"large {n}" for n in range(1000)])
         assert steps.come.acquire(timeout=60)
@@ -197,7 +197,7 @@ def test_row_5_a_key_that_floods_leaves_the_other_its_share(tmp_path: Path) -> N
         serving_on(FaultyBackend(), server=own, scheduler={"max_batch_tokens": 80}) as server,
         ThreadPoolExecutor(N_LOUD + N_QUIET) as pool,
     ):
-        backend = server.life.model.backend
+        backend = server.model.backend
         backend._before_forward = steps
 
         def ask(name: str, number: int) -> int:

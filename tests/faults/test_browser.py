@@ -97,7 +97,7 @@ def test_row_27_a_page_of_another_origin_gets_nothing_in_a_browser(tmp_path: Pat
         assert found.pop("a request that is not read") == "unreadable"
         assert set(found.values()) == {"TypeError"}
         assert len(found) == 4
-        assert server.life.model.backend.batches == []  # nothing was computed for it either
+        assert server.model.backend.batches == []  # nothing was computed for it either
         assert server.metric("tamis_refusals_total", reason="origin_not_allowed") >= 4
 
 

@@ -127,7 +127,7 @@ def test_row_52_a_cache_that_cannot_be_written(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from tamis.engine.scratch import scratch_folder
+from tamis.engine.ctranslate2.scratch import scratch_folder
 with scratch_folder(Path(sys.argv[1])) as folder:
     (folder / "made").mkdir()
     os.kill(os.getpid(), signal.SIGKILL)

@@ -203,11 +203,11 @@ def test_row_20_a_lone_surrogate_is_400_and_any_other_text_is_read(text: str) ->
 def test_row_22_a_text_over_its_limit_that_may_not_be_cut_is_422_before_it_is_tokenized(
     plain: Served, fields: dict[str, Any], what: str
 ) -> None:
-    before = len(plain.life.model.backend.batches)
+    before = len(plain.model.backend.batches)
     answer = plain.client.post("/rerank", json={"query": "q", "truncate": False} | fields)
     assert answer.status_code == 422
     assert what in answer.text
-    assert len(plain.life.model.backend.batches) == before
+    assert len(plain.model.backend.batches) == before
 
 
 def test_row_22_a_thousand_long_documents_are_413(plain: Served) -> None:
@@ -226,7 +226,7 @@ def test_tokens_over_the_limit_are_413_before_any_is_made(n_documents: int, stat
     with serving_fake(limits={"max_request_tokens": 100}) as server:
         answer = server.rerank("q", ["xxxx" * 12] * n_documents)  # one word, twelve by its letters
         assert answer.status_code == status
-        assert len(server.life.model.backend.batches) == (status == 200)
+        assert len(server.model.backend.batches) == (status == 200)
 
 
 def test_tokens_that_letters_do_not_tell_are_413_once_they_are_counted() -> None:

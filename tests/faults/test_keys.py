@@ -92,7 +92,7 @@ def test_row_25_any_other_key_is_401(guarded: Served, lines: list[str]) -> None:
     assert (answer.status, answer.json()["code"]) == (401, "unauthorized")
     assert answer.headers["www-authenticate"] == 'Bearer realm="tamis"'
     assert KEY.encode() not in answer.body
-    assert guarded.life.model.backend.batches == []
+    assert guarded.model.backend.batches == []
 
 
 def test_row_25_all_keys_are_compared_in_constant_time() -> None:

@@ -17,7 +17,7 @@ import pytest
 
 import tamis
 from tamis.engine.checkpoint import read_checkpoint
-from tamis.engine.conversion import convert
+from tamis.engine.ctranslate2.conversion import convert
 from tamis.engine.golden import GOLDEN_FILE, read_golden, write_golden
 from tamis.engine.location import EMBEDDED_FOLDER
 from tamis.engine.manifest import write_manifest
@@ -221,7 +221,7 @@ def test_row_36_a_second_start_with_a_broken_model_says_what_is_wrong(
 def test_row_37_without_cuda_the_cpu_is_taken_unless_cuda_was_asked_for(
     monkeypatch: pytest.MonkeyPatch, tiny_model: Path, cache_dir: Path
 ) -> None:
-    from tamis.engine.runtimes import ctranslate2
+    from tamis.engine.ctranslate2 import runtime as ctranslate2
 
     monkeypatch.setattr(ctranslate2, "cuda_available", lambda: False)
     own = {"name": str(tiny_model), "cache_dir": cache_dir, "threads": 1}

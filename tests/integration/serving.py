@@ -20,6 +20,8 @@ from typing import Any, Self, cast
 import httpx2
 import uvicorn
 
+from tamis.assembly.assembly import Assembly
+from tamis.assembly.served import ModelLoader
 from tamis.engine.backend import LocalBackend
 from tamis.engine.facts import ModelFacts
 from tamis.engine.loading import LoadedModel, load_model
@@ -29,7 +31,6 @@ from tamis.observability.metrics import Metrics
 from tamis.server.app import create_app
 from tamis.server.lifespan import ModelLife
 from tamis.server.protocol import protocol_class
-from tamis.server.served import ModelLoader
 from tamis.settings import Settings
 from tamis.testing import FakeBackend, WordTokenizer
 from tamis.workers.process import WORKER_COMMAND
@@ -100,6 +101,11 @@ class Served:
     failures: list[str]
     server: uvicorn.Server
 
+    @property
+    def model(self) -> Any:
+        """The model, once it is loaded; of doubles in many tests."""
+        return self.life.assembly.default.model
+
     def stop(self) -> None:
         """Ask it to drain and end, as SIGTERM does."""
         self.server.should_exit = True
@@ -138,13 +144,8 @@ def serving(
     options = settings or Settings.model_validate(NO_CACHE)
     metrics = Metrics()
     failures: list[str] = []
-    life = ModelLife(
-        options,
-        metrics,
-        load=load,
-        on_failure=lambda: failures.append("load"),
-        command=command,
-    )
+    assembly = Assembly(options, metrics, load=load, command=command)
+    life = ModelLife(assembly, metrics, on_failure=lambda: failures.append("load"))
     app = create_app(options, metrics, life)
     server = uvicorn.Server(
         uvicorn.Config(

@@ -19,7 +19,7 @@ NAME = "tamis-tests/tiny"
 CHUNK_BYTES = constants.DOWNLOAD_CHUNK_SIZE  # the client writes what it got in such pieces
 LOCATE = """
 import json, sys
-from tamis.engine.hub_cache import list_fetched
+from tamis.engine.hub.local_cache import list_fetched
 from tamis.engine.location import locate, pull
 from tamis.errors import TamisError
 verb, name, revision, offline = json.loads(sys.argv[1])

@@ -155,7 +155,7 @@ def test_requests_that_wait_share_the_next_batch() -> None:
         until(lambda: server.metric("tamis_queue_requests") == 20)
         gate.opened.set()
         assert [future.result().status_code for future in (first, *waiting)] == [200] * 21
-        assert len(server.life.model.backend.batches) == 2
+        assert len(server.model.backend.batches) == 2
         assert server.metric("tamis_batch_pairs_count") == 2
         assert server.metric("tamis_batch_pairs_sum") == 21
         assert server.metric("tamis_batch_requests_sum") == 21

@@ -13,7 +13,7 @@ from tamis.errors import ModelNotFoundError
 from tamis.settings import Settings
 from tamis.testing import WordTokenizer
 from tests.integration.serving import Gate, Served, fake_model, serving, serving_fake, until
-from tests.unit.wire.test_choice import MALFORMED
+from tests.unit.wire.test_parsing import MALFORMED
 
 WORDS_OF_POISON = 13
 """A document of so many words breaks the model of `fragile`."""
@@ -185,7 +185,7 @@ def test_a_full_queue_is_429_with_retry_after_and_those_inside_are_answered() ->
             refused = server.rerank("q", ["e", "f"])
             assert (refused.status_code, refused.json()["code"]) == (429, "queue_full")
             assert int(refused.headers["retry-after"]) >= 1
-        assert len(server.life.model.backend.batches) == 1
+        assert len(server.model.backend.batches) == 1
         gate.opened.set()
         assert [future.result().status_code for future in inside] == [200, 200]
         assert server.rerank("q", ["e", "f"]).status_code == 200

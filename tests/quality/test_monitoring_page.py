@@ -7,9 +7,9 @@ import pytest
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.metrics import MetricWrapperBase
 
+from tamis.assembly.watching import make_watch
 from tamis.engine.facts import ModelFacts
 from tamis.observability.metrics import Metrics
-from tamis.server.watching import make_watch
 from tamis.settings import Settings
 from tamis.timing import Phase
 

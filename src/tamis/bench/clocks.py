@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tamis.engine.collate import PackedBatch
-from tamis.engine.heads import Head
+from tamis.engine.heads.head import Head, Matches
 from tamis.engine.padding import Padding
 from tamis.engine.pairs import Logits
-from tamis.engine.runtimes.base import Runtime
+from tamis.engine.runtime import Runtime
 
 
 @dataclass(slots=True)
@@ -89,3 +89,9 @@ class TimedHead:
         logits = self._head.logits(outputs, batch)
         self._spent.head_seconds += time.perf_counter() - started
         return logits
+
+    def matches(
+        self, outputs: NDArray[np.float32], batch: PackedBatch, pair: int
+    ) -> Matches | None:
+        """See `Head.matches`; it is no part of scoring."""
+        return self._head.matches(outputs, batch, pair)

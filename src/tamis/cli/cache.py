@@ -89,7 +89,7 @@ def _asked(settings: CacheSettings, ask: "Callable[[RedisStore], Awaitable[Resul
 
 
 def _digest(settings: CacheSettings, namespace: str | None) -> bytes | None:
+    from tamis.cache.configured import secret_of
     from tamis.cache.pair_keys import namespace_digest
-    from tamis.server.caching import secret_of
 
     return None if namespace is None else namespace_digest(secret_of(settings), namespace)

@@ -117,7 +117,7 @@ def read_judged_queries(name: str) -> Iterator[JudgedQuery]:
 def _int8_folder(settings: ModelSettings) -> Path:
     """Where the int8 form of the model stands, or will stand."""
     from tamis.engine.checkpoint import read_checkpoint
-    from tamis.engine.converted import converted_folder
+    from tamis.engine.ctranslate2.converted import converted_folder
     from tamis.engine.location import locate
 
     source = locate(settings.name, revision=settings.revision, offline=settings.offline)

@@ -11,7 +11,7 @@ from rich.table import Table
 from tamis.cli.calibrate import calibrate
 from tamis.cli.options import Name, NameOption, OfflineOption, RevisionOption, the_model
 from tamis.engine.checkpoint import Checkpoint, read_checkpoint
-from tamis.engine.hub_cache import list_fetched
+from tamis.engine.hub.local_cache import list_fetched
 from tamis.engine.location import EMBEDDED_FOLDER, locate
 from tamis.engine.location import pull as pull_model
 from tamis.engine.manifest import verify_manifest
@@ -97,9 +97,9 @@ def convert(
 ) -> None:
     """Convert a model for ctranslate2, into a folder that loads by itself."""
     name = the_model(name, model)
-    from tamis.engine.conversion import convert as convert_checkpoint
-    from tamis.engine.converted import converted_folder
-    from tamis.engine.runtimes.opening import auto_dtype
+    from tamis.engine.ctranslate2.conversion import convert as convert_checkpoint
+    from tamis.engine.ctranslate2.converted import converted_folder
+    from tamis.engine.ctranslate2.precision import auto_dtype
 
     settings = _settings(name, revision, offline)
     source = locate(name, revision=settings.revision, offline=settings.offline)
@@ -131,9 +131,10 @@ def tune(
     Takes a converted folder, or the name of a model whose converted form is in the cache.
     """
     name = the_model(name, model)
-    from tamis.engine.converted import converted_folder
+    from tamis.engine.ctranslate2.converted import converted_folder
+    from tamis.engine.ctranslate2.opening import tune_converted
+    from tamis.engine.ctranslate2.precision import auto_dtype
     from tamis.engine.device import usable_cores
-    from tamis.engine.runtimes.opening import auto_dtype, tune_converted
 
     settings = _settings(name, revision, offline=True)
     source = locate(name, revision=settings.revision, offline=True)
@@ -195,8 +196,10 @@ def _size(folder: Path) -> str:
 
 
 def _describe(checkpoint: Checkpoint) -> str:
-    head = "classification" if checkpoint.maxsim is None else "maxsim"
+    from tamis.engine.heads.reading import read_head
+
+    kind = read_head(checkpoint).kind
     return (
-        f"{checkpoint.n_layers} layers of {checkpoint.hidden_size}, {head} head, "
+        f"{checkpoint.n_layers} layers of {checkpoint.hidden_size}, {kind} head, "
         f"up to {checkpoint.max_length} tokens"
     )

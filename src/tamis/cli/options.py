@@ -28,7 +28,7 @@ def _help(option: str, section: type[BaseModel] = ModelSettings) -> str:
 
 def model_names(incomplete: str) -> list[str]:
     """Models on this machine whose names begin so, and folders: what a shell completes."""
-    from tamis.engine.hub_cache import list_fetched
+    from tamis.engine.hub.local_cache import list_fetched
 
     fetched = {name for name, _, _ in list_fetched()}
     parent = Path(incomplete).expanduser() if incomplete.endswith("/") else Path(incomplete).parent

@@ -28,8 +28,8 @@ from tamis.errors import SettingsError, TamisError
 from tamis.settings import LogSettings, ServerSettings, Settings, TelemetrySettings, load_settings
 
 if TYPE_CHECKING:  # the command line imports nothing heavy at start
+    from tamis.assembly.served import ModelLoader
     from tamis.observability.spans import Tracing
-    from tamis.server.served import ModelLoader
 
 logger = logging.getLogger(__name__)
 
@@ -74,9 +74,10 @@ def run(settings: Settings, load: "ModelLoader | None" = None) -> None:
 
 
 def _serve(settings: Settings, load: "ModelLoader | None") -> None:
+    from tamis.assembly.assembly import Assembly
+    from tamis.cache.configured import require_cache
     from tamis.engine.loading import load_model
     from tamis.observability.metrics import Metrics
-    from tamis.server.caching import require_cache
     from tamis.server.lifespan import ModelLife
     from tamis.server.protocol import protocol_class
     from tamis.timing import PhaseObservers
@@ -92,8 +93,9 @@ def _serve(settings: Settings, load: "ModelLoader | None") -> None:
         server.should_exit = True
 
     timing = metrics.phases if tracing is None else PhaseObservers(metrics.phases, tracing.phases)
-    life = ModelLife(settings, metrics, load=load or load_model, on_failure=stop, timing=timing)
-    life.begin()  # the rest is imported beside it
+    assembly = Assembly(settings, metrics, load=load or load_model, timing=timing)
+    life = ModelLife(assembly, metrics, on_failure=stop)
+    assembly.begin()  # the rest is imported beside it
     import uvicorn
 
     from tamis.server.app import create_app
@@ -111,7 +113,7 @@ def _serve(settings: Settings, load: "ModelLoader | None") -> None:
             lifespan="on",
         ),
         announce=life.drain,
-        is_stuck=lambda: life.vitals.is_stalled,
+        is_stuck=lambda: assembly.vitals.is_stalled,
         delay_seconds=settings.server.drain_delay_seconds,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -122,7 +124,7 @@ def _serve(settings: Settings, load: "ModelLoader | None") -> None:
         tracing.close()
     if life.failure is not None:
         raise life.failure
-    if life.is_loading:
+    if assembly.is_loading:
         end_now(0)
 
 

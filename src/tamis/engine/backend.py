@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from tamis.engine.collate import collate
-from tamis.engine.heads import Head, Matches, MaxSimHead
+from tamis.engine.heads.head import Head, Matches
 from tamis.engine.padding import Padding
 from tamis.engine.pairs import EncodedPair, Logits
-from tamis.engine.runtimes.base import Runtime
+from tamis.engine.runtime import Runtime
 
 
 class Backend(Protocol):
@@ -78,7 +78,7 @@ class LocalBackend:
 
     def explain(self, pair: EncodedPair) -> Matches | None:
         """What each query token found; None where the head reads both texts together."""
-        if not isinstance(self.head, MaxSimHead):
+        if not self.head.reads_tokens:
             return None
         batch = collate([pair])
         return self.head.matches(self.runtime.forward(batch), batch, 0)

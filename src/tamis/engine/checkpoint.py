@@ -17,12 +17,6 @@ WEIGHTS_FILE = "model.safetensors"
 WEIGHTS_INDEX_FILE = "model.safetensors.index.json"
 TAMIS_FILE = "tamis.json"
 RUNTIME_FOLDER = "ctranslate2"
-UNIGRAM_SCORES = "unigram_scores"
-"""The tensor of a converted model that holds its vocabulary's log-probabilities, (vocabulary,)."""
-IMPORTANCE = "maxsim.importance"
-"""The tensor of a model whose maxsim head has learned which query tokens count, (hidden,)."""
-PROJECTION = "maxsim.projection"
-"""The tensor by which a maxsim head multiplies the states that it matches, (hidden, hidden)."""
 PICKLED_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5", ".msgpack")
 _DEFAULT_LABELS = 2  # of `transformers`
 FORMAT_VERSION = 3
@@ -31,31 +25,6 @@ FORMAT_VERSION = 3
 Activation = Literal["gelu", "relu"]
 Dtype = Literal["float32", "float16", "bfloat16", "int8"]
 Count = Annotated[int, msgspec.Meta(ge=1)]
-
-
-class ClassificationOptions(msgspec.Struct, frozen=True, tag_field="type", tag="classification"):
-    """The head that `config.json` names; it has no options."""
-
-
-class MaxSimOptions(msgspec.Struct, frozen=True, tag_field="type", tag="maxsim"):
-    """A late-interaction head as `tamis.json` describes it (see `engine/heads.py`).
-
-    Attributes:
-        lower_capitals: Whether words in capitals are read in lower case (`engine/capitals.py`).
-        phrase_weight: 0: each token is matched by itself.
-        has_importance: Whether the weights have the tensor `maxsim.importance`.
-        has_projection: Whether the weights have the tensor `maxsim.projection`.
-    """
-
-    query_prefix: str
-    document_prefix: str
-    pooled_weight: Annotated[float, msgspec.Meta(ge=0)]
-    scale: float
-    offset: float
-    lower_capitals: bool = False
-    phrase_weight: Annotated[float, msgspec.Meta(ge=0)] = 0.0
-    has_importance: bool = False
-    has_projection: bool = False
 
 
 class _CpuDtype(msgspec.Struct, frozen=True):
@@ -72,7 +41,7 @@ class _Description(msgspec.Struct, frozen=True):
 
     name: str | None = None
     dtype: _CpuDtype = _CpuDtype()
-    head: ClassificationOptions | MaxSimOptions = ClassificationOptions()
+    head: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
     converted: _Converted | None = None
 
 
@@ -152,7 +121,8 @@ class Checkpoint:
         n_pieces: Rows of its word embedding.
         position_offset: The row of the position table that belongs to the first token.
         max_length: Most tokens a sequence may have.
-        maxsim: The head's options; None means a classification head.
+        n_labels: Of the classification head, if it has one.
+        head: What `tamis.json` says of the head (see `heads/reading.py`); None where nothing.
         cpu_dtype: What `dtype="auto"` takes on a CPU.
         converted_dtype: The dtype of the runtime's own files in a converted folder.
     """
@@ -168,7 +138,8 @@ class Checkpoint:
     max_length: int
     layer_norm_epsilon: float
     activation: Activation
-    maxsim: MaxSimOptions | None
+    n_labels: int
+    head: Mapping[str, Any] | None
     cpu_dtype: Dtype
     converted_dtype: Dtype | None
 
@@ -200,7 +171,7 @@ def read_checkpoint(
     Raises:
         IncompleteModelError: a file is missing or not JSON.
         UnsafeModelError: the weights are pickled only, or the model brings code (`auto_map`).
-        UnsupportedModelError: the architecture, head or an option of it is not known.
+        UnsupportedModelError: the architecture or an option of it is not known.
     """
     family = _read_family(folder)
     own = _Description()
@@ -213,9 +184,6 @@ def read_checkpoint(
     if not described_only and not (folder / TOKENIZER_FILE).exists():
         raise IncompleteModelError(f"{folder} has no {TOKENIZER_FILE}")
     config = read_struct(folder / CONFIG_FILE, _Config)
-    maxsim = own.head if isinstance(own.head, MaxSimOptions) else None
-    if maxsim is None:
-        _require_one_label(folder, config, family)
     _require_shared_width(folder, config)
     position_offset = _position_offset(folder, config, family)
     return Checkpoint(
@@ -230,7 +198,8 @@ def read_checkpoint(
         max_length=config.max_position_embeddings - position_offset,
         layer_norm_epsilon=config.layer_norm_eps,
         activation=_read_activation(folder, config),
-        maxsim=maxsim,
+        n_labels=len(config.id2label or ()) or config.num_labels or _DEFAULT_LABELS,
+        head=None if isinstance(own.head, msgspec.UnsetType) else own.head,
         cpu_dtype=own.dtype.cpu,
         converted_dtype=None if own.converted is None else own.converted.dtype,
     )
@@ -348,18 +317,6 @@ def _position_offset(folder: Path, config: _Config, family: Family) -> int:
             f"{config.max_position_embeddings}; positions start behind pad_token_id"
         )
     return padding + 1
-
-
-def _require_one_label(folder: Path, config: _Config, family: Family) -> None:
-    if not family.output:
-        raise UnsupportedModelError(
-            f"{folder} is an encoder without a classification head, and no {TAMIS_FILE} names one"
-        )
-    n_labels = len(config.id2label or ()) or config.num_labels or _DEFAULT_LABELS
-    if n_labels != 1:
-        raise UnsupportedModelError(
-            f"{folder} has {n_labels} labels; a reranker has one (the relevance logit)"
-        )
 
 
 def _read_activation(folder: Path, config: _Config) -> Activation:

@@ -2,59 +2,49 @@
 
 import logging
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from tamis.engine.backend import LocalBackend
 from tamis.engine.checkpoint import (
     CONFIG_FILE,
-    IMPORTANCE,
-    PROJECTION,
     TAMIS_FILE,
     TOKENIZER_FILE,
-    UNIGRAM_SCORES,
     Checkpoint,
-    MaxSimOptions,
     read_checkpoint,
-    weight_files,
 )
-from tamis.engine.converted import converted
+from tamis.engine.ctranslate2 import opening as ctranslate2
 from tamis.engine.facts import ModelFacts
 from tamis.engine.files import read_bounded
 from tamis.engine.golden import compare_with_golden, golden_key
-from tamis.engine.heads import ClassificationHead, Head, MaxSimHead
+from tamis.engine.heads.reading import read_head
+from tamis.engine.library import OpenModel, Texts
 from tamis.engine.location import locate
-from tamis.engine.manifest import folder_digest, verified_digests, verify_manifest
+from tamis.engine.manifest import verify_manifest
 from tamis.engine.memory import release_unused
 from tamis.engine.pairs import Logits
-from tamis.engine.runtimes.opening import (
-    RuntimePlan,
-    open_ctranslate2,
-    open_torch,
-    plan_runtime,
-)
-from tamis.engine.templates import JointTemplate, read_joint_template, read_separate_template
 from tamis.engine.tokenization import (
     PairTokenizer,
     open_text_tokenizer,
     read_definition,
     read_text_tokenizer,
-    read_unigram_scores,
 )
-from tamis.engine.weights import Weights, read_weights
+from tamis.engine.torch import opening as torch
+from tamis.engine.weights import read_weights
 from tamis.errors import InferenceError, ModelError, SettingsError, UnsupportedModelError
 from tamis.settings import ModelSettings
 
-if TYPE_CHECKING:  # it is imported late: CTranslate2 reads its environment then
-    from tamis.engine.runtimes.ctranslate2 import CTranslate2Runtime
-
 logger = logging.getLogger(__name__)
+
+LIBRARIES: Mapping[str, OpenModel] = {
+    "ctranslate2": ctranslate2.open_model,
+    "torch": torch.open_model,
+}
+"""By their names in `model.runtime`; what they need is imported when one is asked for."""
 
 WARM_UP_QUERY = "What is a tamis?"
 WARM_UP_DOCUMENTS = ("A tamis is a fine sieve.", "鼓筛是一种细筛。", "sieve " * 50)
@@ -109,25 +99,23 @@ def load_model(settings: ModelSettings, folder: Path | None = None) -> LoadedMod
 def _load(settings: ModelSettings, folder: Path) -> LoadedModel:
     name = _asked_name(settings)
     checkpoint = read_checkpoint(folder, name=name)
+    read_head(checkpoint)
     if checkpoint.converted_dtype is None:
         read_weights(checkpoint)  # headers alone: before all of it is hashed
     max_length = _max_length(settings, checkpoint)
-    plan = plan_runtime(settings, checkpoint)
-    opened = (
-        _load_source(checkpoint, plan, max_length)
-        if plan.library == "torch"
-        else _load_converted(checkpoint, plan, max_length, settings.cache_dir)
-    )
+    library = "ctranslate2" if settings.runtime == "auto" else settings.runtime
+    opened = LIBRARIES[library](settings, checkpoint, lambda own: _read_texts(own, max_length))
+    tokenizer, head = opened.texts
     facts = ModelFacts(
         name=name or checkpoint.name,
-        runtime=plan.library,
-        device=opened.backend.runtime.device,
-        dtype=opened.backend.runtime.dtype,
+        runtime=library,
+        device=opened.runtime.device,
+        dtype=opened.runtime.dtype,
         max_length=max_length,
-        max_batch_tokens=opened.backend.runtime.max_batch_tokens,
+        max_batch_tokens=opened.runtime.max_batch_tokens,
         digest=opened.digest,
     )
-    model = LoadedModel(facts, opened.tokenizer, opened.backend)
+    model = LoadedModel(facts, tokenizer, LocalBackend(opened.runtime, head))
     release_unused()  # now, so that the first request finds what the warm-up has used
     started = time.monotonic()
     logits = warm_up(model)
@@ -165,7 +153,7 @@ def load_tokenizer(settings: ModelSettings, folder: Path) -> PairTokenizer:
     """
     verify_manifest(folder, only=(CONFIG_FILE, TAMIS_FILE, TOKENIZER_FILE))
     checkpoint = read_checkpoint(folder, name=_asked_name(settings))
-    tokenizer, _ = _read_tokenizer_and_head(checkpoint, _max_length(settings, checkpoint))
+    tokenizer, _ = _read_texts(checkpoint, _max_length(settings, checkpoint))
     release_unused()
     return tokenizer
 
@@ -208,83 +196,14 @@ def _max_length(settings: ModelSettings, checkpoint: Checkpoint) -> int:
     return checkpoint.max_length
 
 
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """A model's parts.
-
-    Attributes:
-        digest: Of the files that they were read from.
-        kept: Where its converted form stands; None where it has none that stays.
-    """
-
-    backend: LocalBackend
-    tokenizer: PairTokenizer
-    digest: str
-    kept: Path | None = None
-
-
-def _load_source(checkpoint: Checkpoint, plan: RuntimePlan, max_length: int) -> _Opened:
-    verify_manifest(checkpoint.folder, known=checkpoint.content)
-    tokenizer, head = _read_tokenizer_and_head(checkpoint, max_length)
-    release_unused()  # the vocabulary as Python objects, before the weights need the room
-    runtime = open_torch(checkpoint, plan, reads_tokens=head.reads_tokens)
-    return _Opened(LocalBackend(runtime, head), tokenizer, folder_digest(checkpoint.content))
-
-
-def _load_converted(
-    source: Checkpoint, plan: RuntimePlan, max_length: int, cache_dir: Path
-) -> _Opened:
-    """Tokenizer and weights are read side by side: each takes one core."""
-    reads_tokens = source.maxsim is not None
-    with (
-        converted(source, dtype=plan.dtype, cache_dir=cache_dir) as model,
-        ThreadPoolExecutor(1) as beside,
-    ):
-        opening = beside.submit(open_ctranslate2, model.folder, plan, reads_tokens=reads_tokens)
-        try:
-            checkpoint = read_checkpoint(model.folder)
-            tokenizer, head = _read_tokenizer_and_head(checkpoint, max_length)
-        except BaseException:
-            opening.add_done_callback(_close_opened)
-            raise
-        runtime = opening.result()
-        digest = folder_digest(verified_digests(model.folder))
-    kept = model.folder if model.is_kept else None
-    return _Opened(LocalBackend(runtime, head), tokenizer, digest, kept)
-
-
-def _close_opened(opening: "Future[CTranslate2Runtime]") -> None:
-    if opening.exception() is None:
-        opening.result().close()
-
-
-def _read_tokenizer_and_head(checkpoint: Checkpoint, max_length: int) -> tuple[PairTokenizer, Head]:
+def _read_texts(checkpoint: Checkpoint, max_length: int) -> Texts:
     text = _read_text_tokenizer(checkpoint)
     if text.get_vocab_size() > checkpoint.n_pieces:
         raise UnsupportedModelError(
             f"{TOKENIZER_FILE} has {text.get_vocab_size():,} pieces, and the model's word "
             f"embedding {checkpoint.n_pieces:,}; they do not belong together"
         )
-    options = checkpoint.maxsim
-    if options is None:
-        joint = read_joint_template(text)
-        _require_no_padding(checkpoint, joint)
-        tokenizer = PairTokenizer(text, joint, max_length=max_length)
-        return tokenizer, ClassificationHead.read(checkpoint)
-    separate = read_separate_template(
-        text, query_prefix=options.query_prefix, document_prefix=options.document_prefix
-    )
-    tokenizer = PairTokenizer(
-        text, separate, max_length=max_length, lowers_capitals=options.lower_capitals
-    )
-    head = MaxSimHead.read(
-        options,
-        separate,
-        _read_unigram_scores(checkpoint),
-        _read_importance(checkpoint, options),
-        _read_projection(checkpoint, options),
-    )
-    return tokenizer, head
+    return read_head(checkpoint).open(checkpoint, text, max_length=max_length)
 
 
 def _read_text_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
@@ -292,47 +211,3 @@ def _read_text_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     if checkpoint.converted_dtype is None:
         return read_text_tokenizer(read_definition(checkpoint.folder))
     return open_text_tokenizer(read_bounded(checkpoint.folder / TOKENIZER_FILE))
-
-
-def _read_unigram_scores(checkpoint: Checkpoint) -> NDArray[np.float32]:
-    """Each piece's log-probability (vocabulary,), kept apart in a converted model."""
-    if checkpoint.converted_dtype is None:
-        return read_unigram_scores(read_definition(checkpoint.folder))
-    return Weights(weight_files(checkpoint.folder)).array(UNIGRAM_SCORES)
-
-
-def _read_importance(checkpoint: Checkpoint, options: MaxSimOptions) -> NDArray[np.float32]:
-    """What a maxsim head has learned of query tokens (hidden,); zeros where it has not."""
-    hidden = checkpoint.hidden_size
-    if not options.has_importance:
-        return np.zeros(hidden, dtype=np.float32)
-    return _read_learned(checkpoint, IMPORTANCE, (hidden,))
-
-
-def _read_projection(checkpoint: Checkpoint, options: MaxSimOptions) -> NDArray[np.float32] | None:
-    """By what a maxsim head multiplies token states (hidden, hidden); None where by nothing."""
-    hidden = checkpoint.hidden_size
-    if not options.has_projection:
-        return None
-    return _read_learned(checkpoint, PROJECTION, (hidden, hidden))
-
-
-def _read_learned(checkpoint: Checkpoint, name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    learned = Weights(weight_files(checkpoint.folder)).array(name)
-    if learned.shape != shape:
-        raise UnsupportedModelError(
-            f"{checkpoint.folder}: {name} has shape {learned.shape}, and the hidden size "
-            f"is {checkpoint.hidden_size}; they do not belong together"
-        )
-    return learned
-
-
-def _require_no_padding(checkpoint: Checkpoint, template: JointTemplate) -> None:
-    """RoBERTa counts no position at a padding token, so that none may stand in a pair."""
-    parts = (template.prefix, template.middle, template.suffix)
-    padding = checkpoint.position_offset - 1
-    if any(padding in part.token_ids for part in parts):
-        raise UnsupportedModelError(
-            f"{checkpoint.folder}: config.json has pad_token_id {padding}, which {TOKENIZER_FILE} "
-            "puts around every text; they do not belong together"
-        )

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from tamis.engine.hub_cache import find_fetched
+from tamis.engine.hub.local_cache import find_fetched
 from tamis.errors import ModelNotFoundError, SettingsError
 from tamis.settings import DEFAULT_MODEL
 
@@ -33,18 +33,19 @@ def locate(name: str, *, revision: str | None, offline: bool) -> Path:
 
 
 def pull(name: str, *, revision: str | None, offline: bool) -> Path:
-    """Fetch a model from the hub (see `hub.pull`).
+    """Fetch a model from the hub (see `hub/client.py`).
 
     Raises:
         SettingsError: a variable of the hub's client has a value that it cannot read.
     """
     try:
-        from tamis.engine import hub  # a model that is here is not kept waiting for its imports
+        # now: a model that is here is not kept waiting for its imports
+        from tamis.engine.hub import client
     except (ValueError, OSError) as error:
         raise SettingsError(
             f"the hub's client cannot be set up: {error}; check the variables that begin with HF_"
         ) from error
-    return hub.pull(name, revision=revision, offline=offline)
+    return client.pull(name, revision=revision, offline=offline)
 
 
 def _is_folder(name: str) -> bool:

@@ -5,8 +5,8 @@ from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
+from tamis.engine.buckets import padding_in_buckets
 from tamis.engine.pairs import EncodedPair, distinct_sequences
-from tamis.engine.runtimes.buckets import padding_in_buckets
 
 Padding = Literal["none", "longest", "buckets"]
 """To what attention fills sequences up: to nothing, to the batch's longest, to their bucket's."""

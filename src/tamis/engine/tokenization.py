@@ -1,15 +1,13 @@
 """(query, documents) -> encoded pairs: templates, truncation, token counts."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
-from tamis.engine.capitals import lower_capitals
 from tamis.engine.checkpoint import TOKENIZER_FILE
 from tamis.engine.files import read_json
 from tamis.engine.pairs import EncodedPair, TokenIds, beyond_length
@@ -37,7 +35,13 @@ class PairTokenizer:
     """Turns texts into `EncodedPair`s. Safe to call from any thread.
 
     Text is text: strings such as `</s>` or `<mask>` inside it become ordinary tokens, never
-    special ones (see `text_definition`). A model may want words in capitals in lower case.
+    special ones (see `text_definition`).
+
+    Args:
+        tokenizer: For text alone.
+        template: How query and document become sequences.
+        max_length: Tokens a pair may have.
+        normalize: Applied to each text first; it keeps each character at its place.
     """
 
     def __init__(
@@ -46,10 +50,10 @@ class PairTokenizer:
         template: PairTemplate,
         *,
         max_length: int,
-        lowers_capitals: bool = False,
+        normalize: Callable[[str], str] = str,
     ) -> None:
         self._tokenizer = tokenizer
-        self._read = lower_capitals if lowers_capitals else str
+        self._read = normalize
         self._template = template
         self._max_length = max_length
 
@@ -122,20 +126,6 @@ def read_definition(folder: Path) -> dict[str, Any]:
     return definition
 
 
-def read_unigram_scores(definition: dict[str, Any]) -> NDArray[np.float32]:
-    """Log-probability of each piece (vocabulary,); special pieces count as the rarest.
-
-    Raises:
-        UnsupportedModelError: the vocabulary is of another kind than Unigram.
-    """
-    model = cast("dict[str, Any]", definition["model"])
-    if model.get("type") != "Unigram":
-        raise UnsupportedModelError("a maxsim head needs the scores of a Unigram vocabulary")
-    scores = np.array([score for _, score in model["vocab"]], dtype=np.float32)
-    scores[sorted(_special_ids(definition))] = scores.min()
-    return scores
-
-
 def read_text_tokenizer(definition: dict[str, Any]) -> Tokenizer:
     """A tokenizer for text, from the contents of a tokenizer.json (see `text_definition`).
 
@@ -153,7 +143,7 @@ def text_definition(definition: dict[str, Any]) -> bytes:
     find them on its own. A document therefore cannot forge `</s>` or `<mask>`. The template
     (post_processor) stays, for it puts them in by their ids.
     """
-    special = _special_ids(definition)
+    special = special_ids(definition)
     added = cast("list[dict[str, Any]]", definition.get("added_tokens") or [])
     return msgspec.json.encode(
         definition
@@ -178,7 +168,7 @@ def open_text_tokenizer(definition: bytes) -> Tokenizer:
         raise UnsupportedModelError(f"tokenizer.json cannot be read: {error}") from error
 
 
-def _special_ids(definition: dict[str, Any]) -> set[int]:
+def special_ids(definition: Mapping[str, Any]) -> set[int]:
     """Ids that text must not reach, whether or not the file flags them as special."""
     added = cast("list[dict[str, Any]]", definition.get("added_tokens") or [])
     spelled = {token["content"]: token["id"] for token in added} | _control_pieces(definition)
@@ -187,7 +177,7 @@ def _special_ids(definition: dict[str, Any]) -> set[int]:
     return flagged | controls | _template_ids(definition.get("post_processor"))
 
 
-def _control_pieces(definition: dict[str, Any]) -> dict[str, int]:
+def _control_pieces(definition: Mapping[str, Any]) -> dict[str, int]:
     vocabulary: Any = cast("dict[str, Any]", definition["model"]).get("vocab") or {}
     if isinstance(vocabulary, dict):
         return cast("dict[str, int]", vocabulary)

@@ -1,8 +1,5 @@
 """Puts the server together; decides nothing."""
 
-import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -34,7 +31,6 @@ from tamis.server.middleware.keys import KeyMiddleware
 from tamis.server.middleware.paths import PathMiddleware, nearest_path
 from tamis.server.middleware.ports import PortMiddleware
 from tamis.server.middleware.requests import REQUEST_ID_HEADER, RequestMiddleware
-from tamis.server.watching import make_watch
 from tamis.settings import ServerSettings, Settings
 from tamis.wire.registry import DIALECTS
 
@@ -58,16 +54,6 @@ def create_app(
     Raises:
         SettingsError: the file of keys, a baseline or the log of requests cannot be used.
     """
-    watch = make_watch(settings, metrics.registry)
-
-    @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncGenerator[None]:
-        try:
-            async with life.run():
-                yield
-        finally:
-            await asyncio.to_thread(watch.close)
-
     app = Starlette(
         routes=[
             Route("/", _home),
@@ -90,10 +76,10 @@ def create_app(
             *_guards(settings.server),
         ],
         exception_handlers={HTTPException: _http_error, Exception: _unexpected_error},
-        lifespan=lifespan,
+        lifespan=lambda _: life.run(),
     )
     bodies = BodyRoom(settings.limits.max_total_body_bytes)
-    app.state.context = ServerContext(settings, metrics, life, bodies, watch)
+    app.state.context = ServerContext(settings, metrics, life, bodies, life.assembly.watch)
     return app
 
 

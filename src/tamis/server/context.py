@@ -6,10 +6,11 @@ from typing import Self, cast
 
 from starlette.requests import Request
 
+from tamis.assembly.assembly import Assembly
 from tamis.observability.metrics import Metrics
+from tamis.relevance.watch import RelevanceWatch
 from tamis.server.body import BodyRoom
 from tamis.server.lifespan import ModelLife
-from tamis.server.watching import RelevanceWatch
 from tamis.settings import Settings
 
 
@@ -25,8 +26,13 @@ class ServerContext:
     metrics: Metrics
     life: ModelLife
     bodies: BodyRoom
-    relevance: RelevanceWatch
+    watch: RelevanceWatch
     started: float = field(default_factory=time.monotonic)
+
+    @property
+    def assembly(self) -> Assembly:
+        """What answers come from."""
+        return self.life.assembly
 
     @classmethod
     def of(cls, request: Request) -> Self:

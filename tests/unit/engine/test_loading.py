@@ -13,7 +13,7 @@ from safetensors.torch import load_file as load_torch
 from safetensors.torch import save_file as save_torch
 
 from tamis.engine.backend import LocalBackend
-from tamis.engine.heads import ClassificationHead
+from tamis.engine.heads.classification import ClassificationHead
 from tamis.engine.loading import LoadedModel, load_model, warm_up
 from tamis.engine.manifest import write_manifest
 from tamis.errors import (
@@ -272,14 +272,17 @@ def test_what_a_head_learned_for_another_width_than_the_model_s_is_refused(
         load_model(ModelSettings(name=str(folder), cache_dir=cache_dir, runtime=runtime))
 
 
-@pytest.mark.parametrize("step", ["read_weights", "open_ctranslate2", "converted"])
+@pytest.mark.parametrize(
+    "step",
+    ["loading.read_weights", "ctranslate2.opening._open_runtime", "ctranslate2.opening.converted"],
+)
 def test_a_model_that_memory_does_not_hold_is_a_sentence_with_its_folder(
     tiny_model: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     def fails(*arguments: object, **options: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(f"tamis.engine.loading.{step}", fails)
+    monkeypatch.setattr(f"tamis.engine.{step}", fails)
 
     with pytest.raises(ModelError, match=f"{tiny_model} takes more memory than there is"):
         load_model(ModelSettings(name=str(tiny_model), cache_dir=cache_dir))

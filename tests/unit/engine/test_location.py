@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tamis.engine.hub_cache import list_fetched
+from tamis.engine.hub.local_cache import list_fetched
 from tamis.engine.location import EMBEDDED_FOLDER, locate
 from tamis.errors import HubUnreachableError, ModelNotFoundError
 

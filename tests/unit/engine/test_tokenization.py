@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+from tamis.engine.heads.capitals import lower_capitals
 from tamis.engine.templates import SeparateTemplate, read_joint_template, read_separate_template
-from tamis.engine.tokenization import PairTokenizer, read_text_tokenizer, read_unigram_scores
+from tamis.engine.tokenization import PairTokenizer, read_text_tokenizer
 from tamis.errors import InvalidTextError, TextTooLongError, UnsupportedModelError
 from tamis.types import TruncationSide
 from tests.token_sequences import single, token_ids
@@ -327,7 +328,7 @@ def test_words_in_capitals_are_read_in_lower_case_and_found_where_they_stand(
 ) -> None:
     text = read_text_tokenizer(definition_of(tiny_maxsim))
     template = read_separate_template(text, query_prefix="query:", document_prefix="passage:")
-    tokenizer = PairTokenizer(text, template, max_length=64, lowers_capitals=True)
+    tokenizer = PairTokenizer(text, template, max_length=64, normalize=lower_capitals)
     shouted = "THE GIANT PANDA eats"
 
     (loud,) = tokenizer.encode(shouted, [shouted])
@@ -336,24 +337,6 @@ def test_words_in_capitals_are_read_in_lower_case_and_found_where_they_stand(
     assert token_ids(loud.sequences) == token_ids(quiet.sequences)
     spans = tokenizer.spans(shouted, len(quiet.sequences[0].token_ids))
     assert "".join(shouted[slice(*span)] for span in spans).replace(" ", "") == "THEGIANTPANDAeats"
-
-
-def test_unigram_scores_count_special_pieces_as_the_rarest(tiny_model: Path) -> None:
-    definition = definition_of(tiny_model)
-
-    scores = read_unigram_scores(definition)
-
-    vocabulary = definition["model"]["vocab"]
-    assert scores[4] == pytest.approx(vocabulary[4][1])
-    assert all(scores[index] == scores.min() for index in special_ids(tiny_model))
-    assert len(scores) == len(vocabulary)
-
-
-def test_a_vocabulary_without_scores_has_no_unigram_scores(
-    tiny_classifiers: dict[str, Path],
-) -> None:
-    with pytest.raises(UnsupportedModelError, match="Unigram"):
-        read_unigram_scores(definition_of(tiny_classifiers["bert"]))
 
 
 def test_control_tokens_are_out_of_reach_even_if_no_file_flags_them(tiny_model: Path) -> None:

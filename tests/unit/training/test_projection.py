@@ -27,7 +27,7 @@ from training.projection import Learner, Projection, ProjectionPlan, in_phrases,
 from training.smoke import DATA
 from training.texts import Passage, Query, Texts
 
-from tamis.engine import heads
+from tamis.engine.heads import similarities
 from tamis.engine.location import EMBEDDED_FOLDER
 
 HIDDEN = 16
@@ -77,7 +77,7 @@ def test_phrases_in_torch_are_the_engine_s() -> None:
     found = in_phrases(cosines, mask).numpy()
 
     for own, given, length in zip(found, cosines.numpy(), lengths, strict=True):
-        wanted = heads.in_phrases(given[:, :length], np.array([0]), PHRASE_WEIGHT)
+        wanted = similarities.in_phrases(given[:, :length], np.array([0]), PHRASE_WEIGHT)
         np.testing.assert_allclose(own[:, :length], wanted, rtol=1e-5, atol=1e-6)
 
 

@@ -63,7 +63,7 @@ async def _answer(
     try:
         with context.bodies.share() as share, ended_by_draining():
             content = b"" if method == "GET" else await read_body(request, limits, share)
-            with context.life.timing.phase("decode"):
+            with context.assembly.timing.phase("decode"):
                 body = {} if method == "GET" else await parse_body(content)
                 dialect, endpoint = dialects.choose(path, method, body)
                 encode_error, request.state.dialect = dialect.encode_error, dialect.name

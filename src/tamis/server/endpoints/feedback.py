@@ -55,7 +55,7 @@ async def feedback(request: Request) -> Response:
         require(body, "request_id", "index", "event")
         said = convert(body, FeedbackRequest)
         indices = said.index if isinstance(said.index, list) else [said.index]
-        n_counted = context.relevance.monitor.feedback.record(
+        n_counted = context.watch.monitor.feedback.record(
             caller.name, said.request_id, indices, said.event
         )
     except ClientDisconnect:

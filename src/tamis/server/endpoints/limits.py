@@ -106,7 +106,7 @@ def within_limits(
 
 
 def _limits_of(context: ServerContext, caller: Caller) -> Limits:
-    settings, model = context.settings, context.life.model
+    settings, model = context.settings, context.assembly.default.model
     options = settings.limits
     queued = settings.scheduler.max_queued_tokens
     return Limits(

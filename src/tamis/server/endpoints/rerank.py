@@ -46,7 +46,7 @@ class Reranking:
         """
         context = ServerContext.of(request)
         call = endpoint.decode(body)
-        model = context.life.model
+        model = context.assembly.default.model
         limits = context.settings.limits
         asked = within_limits(call.request, limits, model.facts.max_length if model else None)
         asked = _within_header(asked, request.headers.get(TIMEOUT_HEADER))
@@ -66,14 +66,14 @@ class Reranking:
         state.usage = result.usage
         state.model = result.model
         caller: Caller = state.caller
-        context.relevance.answered(
+        context.watch.answered(
             self.asked,
             result,
             dialect=state.dialect,
             caller=caller.name,
             request_id=state.request_id,
         )
-        with context.life.timing.phase("respond"):
+        with context.assembly.timing.phase("respond"):
             warnings = "; ".join(warnings_of(self.call.warnings, result))
             headers = {WARNINGS_HEADER: warnings} if warnings else None
             return json_answer(self.call.encode(result, state.request_id), headers=headers)

@@ -8,6 +8,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import tamis
+from tamis.assembly.served import ServedModel
+from tamis.cache.scores import ScoreCache
 from tamis.errors import NotReadyError
 from tamis.observability.samples import Samples
 from tamis.relevance.summary import RelevanceReport, report
@@ -15,7 +17,6 @@ from tamis.server.answers import json_answer
 from tamis.server.context import ServerContext
 from tamis.server.keys import Caller
 from tamis.server.lifespan import ModelLife
-from tamis.server.served import ServedModel
 
 _REQUESTS = "tamis_requests"
 _SECONDS = "tamis_request_duration_seconds"
@@ -114,23 +115,23 @@ async def stats(request: Request) -> Response:
     context = ServerContext.of(request)
     caller: Caller = request.state.caller
     has_keys = context.settings.server.keys_file is not None
-    life, samples = context.life, Samples(context.metrics.registry, _METRICS)
+    assembly, samples = context.assembly, Samples(context.metrics.registry, _METRICS)
     shown = Stats(
         version=tamis.__version__,
-        state=life.state,
+        state=context.life.state,
         uptime_seconds=time.monotonic() - context.started,
-        model=_model(life.model),
-        first_stage=_model(life.first_stage),
+        model=_model(assembly.default.model),
+        first_stage=_model(assembly.default.first_stage),
         requests=[
             RequestsReport(labels["dialect"], labels["status"], int(value))
             for labels, value in samples.of(f"{_REQUESTS}_total")
         ],
         latency=_latency(samples),
-        queue=_queue(life, context.settings.scheduler.max_queued_tokens),
+        queue=_queue(context.life, context.settings.scheduler.max_queued_tokens),
         batches=_batches(samples, _budget(context)),
-        cache=await _cache(life, samples),
+        cache=await _cache(assembly.cache, samples),
         relevance=report(
-            context.relevance.monitor,
+            context.watch.monitor,
             threshold=context.settings.relevance.threshold,
             caller=caller.name if has_keys else None,
         ),
@@ -179,14 +180,14 @@ def _batches(samples: Samples, budget: int | None) -> BatchesReport:
 
 def _budget(context: ServerContext) -> int | None:
     """Tokens of one forward pass, at most; None while nobody knows."""
-    model = context.life.model
+    model = context.assembly.default.model
     return context.settings.scheduler.max_batch_tokens or (
         None if model is None else model.facts.max_batch_tokens
     )
 
 
-async def _cache(life: ModelLife, samples: Samples) -> list[StoreReport] | None:
-    if life.cache is None:
+async def _cache(cache: ScoreCache | None, samples: Samples) -> list[StoreReport] | None:
+    if cache is None:
         return None
     return [
         StoreReport(
@@ -197,5 +198,5 @@ async def _cache(life: ModelLife, samples: Samples) -> list[StoreReport] | None:
             hits=int(samples.one(f"{_HITS}_total", store=store.name)),
             misses=int(samples.one(f"{_MISSES}_total", store=store.name)),
         )
-        for store in await life.cache.statistics()
+        for store in await cache.statistics()
     ]

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import ClassVar
 
 import httpx2
 import msgspec
@@ -12,6 +12,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 
+from tamis.assembly.assembly import Assembly
 from tamis.errors import InvalidFieldError
 from tamis.observability.metrics import Metrics
 from tamis.server.answers import json_answer
@@ -103,8 +104,9 @@ async def client() -> AsyncGenerator[httpx2.AsyncClient]:
         routes=dialect_routes(DIALECTS, {**OPERATIONS, CountEndpoint: Counting.decode}),
         middleware=[Middleware(RequestMiddleware, metrics=metrics)],
     )
-    life, bodies = ModelLife(settings, metrics), BodyRoom(2**20)
-    app.state.context = ServerContext(settings, metrics, life, bodies, cast("Any", None))
+    assembly = Assembly(settings, metrics)
+    life, bodies = ModelLife(assembly, metrics), BodyRoom(2**20)
+    app.state.context = ServerContext(settings, metrics, life, bodies, assembly.watch)
     transport = httpx2.ASGITransport(app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://tamis") as client:
         yield client

@@ -1,0 +1,1 @@
+"""Settings, models and observers -> services: the one place where parts are put together."""

@@ -1,0 +1,1 @@
+"""CTranslate2, the default library: conversion, kernels, tuning, runtime."""

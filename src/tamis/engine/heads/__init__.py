@@ -1,0 +1,1 @@
+"""Encoder outputs -> logits: a file a head, in numpy, the same for every library."""

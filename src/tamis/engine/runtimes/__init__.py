@@ -1,1 +1,0 @@
-"""Inference libraries behind one protocol, one file each."""

@@ -1,0 +1,1 @@
+"""torch, the second library (extra `torch`): the reference, on any device and in any dtype."""
