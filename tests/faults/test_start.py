@@ -296,7 +296,7 @@ def test_row_38_the_embedded_model_is_compared_with_golden_pairs_at_its_first_st
 
 
 SOURCE = Path(tamis.__file__).parent
-DATES = {"environment.py", "tracing.py", "request_log.py", "baseline.py"}
+DATES = {"environment.py", "spans.py", "request_log.py", "baseline.py"}
 """Write down when something was: a figure, a span, a request, a baseline."""
 WALL_CLOCKS = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "datetime.today"}
 

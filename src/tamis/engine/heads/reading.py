@@ -9,7 +9,7 @@ from tamis.engine.heads.maxsim import MaxSimOptions
 from tamis.errors import UnsupportedModelError
 
 
-class _HeadSection(msgspec.Struct, frozen=True):
+class _HeadDescription(msgspec.Struct, frozen=True):
     """What heads read in `tamis.json`; one that names none has the head of `config.json`."""
 
     head: ClassificationOptions | MaxSimOptions = ClassificationOptions()
@@ -23,7 +23,7 @@ def read_head(checkpoint: Checkpoint) -> HeadOptions:
     """
     own = {} if checkpoint.head is None else {"head": checkpoint.head}
     try:
-        head: HeadOptions = msgspec.convert(own, _HeadSection).head
+        head: HeadOptions = msgspec.convert(own, _HeadDescription).head
     except msgspec.ValidationError as error:
         path = checkpoint.folder / TAMIS_FILE
         raise UnsupportedModelError(f"tamis cannot use {path}: {error}") from error
