@@ -1,4 +1,4 @@
-"""The paths of all dialects: read the body, see which dialect it speaks, do what it asks for."""
+"""The paths of all dialects: read the body, choose the dialect, decode, do what is asked for."""
 
 import asyncio
 from collections.abc import Callable, Generator, Mapping
@@ -55,7 +55,7 @@ def dialect_routes(
 async def _answer(
     dialects: Registry, operations: Operations, method: Method, request: Request
 ) -> Response:
-    """Errors are in the dialect that is spoken; before it is known, in all of the path's."""
+    """Answer a request; errors are in its dialect or, before that is known, in all of its path."""
     context = ServerContext.of(request)
     limits, path = context.settings.limits, request.scope["path"]
     encode_error: EncodeError = partial(dialects.encode_error, path)
