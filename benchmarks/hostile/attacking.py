@@ -40,18 +40,19 @@ def main() -> int:
     os.nice(NICENESS)
     target = attacks.Target(int(port), key)
     started, used = time.monotonic(), _cpu_seconds()
-    asyncio.run(_until_told(getattr(attacks, name)(target)))
+    asyncio.run(_until_told(target, getattr(attacks, name)(target)))
     cores = (_cpu_seconds() - used) / (time.monotonic() - started)
     print(json.dumps({"outcomes": dict(target.outcomes), "cores": cores}))
     return 0
 
 
-async def _until_told(attack: Coroutine[Any, Any, None]) -> None:
+async def _until_told(target: attacks.Target, attack: Coroutine[Any, Any, None]) -> None:
     """Run an attack until stdin ends, as it does when the script that started us ends."""
     told = asyncio.Event()
     asyncio.get_running_loop().add_reader(0, told.set)
-    print("ready", flush=True)
     task = asyncio.create_task(attack)
+    await target.begins.wait()
+    print("ready", flush=True)
     await asyncio.wait((task, asyncio.create_task(told.wait())), return_when="FIRST_COMPLETED")
     task.cancel()
     with suppress(asyncio.CancelledError):

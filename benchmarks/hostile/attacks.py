@@ -28,11 +28,13 @@ class Target:
 
     Attributes:
         outcomes: Answers by status, and what else became of requests.
+        begins: Set when all that is to be sent is prepared.
     """
 
     port: int
     key: str
     outcomes: Counter[str] = field(default_factory=Counter)
+    begins: asyncio.Event = field(default_factory=asyncio.Event)
 
     def post(self, body: bytes, *headers: bytes, key: str | None = None) -> bytes:
         """A whole request, after which the server is to close."""
@@ -73,8 +75,11 @@ class Target:
                 writer.transport.abort()
 
 
-async def together(n: int, work: Callable[[int], Coroutine[object, object, None]]) -> None:
-    """The same work many times at once, each with its number."""
+async def together(
+    target: Target, n: int, work: Callable[[int], Coroutine[object, object, None]]
+) -> None:
+    """The same work many times at once, each with its number, once it is told that it begins."""
+    target.begins.set()
     async with asyncio.TaskGroup() as group:
         for number in range(n):
             group.create_task(work(number))
@@ -88,7 +93,7 @@ async def content_types(target: Target) -> None:
             kind = bodies.CONTENT_TYPES[(number + tick) % len(bodies.CONTENT_TYPES)]
             await target.send(target.post(bodies.SMALL, b"Content-Type: " + kind))
 
-    await together(4, work)
+    await together(target, 4, work)
 
 
 async def unfinished_bodies(target: Target) -> None:
@@ -101,11 +106,12 @@ async def unfinished_bodies(target: Target) -> None:
         async for _ in ticks(1):
             await target.send(data, wait=20)
 
-    await together(32, work)
+    await together(target, 32, work)
 
 
 async def queue_flood(target: Target) -> None:
     """16 callers: requests of 200 and of 5 long documents, as many as the queue takes."""
+    bodies.long_documents()
     numbers = itertools.count()
 
     async def work(number: int) -> None:
@@ -113,7 +119,7 @@ async def queue_flood(target: Target) -> None:
             size = 200 if number % 2 else 5
             await target.send(target.post(bodies.rerank(next(numbers), size, partial=True)))
 
-    await together(16, work)
+    await together(target, 16, work)
 
 
 async def tokenizer_flood(target: Target) -> None:
@@ -124,11 +130,12 @@ async def tokenizer_flood(target: Target) -> None:
         async for _ in ticks(2):
             await target.send(data)
 
-    await together(8, work)
+    await together(target, 8, work)
 
 
 async def tiny_strings(target: Target) -> None:
     """16 callers: 8 MiB of tiny strings in an unknown field, while 2 others keep the model busy."""
+    bodies.long_documents()
     packed = [bodies.tiny_strings(number) for number in range(16)]
 
     async def work(number: int) -> None:
@@ -138,7 +145,7 @@ async def tiny_strings(target: Target) -> None:
             else:
                 await target.send(target.post(bodies.rerank(1000 * number + tick, 100)))
 
-    await together(len(packed) + 2, work)
+    await together(target, len(packed) + 2, work)
 
 
 async def connections(target: Target) -> None:
@@ -149,7 +156,7 @@ async def connections(target: Target) -> None:
         async for _ in ticks(1):
             await target.send(b"GET /livez HTTP/1.1\r\nHost: loc", wait=30)
 
-    await together(MAX_DESCRIPTORS + 200, work)
+    await together(target, MAX_DESCRIPTORS + 200, work)
 
 
 async def slow_readers(target: Target) -> None:
@@ -163,7 +170,7 @@ async def slow_readers(target: Target) -> None:
                 await _read_slowly(target, data)
             target.outcomes["closed by the server"] += 1
 
-    await together(60, work)
+    await together(target, 60, work)
 
 
 async def _read_slowly(target: Target, data: bytes) -> None:
@@ -186,15 +193,20 @@ async def unknown_paths(target: Target) -> None:
         async for tick in ticks(25):
             await target.send(request(f"GET /{tick}", headers, b""))
 
-    await together(4, work)
+    await together(target, 4, work)
 
 
 async def leavers(target: Target) -> None:
     """4 times a second: 60 long documents, one byte more, and away."""
-    async for tick in ticks(4):
-        body = bodies.rerank(tick, 60)
-        data = target.head(b"Content-Length: %d" % len(body)) + body
-        await target.send(data, b"G", pause=0.1, wait=0.25)
+    bodies.long_documents()
+
+    async def work(number: int) -> None:
+        async for tick in ticks(2):
+            body = bodies.rerank(1000 * number + tick, 60)
+            data = target.head(b"Content-Length: %d" % len(body)) + body
+            await target.send(data, b"G", pause=0.1, wait=0.25)
+
+    await together(target, 2, work)
 
 
 async def tiny_pairs(target: Target) -> None:
@@ -208,7 +220,7 @@ async def tiny_pairs(target: Target) -> None:
                 small = b'{"query":"q","documents":["s%d-%d"],"timeout_ms":50}' % (number, tick)
                 await target.send(target.post(small))
 
-    await together(80, work)
+    await together(target, 80, work)
 
 
 async def unpacked_ratio(target: Target) -> None:
@@ -216,16 +228,25 @@ async def unpacked_ratio(target: Target) -> None:
     body = bodies.front_packs_well()
     data = target.post(body, b"Content-Encoding: gzip")
     cut = len(data) - len(body) + 1500
-    async for tick in ticks(10):
-        await target.send(*((data,) if tick % 2 else (data[:cut], data[cut:])), pause=0.02)
+
+    async def work(number: int) -> None:
+        async for _ in ticks(5):
+            await target.send(*((data,) if number else (data[:cut], data[cut:])), pause=0.02)
+
+    await together(target, 2, work)
 
 
 async def unread_refusals(target: Target) -> None:
     """4 times a second: 5 MB that are refused before they are read, and the refusal is awaited."""
     body = b"x" * 5_000_000
-    async for tick in ticks(4):
-        kind = b"Content-Type: text/html" if tick % 2 else b"Content-Type: application/json"
-        await target.send(target.post(body, kind, key="tamis_wrong" if tick % 3 else None))
+    wrong_type = target.post(body, b"Content-Type: text/html")
+    wrong_key = target.post(body, key="tamis_wrong")
+
+    async def work(number: int) -> None:
+        async for _ in ticks(2):
+            await target.send(wrong_key if number else wrong_type)
+
+    await together(target, 2, work)
 
 
 async def framings(target: Target) -> None:
@@ -236,7 +257,7 @@ async def framings(target: Target) -> None:
             headers, body = bodies.FRAMINGS[(5 * tick + number) % len(bodies.FRAMINGS)]
             await target.send(target.head(headers[:-2], b"Connection: close") + body, wait=3)
 
-    await together(5, work)
+    await together(target, 5, work)
 
 
 async def wrong_keys(target: Target) -> None:
@@ -246,7 +267,7 @@ async def wrong_keys(target: Target) -> None:
         async for tick in ticks(10):
             await target.send(target.post(bodies.SMALL, key=f"tamis_{number}_{tick}"))
 
-    await together(5, work)
+    await together(target, 5, work)
 
 
 async def stranger(target: Target) -> None:
@@ -263,7 +284,7 @@ async def stranger(target: Target) -> None:
                 kind = bodies.CONTENT_TYPES[tick % len(bodies.CONTENT_TYPES)]
                 await target.send(target.post(bodies.SMALL, b"Content-Type: " + kind, key=""))
 
-    await together(24, work)
+    await together(target, 24, work)
 
 
 async def monitoring(target: Target) -> None:
@@ -275,4 +296,4 @@ async def monitoring(target: Target) -> None:
         async for _ in ticks(10):
             await target.send(data)
 
-    await together(2, work)
+    await together(target, 2, work)

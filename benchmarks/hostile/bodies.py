@@ -80,7 +80,7 @@ def front_packs_well() -> bytes:
 
 def rerank(number: int, n_documents: int, **fields: object) -> bytes:
     """A request of documents of 400 to 490 tokens; different numbers, different pairs."""
-    documents = _long_documents()[:n_documents]
+    documents = long_documents()[:n_documents]
     body = {"query": f"query {number}", "documents": documents, "return_documents": False}
     return json.dumps(body | fields).encode()
 
@@ -94,12 +94,13 @@ def tiny_pairs(number: int) -> bytes:
 
 def long_texts() -> bytes:
     """2 MB of text for the tokenizer, and hardly any time."""
-    text = " ".join(_long_documents()[:8])[:20_000]
+    text = " ".join(long_documents()[:8])[:20_000]
     documents = [f"{number} {text}" for number in range(100)]
     body = {"query": "q", "documents": documents, "return_documents": False, "timeout_ms": 100}
     return json.dumps(body).encode()
 
 
 @cache
-def _long_documents() -> tuple[str, ...]:
+def long_documents() -> tuple[str, ...]:
+    """Documents of 400 to 490 tokens."""
     return long(200, seed=11).documents

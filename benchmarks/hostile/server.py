@@ -94,8 +94,8 @@ class AttackedServer:
         with suppress(OSError, EOFError, TimeoutError):
             async with asyncio.timeout(seconds):
                 async for _ in ticks(10):
-                    stats = json.loads((await connection.ask("GET /v1/stats"))[1])
-                    if not stats["queue"]["tokens"]:
+                    status, stats = await connection.ask("GET /v1/stats")
+                    if status == 200 and not json.loads(stats)["queue"]["tokens"]:
                         break
         connection.close()
         return time.monotonic() - started
