@@ -17,6 +17,8 @@ class KeptConnection:
         Raises:
             OSError, EOFError: there is no whole answer.
         """
+        if self._streams is not None and self._streams[0].at_eof():
+            self.close()  # the server may close a connection on which nothing goes on
         if self._streams is None:
             self._streams = await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = self._streams

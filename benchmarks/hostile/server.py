@@ -22,6 +22,8 @@ HONEST_KEYS = ("tamis_first_honest_key", "tamis_second_honest_key")
 ATTACKERS_KEY = "tamis_key_of_the_attacker"
 MAX_DESCRIPTORS = 512
 """Few, so that an attack with descriptors needs few connections. Nothing else comes near it."""
+HUGE = (2**63 - 1, 10**400)
+"""Numbers of requests: one that overflows in sums, one that no float holds."""
 READY_SECONDS, END_SECONDS, READABLE_TAIL = 120.0, 40.0, 4096
 SERVER_OPTIONS = (
     *("--server.host=127.0.0.1", "--server.port=0", "--server.drain-delay-seconds=0"),
@@ -174,15 +176,16 @@ def keys_text(n_others: int = 0) -> str:
 
 def write_absurd_baseline(path: Path) -> None:
     """A baseline in the right form whose numbers overflow when they are added or multiplied."""
-    bins = {"counts": [2**63 - 1] * (len(LOGIT_EDGES) + 1), "n_effective": 1e308}
+    n_bins = len(LOGIT_EDGES) + 1
+    large, larger = ({"counts": [count] * n_bins, "n_effective": 1e308} for count in HUGE)
     names = ("retention", "top5_overlap", "kendall_tau", "nothing_relevant", "truncation", "tokens")
     rankings = {
         "model": "tamis-mini",
-        "n_requests": 2**63 - 1,
+        "n_requests": HUGE[0],
         "threshold": 0.5,
-        "top": bins,
-        "all": bins,
-        "signals": {name: {"n": 2**63 - 1, "mean": 1e308, "variance": 1e308} for name in names},
+        "top": large,
+        "all": larger,
+        "signals": {name: {"n": HUGE[1], "mean": 1e308, "variance": 1e308} for name in names},
     }
     baseline = {
         "format": "tamis-baseline",

@@ -170,7 +170,7 @@ async def phase(
         return await _measured(stage, server, attack, rate=rate, seconds=seconds)
     path = stage.folder / "baseline.json"
     write_absurd_baseline(path)
-    options = (*stage.options(), f"--relevance.baseline={path}")
+    options = (*stage.options(), f"--relevance.baseline={path}", "--relevance.window=100")
     async with attacked_server(options) as server:
         return await _measured(stage, server, attack, rate=rate, seconds=seconds)
 
@@ -180,11 +180,13 @@ async def _measured(
 ) -> dict[str, Any]:
     crew = attack.crew if attack else None
     async with attacking(crew, server.port, ATTACKERS_KEY) as attacked:
-        before = server.log.n_bytes
+        before, n_hostile = server.log.n_bytes, stage.redis.n_hostile
         async with _beside(attack, stage, server):
             seen = await observe(server, HONEST_KEYS, stage.texts, rate=rate, seconds=seconds)
             log_bytes = server.log.n_bytes - before
     rested = await server.rest(REST_SECONDS)
+    if n_hostile := stage.redis.n_hostile - n_hostile:
+        attacked.outcomes["huge replies"] = n_hostile
     found = verdict.measured(seen, attacked, log_bytes=log_bytes, seconds=seconds)
     return found | {"seconds_to_rest": round(rested, 2), "alive": await server.is_well()}
 
