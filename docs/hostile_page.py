@@ -46,6 +46,7 @@ COLUMNS = (
     *("", "p50", "p99", "not answered with 200", "slowest `/livez`", "memory", "log a minute"),
     *("attacker's CPU", "verdict"),
 )
+REFUSED = "the server refuses the file with exit code 78"
 ATTACKS = """
 ## Attacks
 
@@ -75,14 +76,13 @@ def hostile_page(saved: Mapping[str, Any]) -> str:
     rows.append(_row("quiet afterwards", measured["quiet_afterwards"], ""))
     table = "".join("| " + " | ".join(row) + " |\n" for row in rows).replace(" --- ", "---")
     attacks = "".join(
-        f"- **{name}**: {found.get('what', found.get('not_started', ''))}\n"
-        for name, found in measured["attacks"].items()
+        f"- **{name}**: {found['what']}\n" for name, found in measured["attacks"].items()
     )
     return told + table + ATTACKS + attacks
 
 
 def _row(name: str, found: Mapping[str, Any], verdict: str) -> tuple[str, ...]:
-    if "not_started" in found:
+    if "exit_code" in found:  # the server did not start
         return (name, *[""] * 7, verdict)
     not_answered = {key: n for key, n in found["honest_outcomes"].items() if key != "200"}
     livez = max(found["livez_max_seconds"], found["livez_max_seconds_new_connections"])
@@ -102,5 +102,7 @@ def _row(name: str, found: Mapping[str, Any], verdict: str) -> tuple[str, ...]:
 
 
 def _verdict(holds: Mapping[str, bool]) -> str:
+    if set(holds) == {REFUSED}:
+        return "the server refuses the file" if holds[REFUSED] else "the server did not start"
     missed = [f"missed: {demand}" for demand, held in holds.items() if not held]
     return "; ".join(missed) or "holds"

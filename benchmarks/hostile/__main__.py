@@ -86,7 +86,9 @@ async def judged(
         found = await phase(stage, attack, rate=rate, seconds=seconds)
     except NotReadyError as error:
         refused = attack.baseline and error.exit_code == CANNOT_BE_USED
-        return {"not_started": str(error), "holds": {"the file is refused by name": refused}}
+        told(f"{attack.name}: {error}")
+        holds = {"the server refuses the file with exit code 78": refused}
+        return {"what": described(attack), "exit_code": error.exit_code, "holds": holds}
     alive = found["alive"]
     demands = verdict.holds(found, quiet, batch, alive=alive, table_is_full=attack.table_is_full)
     what = {"what": described(attack), "table_is_full": attack.table_is_full}
@@ -96,7 +98,7 @@ async def judged(
 def described(attack: Attack) -> str:
     """What an attack does, in its own words."""
     parts = [part.__doc__ for part in (attack.crew, attack.beside) if part and part.__doc__]
-    return " ".join(parts)
+    return " ".join([*([attack.what] if attack.what else []), *parts])
 
 
 def told(line: str) -> None:

@@ -123,7 +123,8 @@ class NotReadyError(Exception):
     """
 
     def __init__(self, exit_code: int | None, log: bytes) -> None:
-        super().__init__(f"exit code {exit_code}; log: {log[-1000:].decode(errors='replace')}")
+        lines = log.decode(errors="replace").splitlines()
+        super().__init__(f"exit code {exit_code}: {lines[-1] if lines else 'nothing in the log'}")
         self.exit_code = exit_code
 
 

@@ -75,6 +75,7 @@ class Attack:
         beside: What is done to the server's surroundings meanwhile.
         table_is_full: It takes all connections that there may be.
         baseline: It has a server of its own, with an absurd baseline.
+        what: What happens, where `crew` and `beside` do not say all of it.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Attack:
     beside: Callable[[Stage, AttackedServer], Coroutine[Any, Any, None]] | None = None
     table_is_full: bool = False
     baseline: bool = False
+    what: str = ""
 
 
 async def unread_log(_: Stage, server: AttackedServer) -> None:
@@ -139,7 +141,12 @@ ATTACKS = (
     Attack("keys in place", attacks.wrong_keys, keys_in_place),
     Attack("huge replies", None, huge_replies),
     Attack("stranger", attacks.stranger),
-    Attack("absurd baseline", attacks.monitoring, baseline=True),
+    Attack(
+        "absurd baseline",
+        attacks.monitoring,
+        baseline=True,
+        what="A baseline whose numbers overflow in sums, or that no float holds.",
+    ),
 )
 
 
