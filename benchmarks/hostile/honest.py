@@ -14,7 +14,7 @@ from benchmarks.hostile.server import AttackedServer
 from tamis.bench.workloads import short
 
 N_CALLERS = 20
-N_DOCUMENTS = 2
+N_DOCUMENTS = 5
 PATIENCE_SECONDS = 10.0
 """How long a caller waits for an answer after the end of the phase."""
 PROBE_SECONDS, SAMPLE_SECONDS = 0.1, 0.1
