@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.hostile.connection import KeptConnection
 from benchmarks.hostile.pace import ticks
 from benchmarks.soak import resident_bytes, workers_of
-from tamis.observability.relevance.histogram import LOGIT_EDGES
+from tamis.relevance.histogram import LOGIT_EDGES
 
 HONEST_KEYS = ("tamis_first_honest_key", "tamis_second_honest_key")
 ATTACKERS_KEY = "tamis_key_of_the_attacker"
