@@ -195,6 +195,7 @@ class ModelStage:
                         request,
                         texts,
                         indices,
+                        flow=terms.flow,
                         truncate=request.truncate or terms.partial,
                     )
         except TimeoutError:

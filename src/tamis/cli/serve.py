@@ -75,12 +75,14 @@ def run(settings: Settings, load: "ModelLoader | None" = None) -> None:
 
 def _serve(settings: Settings, load: "ModelLoader | None") -> None:
     from tamis.engine.loading import load_model
+    from tamis.engine.memory import return_large_blocks
     from tamis.observability.metrics import Metrics
     from tamis.server.caching import require_cache
     from tamis.server.lifespan import ModelLife
     from tamis.server.protocol import protocol_class
     from tamis.timing import StageObservers
 
+    return_large_blocks()
     tracing = _open_tracing(settings.telemetry)
     require_cache(settings.cache)
     listeners = _listeners(settings.server)

@@ -8,6 +8,7 @@ from math import inf
 
 from tamis.errors import QueueFullError, RequestTooLargeError
 from tamis.scheduler.jobs import Batch, Entry, Job, Terms
+from tamis.sharing import SharedRoom
 
 
 @dataclass(slots=True, eq=False)
@@ -119,7 +120,7 @@ class PairQueue:
     number take turns: a small job waits for one batch of a large one, not for all of it.
 
     Args:
-        max_tokens: Tokens of all jobs, waiting or running.
+        max_tokens: Tokens of all jobs, waiting or running; flows share them as a `SharedRoom`.
         max_flow_tokens: Tokens of one flow's; None for no bound but the other.
     """
 
@@ -128,13 +129,12 @@ class PairQueue:
         self._max_flow_tokens = max_flow_tokens or max_tokens
         self._turns: deque[_Flow] = deque()
         self._waiting: dict[str, _Flow] = {}
-        self._flow_tokens: dict[str, int] = {}
-        self._n_tokens = 0
+        self._room = SharedRoom(max_tokens)
 
     @property
     def n_tokens(self) -> int:
         """Tokens admitted and not yet released: waiting or running."""
-        return self._n_tokens
+        return self._room.n_held
 
     @property
     def n_jobs(self) -> int:
@@ -172,16 +172,18 @@ class PairQueue:
                 f"the request has {n_tokens:,} tokens, at most {limit:,} may wait; "
                 "split the request"
             )
-        _require_room(self._n_tokens, n_tokens, self._max_tokens, "")
-        n_of_flow = self._flow_tokens.get(terms.flow, 0)
-        _require_room(n_of_flow, n_tokens, flow_limit, " of this key")
+        n_missing = self._room.shortage(terms.flow, n_tokens)
+        if n_missing:
+            raise _queue_full(self._room.n_held, n_tokens, self._max_tokens, n_missing)
+        n_of_flow = self._room.held_by(terms.flow)
+        n_missing = n_of_flow + n_tokens - flow_limit
+        if n_missing > 0:
+            raise _queue_full(n_of_flow, n_tokens, flow_limit, n_missing, " of this key")
 
     def add(self, job: Job) -> None:
         """Admit all of a job or none of it; raises as `require_room` does."""
         self.require_room(job.n_tokens, job.terms)
-        self._n_tokens += job.n_tokens
-        n_of_flow = self._flow_tokens.get(job.terms.flow, 0)
-        self._flow_tokens[job.terms.flow] = n_of_flow + job.n_tokens
+        self._room.add(job.terms.flow, job.n_tokens)
         if job.waiting:
             flow = self._waiting.get(job.terms.flow)
             if flow is None:
@@ -191,10 +193,7 @@ class PairQueue:
 
     def remove(self, job: Job) -> None:
         """Take out a job's waiting pairs and release its tokens; called once for each job."""
-        self._n_tokens -= job.n_tokens
-        self._flow_tokens[job.terms.flow] -= job.n_tokens
-        if not self._flow_tokens[job.terms.flow]:
-            del self._flow_tokens[job.terms.flow]
+        self._room.add(job.terms.flow, -job.n_tokens)
         self.drop(job)
 
     def drop(self, job: Job) -> None:
@@ -240,10 +239,11 @@ class PairQueue:
         self._turns.remove(self._waiting.pop(name))
 
 
-def _require_room(n_held: int, n_more: int, limit: int, whose: str) -> None:
-    if n_held + n_more > limit:
-        raise QueueFullError(
-            f"{n_held:,} tokens{whose} are waiting or running and {n_more:,} more came, "
-            f"at most {limit:,} may; try again later",
-            n_tokens_over=n_held + n_more - limit,
-        )
+def _queue_full(
+    n_held: int, n_more: int, limit: int, n_missing: int, whose: str = ""
+) -> QueueFullError:
+    return QueueFullError(
+        f"{n_held:,} tokens{whose} are waiting or running and {n_more:,} more came, "
+        f"at most {limit:,} may; try again later",
+        n_tokens_over=n_missing,
+    )

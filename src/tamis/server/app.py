@@ -30,9 +30,11 @@ from tamis.server.middleware import REQUEST_ID_HEADER, RequestMiddleware
 from tamis.server.paths import PathMiddleware, nearest_path
 from tamis.server.ports import PortMiddleware
 from tamis.server.routes import CACHE_HEADER, TIMEOUT_HEADER, WARNINGS_HEADER, rerank
+from tamis.server.sending import SendingMiddleware
 from tamis.server.stats import stats
 from tamis.server.watching import make_watch
 from tamis.settings import ServerSettings, Settings
+from tamis.sharing import FairThread
 
 if TYPE_CHECKING:  # an extra
     from tamis.observability.tracing import Tracing
@@ -57,6 +59,7 @@ def create_app(
         SettingsError: the file of keys, a baseline or the log of requests cannot be used.
     """
     watch = make_watch(settings, metrics.registry)
+    parsing = FairThread("tamis-parser")
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncGenerator[None]:
@@ -64,6 +67,7 @@ def create_app(
             async with life.run():
                 yield
         finally:
+            await parsing.close()
             await asyncio.to_thread(watch.close)
 
     app = Starlette(
@@ -81,6 +85,7 @@ def create_app(
             *documentation.asset_routes(),
         ],
         middleware=[
+            Middleware(SendingMiddleware, limits=settings.limits),
             Middleware(PathMiddleware),
             Middleware(ClosingMiddleware, life=life),
             *_traced(tracing),
@@ -91,7 +96,7 @@ def create_app(
         lifespan=lifespan,
     )
     bodies = BodyRoom(settings.limits.max_total_body_bytes)
-    app.state.context = ServerContext(settings, metrics, life, bodies, watch)
+    app.state.context = ServerContext(settings, metrics, life, bodies, parsing, watch)
     return app
 
 

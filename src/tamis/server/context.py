@@ -11,6 +11,7 @@ from tamis.server.body import BodyRoom
 from tamis.server.lifespan import ModelLife
 from tamis.server.watching import RelevanceWatch
 from tamis.settings import Settings
+from tamis.sharing import FairThread
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,7 @@ class ServerContext:
     """What answers are made with, and what is kept of them.
 
     Attributes:
+        parsing: Reads large bodies.
         started: When, in seconds of `time.monotonic()`.
     """
 
@@ -25,6 +27,7 @@ class ServerContext:
     metrics: Metrics
     life: ModelLife
     bodies: BodyRoom
+    parsing: FairThread
     relevance: RelevanceWatch
     started: float = field(default_factory=time.monotonic)
 

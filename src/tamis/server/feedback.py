@@ -1,5 +1,6 @@
 """`POST /v1/feedback`: what a caller made of an answer's documents."""
 
+from functools import partial
 from typing import Annotated, Literal
 
 import msgspec
@@ -13,6 +14,8 @@ from tamis.server.context import ServerContext
 from tamis.server.errors import native_error
 from tamis.server.keys import Caller
 from tamis.server.routes import CLIENT_GONE, ended_by_draining
+from tamis.settings import LimitsSettings
+from tamis.wire.choice import parse_object
 from tamis.wire.dialect import convert, require
 
 Index = Annotated[int, msgspec.Meta(ge=0)]
@@ -50,10 +53,11 @@ async def feedback(request: Request) -> Response:
     caller: Caller = request.state.caller
     limits = context.settings.limits
     try:
-        with context.bodies.share() as share, ended_by_draining():
-            body = await parse_body(await read_body(request, limits, share), limits)
-        require(body, "request_id", "index", "event")
-        said = convert(body, FeedbackRequest)
+        with context.bodies.share(caller.name) as share, ended_by_draining():
+            content = await read_body(request, limits, share)
+            said = await parse_body(
+                content, partial(_said, limits=limits), context.parsing, caller.name
+            )
         indices = said.index if isinstance(said.index, list) else [said.index]
         n_counted = context.relevance.monitor.feedback.record(
             caller.name, said.request_id, indices, said.event
@@ -64,3 +68,9 @@ async def feedback(request: Request) -> Response:
         request.state.error_code = error.code
         return native_error(error, request.state.request_id)
     return json_answer(FeedbackAnswer(said.request_id, n_counted, len(indices) - n_counted))
+
+
+def _said(content: bytearray, limits: LimitsSettings) -> FeedbackRequest:
+    body = parse_object(content, limits)
+    require(body, "request_id", "index", "event")
+    return convert(body, FeedbackRequest)

@@ -151,7 +151,8 @@ class EdgeProtocol(H11Protocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
+        dropping = {"drop_connection": self._drop}
+        super().__init__(config, server_state, app_state | dropping, _loop)
         self._bounded = BoundedConnection(self.policy.limits)
         self.conn = self._bounded
         self.timeout_keep_alive = self.policy.limits.idle_seconds
@@ -203,6 +204,10 @@ class EdgeProtocol(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """What uvicorn calls when the parser has refused; the parser knows more than `msg`."""
         self._refuse(self._bounded.refusal or RefusedRequest("malformed_request", _MALFORMED))
+
+    def _drop(self) -> None:
+        """End the connection at once; for the application, which has no transport."""
+        self.transport.abort()
 
     def _wanted(self) -> Waiting | None:
         """What the caller owes: headers, or, after its answer, the rest of its body."""

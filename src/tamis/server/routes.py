@@ -5,21 +5,23 @@ import math
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from tamis.errors import InvalidFieldError, ShuttingDownError, TamisError
 from tamis.server.answers import json_answer
-from tamis.server.body import parse_body, read_body
+from tamis.server.body import BodyShare, parse_body, read_body
 from tamis.server.context import ServerContext
 from tamis.server.errors import headers_of, status_of
 from tamis.server.keys import Caller
-from tamis.server.limits import within_limits
+from tamis.server.limits import too_many_documents, within_limits
 from tamis.service import RerankService
+from tamis.settings import LimitsSettings
 from tamis.types import RerankRequest, RerankResult
-from tamis.wire.choice import choose_dialect
-from tamis.wire.dialect import Dialect, Failure, warnings_of
+from tamis.wire.choice import choose_dialect, count_documents, parse_object
+from tamis.wire.dialect import Call, Dialect, Failure, warnings_of
 from tamis.wire.native import Native
 
 TIMEOUT_HEADER = "x-request-timeout-ms"
@@ -33,21 +35,20 @@ async def rerank(request: Request) -> Response:
     """Decode, rerank, encode; errors in the dialect that was spoken."""
     context = ServerContext.of(request)
     limits, timing = context.settings.limits, context.life.timing
+    caller: Caller = request.state.caller
     request_id: str = request.state.request_id
     dialect: Dialect = Native()
     request.state.dialect = dialect.name
     try:
-        with context.bodies.share() as share, ended_by_draining():
-            content = await read_body(request, limits, share)
-            with timing.stage("decode"):
-                body = await parse_body(content, limits)
-                dialect = choose_dialect(body)
-                request.state.dialect = dialect.name
-                call = dialect.decode(body)
-                model = context.life.model
-                asked = within_limits(call.request, limits, model.max_length if model else None)
-                asked = _within_header(asked, request.headers.get(TIMEOUT_HEADER))
-                asked = _with_cache_control(asked, request.headers.getlist(CACHE_HEADER))
+        with context.bodies.share(caller.name) as share, ended_by_draining():
+            dialect, call = await _decoded(request, share)
+            request.state.dialect = dialect.name
+            if isinstance(call, TamisError):
+                raise call
+            model = context.life.model
+            asked = within_limits(call.request, limits, model.max_length if model else None)
+            asked = _within_header(asked, request.headers.get(TIMEOUT_HEADER))
+            asked = _with_cache_control(asked, request.headers.getlist(CACHE_HEADER))
             result = await _answer(context.life.service, asked, request)
     except ClientDisconnect:
         context.metrics.observe_cancelled()
@@ -61,7 +62,6 @@ async def rerank(request: Request) -> Response:
     context.metrics.observe_usage(result.usage)
     request.state.usage = result.usage
     request.state.model = result.model
-    caller: Caller = request.state.caller
     context.relevance.answered(
         asked, result, dialect=dialect.name, caller=caller.name, request_id=request_id
     )
@@ -69,6 +69,39 @@ async def rerank(request: Request) -> Response:
         warnings = "; ".join(warnings_of(call.warnings, result))
         headers = {WARNINGS_HEADER: warnings} if warnings else None
         return json_answer(call.encode(result, request_id), headers=headers)
+
+
+async def _decoded(request: Request, share: BodyShare) -> tuple[Dialect, Call | TamisError]:
+    """What a body asks, and in which dialect; the body itself is not kept.
+
+    Raises:
+        TamisError: it is not there, no JSON, or there is no room for what it says.
+        ClientDisconnect: the caller left in the middle of it.
+    """
+    context, caller = ServerContext.of(request), request.state.caller
+    limits = context.settings.limits
+    content = await read_body(request, limits, share)
+    with context.life.timing.stage("decode"):
+        decoded = await parse_body(
+            content, partial(_decode, limits=limits), context.parsing, caller.name
+        )
+    if not isinstance(decoded[1], TamisError):
+        error = share.hold(decoded[1].request.n_held_bytes)
+        if error is not None:
+            raise error
+    return decoded
+
+
+def _decode(content: bytearray, limits: LimitsSettings) -> tuple[Dialect, Call | TamisError]:
+    body = parse_object(content, limits)
+    dialect = choose_dialect(body)
+    n_documents = count_documents(body)
+    if n_documents > limits.max_documents:
+        return dialect, too_many_documents(n_documents, limits)
+    try:
+        return dialect, dialect.decode(body)
+    except TamisError as error:  # it is told in the dialect
+        return dialect, error
 
 
 @contextmanager

@@ -137,7 +137,11 @@ class SchedulerSettings(Section):
     ] = 0
     max_queued_tokens: Annotated[
         int,
-        Field(ge=1, description="Tokens waiting or running, at most; beyond it callers get 429."),
+        Field(
+            ge=1,
+            description="Tokens waiting or running, at most; beyond it callers get 429, but for a "
+            "key below its equal share.",
+        ),
     ] = 1_000_000
     workers: Annotated[
         int,
@@ -226,10 +230,18 @@ class LimitsSettings(Section):
         int,
         Field(
             ge=1,
-            description="Bytes of all callers' bodies, unpacked, from the first one to its answer; "
-            "beyond it callers get 429.",
+            description="Bytes of all callers' bodies, unpacked and then decoded, from the first "
+            "one to its answer; beyond it callers get 429, but for a key below its equal share.",
         ),
     ] = 256 * 2**20
+    max_unsent_bytes: Annotated[
+        int,
+        Field(
+            ge=1,
+            description="Bytes of all callers' answers that wait to be taken; beyond it the one "
+            "that waits longest is dropped, of the key that has most.",
+        ),
+    ] = 64 * 2**20
     max_unpacked_ratio: Annotated[
         int, Field(ge=1, description="Bytes that a packed body may have for one that was sent.")
     ] = 20
@@ -237,7 +249,11 @@ class LimitsSettings(Section):
         int, Field(ge=3, le=64, description="Levels of JSON arrays and objects.")
     ] = 16
     max_containers: Annotated[
-        int, Field(ge=3, description="JSON arrays and objects that a body may have.")
+        int,
+        Field(
+            ge=3,
+            description="JSON arrays and objects that a body may have, and keys of these objects.",
+        ),
     ] = 100_000
     max_documents: Annotated[int, Field(ge=1, description="Documents a request may carry.")] = 1000
     max_document_characters: Annotated[
@@ -268,6 +284,14 @@ class LimitsSettings(Section):
             description="Seconds in which a caller must take a KiB for each, or all, of an answer.",
         ),
     ] = 15.0
+    max_answer_seconds: Annotated[
+        float,
+        Field(
+            gt=0,
+            allow_inf_nan=False,
+            description="Seconds in which a caller must have taken all of an answer.",
+        ),
+    ] = 60.0
     idle_seconds: Annotated[
         int, Field(ge=1, description="Seconds an idle connection is kept open.")
     ] = 75

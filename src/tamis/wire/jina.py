@@ -1,7 +1,7 @@
 """Jina's and vLLM's dialect: `documents` and `model` (Haystack, LiteLLM, Dify, Open WebUI …)."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
@@ -12,7 +12,16 @@ from tamis.types import (
     UnscoredDocument,
     document_text,
 )
-from tamis.wire.dialect import Failure, RawBody, Reason, Terms, convert, require, warnings_of
+from tamis.wire.dialect import (
+    Failure,
+    RawBody,
+    Reason,
+    Terms,
+    convert,
+    require,
+    sent_documents,
+    warnings_of,
+)
 from tamis.wire.fields import Fields
 
 
@@ -23,7 +32,7 @@ class JinaRequest(Terms, kw_only=True):
         str, msgspec.Meta(description="Any name: this server serves one model and says which.")
     ]
     query: Annotated[str, msgspec.Meta(min_length=1)]
-    documents: Annotated[list[str | dict[str, Any]], msgspec.Meta(min_length=1)]
+    documents: Annotated[list[str | dict[str, msgspec.Raw]], msgspec.Meta(min_length=1)]
     top_n: (
         Annotated[
             int,
@@ -161,7 +170,7 @@ class Jina:
         asked = convert(body, JinaRequest)
         request = RerankRequest(
             query=asked.query,
-            documents=tuple(asked.documents),
+            documents=sent_documents(asked.documents, whole=False),
             top_n=asked.top_n or None,
             threshold=asked.threshold,
             truncate=asked.truncate is not False,

@@ -10,7 +10,16 @@ from typing import Annotated, Any
 import msgspec
 
 from tamis.types import RankedDocument, RerankRequest, RerankResult, UnscoredDocument
-from tamis.wire.dialect import Failure, RawBody, Reason, Terms, convert, require, warnings_of
+from tamis.wire.dialect import (
+    Failure,
+    RawBody,
+    Reason,
+    Terms,
+    convert,
+    require,
+    sent_documents,
+    warnings_of,
+)
 from tamis.wire.fields import Fields
 
 
@@ -19,7 +28,7 @@ class NativeRequest(Terms, kw_only=True):
 
     query: Annotated[str, msgspec.Meta(description="The question.", min_length=1)]
     documents: Annotated[
-        list[str | dict[str, Any]],
+        list[str | dict[str, msgspec.Raw]],
         msgspec.Meta(
             description="Texts, or objects with a `text`; objects come back untouched.",
             min_length=1,
@@ -167,7 +176,7 @@ class Native:
         asked = convert(body, NativeRequest)
         request = RerankRequest(
             query=asked.query,
-            documents=tuple(asked.documents),
+            documents=sent_documents(asked.documents, whole=asked.return_documents is not False),
             top_n=asked.top_n or None,
             threshold=asked.threshold,
             truncate=asked.truncate is not False,

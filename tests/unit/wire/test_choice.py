@@ -1,12 +1,14 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from tamis.errors import MalformedBodyError
 from tamis.settings import LimitsSettings
 from tamis.wire import choice
 from tamis.wire.choice import choose_dialect, parse_object
+from tamis.wire.dialect import RawBody
 
 
 @pytest.mark.parametrize(
@@ -25,6 +27,11 @@ from tamis.wire.choice import choose_dialect, parse_object
 )
 def test_the_shape_of_a_body_chooses_the_dialect(body: dict[str, Any], name: str) -> None:
     assert choose_dialect(body).name == name
+
+
+def built(body: RawBody) -> Any:
+    """The values of a body's fields."""
+    return msgspec.json.decode(msgspec.json.encode(body))
 
 
 MALFORMED = {
@@ -59,7 +66,7 @@ def test_what_is_not_a_json_object_in_utf8_is_malformed(data: bytes) -> None:
 
 
 def test_a_key_given_twice_counts_as_it_was_given_last() -> None:
-    assert parse_object(b'{"query": "a", "query": "b"}') == {"query": "b"}
+    assert built(parse_object(b'{"query": "a", "query": "b"}')) == {"query": "b"}
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, 5, 64, 2**16])
@@ -75,7 +82,7 @@ def test_brackets_count_outside_of_strings_alone(
     def limits(max_containers: int, max_depth: int) -> LimitsSettings:
         return LimitsSettings(max_containers=max_containers, max_depth=max_depth)
 
-    assert parse_object(data, limits(n_containers, 4)) == body
+    assert built(parse_object(data, limits(n_containers, 4))) == body
     with pytest.raises(MalformedBodyError, match="arrays and objects"):
         parse_object(data, limits(n_containers - 1, 4))
     with pytest.raises(MalformedBodyError, match="levels"):
