@@ -16,7 +16,6 @@ import httpx2
 import pytest
 
 from tamis.engine.pairs import EncodedPair
-from tamis.server import body
 from tamis.server.keys import make_key
 from tamis.settings import Settings
 from tamis.testing import WordTokenizer
@@ -103,11 +102,8 @@ def unfinished(n_bytes: int) -> bytes:
     return packer.compress(start.ljust(n_bytes, b"x")) + packer.flush(zlib.Z_SYNC_FLUSH)
 
 
-def test_row_61_unfinished_bodies_of_one_key_leave_another_its_room(
-    keys: Keys, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(body, "MAX_UNPACKED_RATIO", 1_000)
-    limits = {"max_total_body_bytes": MIB}
+def test_row_61_unfinished_bodies_of_one_key_leave_another_its_room(keys: Keys) -> None:
+    limits = {"max_total_body_bytes": MIB, "max_unpacked_ratio": 1_000}
     packed = unfinished(200_000)
     lines = ("Content-Encoding: gzip", f"Content-Length: {len(packed) + 9}", keys.line("loud"))
     with serving_fake(limits=limits, server=keys.settings) as server, ExitStack() as stack:

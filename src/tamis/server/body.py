@@ -31,8 +31,6 @@ T = TypeVar("T")
 
 PARSED_AT_ONCE_BYTES = 256 * 2**10
 """Larger bodies are parsed in a thread, beside the event loop."""
-MAX_UNPACKED_RATIO = 20
-"""Bytes that a packed body may have for one that was sent."""
 UNSUSPICIOUS_BYTES = 64 * 2**10
 """Up to here a ratio says nothing: one long run of blanks is no attack."""
 ZSTD_WINDOW_LOG = 23
@@ -285,6 +283,6 @@ def _unpacking(headers: Headers, limits: LimitsSettings) -> Unpacking:
     return Unpacking(
         make() if make else None,
         limits.max_body_bytes,
-        max_ratio=MAX_UNPACKED_RATIO,
+        max_ratio=limits.max_unpacked_ratio,
         n_promised=None if length is None else int(length),
     )

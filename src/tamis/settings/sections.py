@@ -234,6 +234,9 @@ class LimitsSettings(Section):
             "that waits longest is dropped, of the key that has most.",
         ),
     ] = 64 * 2**20
+    max_unpacked_ratio: Annotated[
+        int, Field(ge=1, description="Unpacked bytes per packed byte of a compressed body.")
+    ] = 20
     max_documents: Annotated[int, Field(ge=1, description="Documents a request may carry.")] = 1000
     max_document_characters: Annotated[
         int, Field(ge=1, description="Characters a document's text may have.")

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from tamis.errors import RequestTooLargeError, TooManyDocumentsError
 from tamis.server.answers import json_answer
-from tamis.server.body import ENCODINGS, MAX_UNPACKED_RATIO
+from tamis.server.body import ENCODINGS
 from tamis.server.context import ServerContext
 from tamis.server.framing import MAX_CHUNKS, MAX_HEADERS
 from tamis.server.keys import Caller
@@ -121,7 +121,7 @@ def _limits_of(context: ServerContext, caller: Caller) -> Limits:
         max_body_bytes=options.max_body_bytes,
         max_total_body_bytes=options.max_total_body_bytes,
         max_unsent_bytes=options.max_unsent_bytes,
-        max_unpacked_ratio=MAX_UNPACKED_RATIO,
+        max_unpacked_ratio=options.max_unpacked_ratio,
         content_encodings=[name for name, make in ENCODINGS.items() if make],
         max_depth=MAX_DEPTH,
         max_containers=MAX_CONTAINERS,
