@@ -16,9 +16,9 @@ Unless a section names another machine, everything ran on two cores of one machi
 
 The large model has bge-reranker-v2-m3's architecture (XLM-RoBERTa-large) with seeded random
 weights: its speed and memory are meaningful, its ranking is not. The figures of tamis-mini are from
-its version 1, whose head took more time than the current one and did not match phrases. Timings drift
-between runs: compare ratios. Contenders were interleaved in one run. There are no GPU figures:
-[gpu.md](gpu.md).
+its version 1, whose head took more time than the current one and did not match phrases. Timings
+drift between runs: compare ratios. Contenders were interleaved in one run. There are no GPU
+figures: [gpu.md](gpu.md).
 
 Targets were set by the project before measuring. Missed targets are marked as missed.
 """
