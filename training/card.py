@@ -217,7 +217,7 @@ def _segmentation(vocabulary: Result) -> str:
         for kind in ("held_out_rows", "evaluation_texts")
         for name, found in vocabulary[kind].items()
     ]
-    header = ["texts", "unknown, full", "unknown, here", "tokens per character", "additional tokens"]
+    header = ["texts", "unknown, full", "unknown, here", "tokens per character", "more tokens"]
     return _table(header, rows)
 
 
