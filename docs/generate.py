@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from docs import hostile_page
 from docs.performance_page import performance_page
 from typer.testing import CliRunner
 
@@ -163,6 +164,9 @@ def main() -> int:
     (DOCS / "configuration.md").write_text(configuration_page(), encoding="utf-8")
     (DOCS / "cli.md").write_text(cli_page(), encoding="utf-8")
     (DOCS / "performance.md").write_text(performance_page(), encoding="utf-8")
+    if hostile_page.RESULT.exists():
+        saved = json.loads(hostile_page.RESULT.read_text(encoding="utf-8"))
+        (DOCS / "hostile.md").write_text(hostile_page.hostile_page(saved), encoding="utf-8")
     return 0
 
 

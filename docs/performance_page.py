@@ -130,7 +130,7 @@ CACHE_NOTE = """
 
 
 def performance_page() -> str:
-    """The page."""
+    """Render the page."""
     fifty, sixteen = _run("side_by_side"), _run("side_by_side_16_documents")
     environment = _saved("side_by_side")["environment"]
     rates = fifty["gemm"]["median_rates_1e9_per_second"]

@@ -195,6 +195,7 @@ class ModelStage:
                         request,
                         texts,
                         indices,
+                        caller=terms.caller,
                         truncate=request.truncate or terms.partial,
                     )
         except TimeoutError:

@@ -1,9 +1,10 @@
 """The plain data that all layers speak."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass
 from numbers import Integral, Real
+from sys import getsizeof
 from typing import Literal, cast
 
 from tamis.errors import InvalidFieldError, MissingFieldError
@@ -14,6 +15,9 @@ Document = str | Mapping[str, object]
 MOST_PRIORITY = 999
 """Cohere's: 0 goes first."""
 
+
+BYTES_OF_AN_OBJECT, BYTES_OF_A_FIELD = 300, 300
+"""Memory of a document that is an object, and of each of its fields, beside the fields' values."""
 
 TruncationSide = Literal["left", "right"]
 """Which end of a document is cut when it is too long."""
@@ -75,6 +79,11 @@ class RerankRequest:
             raise InvalidFieldError(f"`priority` is {self.priority}; it is from 0 to 999")
         if self.timeout_seconds is not None and not 0 < self.timeout_seconds < math.inf:
             raise InvalidFieldError("`timeout_ms` must be more than 0")
+
+    @property
+    def n_held_bytes(self) -> int:
+        """Memory of its query and documents, about."""
+        return getsizeof(self.query) + sum(map(_held_bytes, self.documents))
 
     def texts(self) -> list[str]:
         """The text of each document, cut to `max_document_characters` where it may be cut.
@@ -246,6 +255,16 @@ def kind_of(value: object) -> str:
     if isinstance(value, Mapping):
         return "an object"
     return "a list" if isinstance(value, list | tuple) else type(value).__name__
+
+
+def _held_bytes(document: Document) -> int:
+    if isinstance(document, str):
+        return getsizeof(document)
+    sized = [value for value in document.values() if isinstance(value, Sized)]
+    return BYTES_OF_AN_OBJECT + sum(
+        BYTES_OF_A_FIELD + (getsizeof(value) if isinstance(value, str) else len(value))
+        for value in sized
+    )
 
 
 def _require_number(name: str, value: object, kind: type[Integral] | type[Real]) -> None:

@@ -8,6 +8,7 @@ from math import inf
 
 from tamis.errors import QueueFullError, RequestTooLargeError
 from tamis.scheduler.jobs import Batch, Entry, Job, Terms
+from tamis.sharing import SharedRoom
 
 
 @dataclass(slots=True, eq=False)
@@ -120,20 +121,19 @@ class PairQueue:
     of it.
 
     Args:
-        max_tokens: Tokens of all jobs, waiting or running.
+        max_tokens: Tokens of all jobs, waiting or running; callers share them as a `SharedRoom`.
     """
 
     def __init__(self, *, max_tokens: int) -> None:
         self._max_tokens = max_tokens
         self._turns: deque[_Flow] = deque()
         self._waiting: dict[str, _Flow] = {}
-        self._caller_tokens: dict[str, int] = {}
-        self._n_tokens = 0
+        self._room = SharedRoom(max_tokens)
 
     @property
     def n_tokens(self) -> int:
         """Tokens admitted and not yet released: waiting or running."""
-        return self._n_tokens
+        return self._room.n_held
 
     @property
     def n_jobs(self) -> int:
@@ -171,16 +171,18 @@ class PairQueue:
                 f"the request has {n_tokens:,} tokens, at most {limit:,} may wait; "
                 "split the request"
             )
-        _require_room(self._n_tokens, n_tokens, self._max_tokens, "")
-        n_of_caller = self._caller_tokens.get(terms.caller, 0)
-        _require_room(n_of_caller, n_tokens, limit, " of this key")
+        n_missing = self._room.shortage(terms.caller, n_tokens)
+        if n_missing:
+            raise _queue_full(self._room.n_held, n_tokens, self._max_tokens, n_missing)
+        n_of_caller = self._room.held_by(terms.caller)
+        n_missing = n_of_caller + n_tokens - limit
+        if n_missing > 0:
+            raise _queue_full(n_of_caller, n_tokens, limit, n_missing, " of this key")
 
     def add(self, job: Job) -> None:
         """Admit all of a job or none of it; raises as `require_room` does."""
         self.require_room(job.n_tokens, job.terms)
-        self._n_tokens += job.n_tokens
-        n_of_caller = self._caller_tokens.get(job.terms.caller, 0)
-        self._caller_tokens[job.terms.caller] = n_of_caller + job.n_tokens
+        self._room.add(job.terms.caller, job.n_tokens)
         if job.waiting:
             flow = self._waiting.get(job.terms.caller)
             if flow is None:
@@ -190,10 +192,7 @@ class PairQueue:
 
     def remove(self, job: Job) -> None:
         """Take out a job's waiting pairs and release its tokens; called once for each job."""
-        self._n_tokens -= job.n_tokens
-        self._caller_tokens[job.terms.caller] -= job.n_tokens
-        if not self._caller_tokens[job.terms.caller]:
-            del self._caller_tokens[job.terms.caller]
+        self._room.add(job.terms.caller, -job.n_tokens)
         self.drop(job)
 
     def drop(self, job: Job) -> None:
@@ -235,10 +234,11 @@ class PairQueue:
         self._turns.remove(self._waiting.pop(name))
 
 
-def _require_room(n_held: int, n_more: int, limit: int, whose: str) -> None:
-    if n_held + n_more > limit:
-        raise QueueFullError(
-            f"{n_held:,} tokens{whose} are waiting or running and {n_more:,} more came, "
-            f"at most {limit:,} may; try again later",
-            n_tokens_over=n_held + n_more - limit,
-        )
+def _queue_full(
+    n_held: int, n_more: int, limit: int, n_missing: int, whose: str = ""
+) -> QueueFullError:
+    return QueueFullError(
+        f"{n_held:,} tokens{whose} are waiting or running and {n_more:,} more came, "
+        f"at most {limit:,} may; try again later",
+        n_tokens_over=n_missing,
+    )

@@ -33,7 +33,9 @@ from tamis.server.middleware.keys import KeyMiddleware
 from tamis.server.middleware.paths import PathMiddleware, nearest_path
 from tamis.server.middleware.ports import PortMiddleware
 from tamis.server.middleware.requests import REQUEST_ID_HEADER, RequestMiddleware
+from tamis.server.middleware.sending import SendingMiddleware
 from tamis.settings import ServerSettings, Settings
+from tamis.sharing import FairThread
 from tamis.wire.registry import DIALECTS
 
 if TYPE_CHECKING:  # an extra
@@ -58,6 +60,7 @@ def create_app(
     """
     keys_file = settings.server.keys_file
     keys = None if keys_file is None else KeyFile(keys_file)
+    parsing = FairThread("tamis-parser")
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncGenerator[None]:
@@ -69,6 +72,7 @@ def create_app(
         finally:
             if keys is not None:
                 keys.close()
+            await parsing.close()
 
     app = Starlette(
         routes=[
@@ -85,6 +89,7 @@ def create_app(
             *documentation.asset_routes(),
         ],
         middleware=[
+            Middleware(SendingMiddleware, limits=settings.limits),
             Middleware(PathMiddleware),
             Middleware(ClosingMiddleware, life=life),
             *_traced(tracing),
@@ -95,7 +100,8 @@ def create_app(
         lifespan=lifespan,
     )
     bodies = BodyRoom(settings.limits.max_total_body_bytes)
-    app.state.context = ServerContext(settings, metrics, life, bodies, life.assembly.watch, keys)
+    watch = life.assembly.watch
+    app.state.context = ServerContext(settings, metrics, life, bodies, parsing, watch, keys)
     return app
 
 

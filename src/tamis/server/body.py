@@ -5,7 +5,7 @@ import sys
 import zlib
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -20,13 +20,14 @@ from tamis.errors import (
 )
 from tamis.server.media_type import require_json
 from tamis.settings import LimitsSettings
-from tamis.wire.dialect import RawBody
-from tamis.wire.parsing import parse_object
+from tamis.sharing import FairThread, SharedRoom
 
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
+
+T = TypeVar("T")
 
 PARSED_AT_ONCE_BYTES = 256 * 2**10
 """Larger bodies are parsed in a thread, beside the event loop."""
@@ -78,36 +79,38 @@ ENCODINGS: dict[str, Callable[[], Decompressor] | None] = {
 
 
 class BodyRoom:
-    """What the bodies of all callers may take in memory, together.
+    """What the bodies of all callers may take in memory, together, shared by key.
 
     Args:
-        max_bytes: Of all bodies, unpacked.
-
-    Attributes:
-        n_held: Bytes that they have now.
+        max_bytes: Of all bodies, unpacked and then decoded.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self.n_held = 0
+        self._room = SharedRoom(max_bytes)
+
+    @property
+    def n_held(self) -> int:
+        """Bytes that all bodies have now."""
+        return self._room.n_held
 
     @contextmanager
-    def share(self) -> Generator["BodyShare"]:
+    def share(self, key: str) -> Generator["BodyShare"]:
         """One request's part, which is given back at its end."""
-        share = BodyShare(self)
+        share = BodyShare(self, key)
         try:
             yield share
         finally:
-            self.n_held -= share.n_bytes
+            self._room.add(key, -share.n_bytes)
 
-    def grow(self, n_more: int) -> QueueFullError | None:
-        """Take so many bytes more, or say that there is no room for them."""
-        if self.n_held + n_more > self._max_bytes:
+    def grow(self, key: str, n_more: int) -> QueueFullError | None:
+        """Take so many bytes more for a key, or say that there is no room for them."""
+        if n_more > 0 and self._room.shortage(key, n_more):
             return QueueFullError(
                 f"the requests that are here have {self.n_held:,} bytes and {n_more:,} more came, "
                 f"at most {self._max_bytes:,} may; try again later"
             )
-        self.n_held += n_more
+        self._room.add(key, n_more)
         return None
 
 
@@ -118,19 +121,20 @@ class BodyShare:
         n_bytes: It holds so many.
     """
 
-    def __init__(self, room: BodyRoom) -> None:
+    def __init__(self, room: BodyRoom, key: str) -> None:
         self._room = room
+        self._key = key
         self.n_bytes = 0
 
     def hold(self, n_bytes: int) -> QueueFullError | None:
         """Hold so many bytes in all; an error says that there is no room for them."""
-        error = self._room.grow(n_bytes - self.n_bytes)
+        error = self._room.grow(self._key, n_bytes - self.n_bytes)
         if error is None:
             self.n_bytes = n_bytes
         return error
 
 
-async def read_body(request: Request, limits: LimitsSettings, share: BodyShare) -> bytes:
+async def read_body(request: Request, limits: LimitsSettings, share: BodyShare) -> bytearray:
     """The body, unpacked.
 
     Args:
@@ -157,15 +161,17 @@ async def read_body(request: Request, limits: LimitsSettings, share: BodyShare) 
     return unpacking.finish()
 
 
-async def parse_body(content: bytes) -> RawBody:
-    """The JSON object that a body is; the loop goes on while a large one is parsed.
+async def parse_body(
+    content: bytearray, parse: Callable[[bytearray], T], thread: FairThread, key: str
+) -> T:
+    """What a body says; the loop goes on while a large one is parsed, after those of other keys.
 
     Raises:
-        MalformedBodyError: it is none, or has too many levels or parts.
+        TamisError: as `parse` does.
     """
     if len(content) <= PARSED_AT_ONCE_BYTES:
-        return parse_object(content)
-    return await asyncio.to_thread(parse_object, content)
+        return parse(content)
+    return await thread.run(key, len(content), lambda: parse(content))
 
 
 async def _collect(request: Request, unpacking: "Unpacking", share: BodyShare) -> None:
@@ -228,7 +234,7 @@ class Unpacking:
             error = self._unpack(self._decompressor, data)
         return error
 
-    def finish(self) -> bytes:
+    def finish(self) -> bytearray:
         """All of it.
 
         Raises:
@@ -239,7 +245,7 @@ class Unpacking:
             raise MalformedBodyError("the packed body is cut short")
         if self._decompressor and len(self._body) > self._most_unpacked(self._n_received):
             raise self._too_large()
-        return bytes(self._body)
+        return self._body
 
     def _unpack(self, decompressor: Decompressor, data: bytes) -> BodyTooLargeError | None:
         promised = self._n_promised

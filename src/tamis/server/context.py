@@ -13,6 +13,7 @@ from tamis.server.body import BodyRoom
 from tamis.server.keys import KeyFile
 from tamis.server.lifespan import ModelLife
 from tamis.settings import Settings
+from tamis.sharing import FairThread
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,7 @@ class ServerContext:
     """What answers are made with, and what is kept of them.
 
     Attributes:
+        parsing: Reads large bodies.
         keys: None where anyone may call.
         started: When, in seconds of `time.monotonic()`.
     """
@@ -28,6 +30,7 @@ class ServerContext:
     metrics: Metrics
     life: ModelLife
     bodies: BodyRoom
+    parsing: FairThread
     watch: RelevanceWatch
     keys: KeyFile | None = None
     started: float = field(default_factory=time.monotonic)

@@ -95,7 +95,7 @@ def http_error(
 def early_answer(
     error: TamisError, status: int, scope: Scope, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """An error in the words of its path's dialects, for no body has told which of them."""
+    """The answer to an error raised before the dialect is known: in all dialects of its path."""
     failure = Failure(error, status, scope["state"]["request_id"])
     status, body = DIALECTS.encode_error(scope["path"], failure)
     return json_answer(body, status, headers)

@@ -59,7 +59,8 @@ class EdgeProtocol(H11Protocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
+        dropping = {"drop_connection": self._drop}
+        super().__init__(config, server_state, app_state | dropping, _loop)
         self._bounded = BoundedConnection(self.policy.limits)
         self.conn = self._bounded
         self.timeout_keep_alive = self.policy.limits.idle_seconds
@@ -163,6 +164,10 @@ class EdgeProtocol(H11Protocol):
             return False
         unread = self.conn.their_state in (h11.SEND_BODY, h11.ERROR) or self.flow.read_paused
         return unread or bool(self.conn.trailing_data[0])
+
+    def _drop(self) -> None:
+        """End the connection at once; for the application, which has no transport."""
+        self.transport.abort()
 
     def _wanted(self) -> Waiting | None:
         """What the caller owes: headers, or, after its answer, the rest of its body."""

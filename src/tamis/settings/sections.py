@@ -137,7 +137,11 @@ class SchedulerSettings(Section):
     ] = 0
     max_queued_tokens: Annotated[
         int,
-        Field(ge=1, description="Tokens waiting or running, at most; beyond it callers get 429."),
+        Field(
+            ge=1,
+            description="Tokens waiting or running, at most; beyond it callers get 429, but for a "
+            "key below its equal share.",
+        ),
     ] = 1_000_000
     workers: Annotated[
         int,
@@ -218,10 +222,18 @@ class LimitsSettings(Section):
         int,
         Field(
             ge=1,
-            description="Bytes of all callers' bodies, unpacked, from the first one to its answer; "
-            "beyond it callers get 429.",
+            description="Bytes of all callers' bodies, unpacked and then decoded, from the first "
+            "one to its answer; beyond it callers get 429, but for a key below its equal share.",
         ),
     ] = 256 * 2**20
+    max_unsent_bytes: Annotated[
+        int,
+        Field(
+            ge=1,
+            description="Bytes of all callers' answers that wait to be taken; beyond it the one "
+            "that waits longest is dropped, of the key that has most.",
+        ),
+    ] = 64 * 2**20
     max_documents: Annotated[int, Field(ge=1, description="Documents a request may carry.")] = 1000
     max_document_characters: Annotated[
         int, Field(ge=1, description="Characters a document's text may have.")
@@ -241,6 +253,14 @@ class LimitsSettings(Section):
     body_seconds: Annotated[
         float, Field(gt=0, allow_inf_nan=False, description="Seconds for a body to be there.")
     ] = 15.0
+    max_answer_seconds: Annotated[
+        float,
+        Field(
+            gt=0,
+            allow_inf_nan=False,
+            description="Seconds in which a caller must have taken all of an answer.",
+        ),
+    ] = 60.0
     idle_seconds: Annotated[
         int, Field(ge=1, description="Seconds an idle connection is kept open.")
     ] = 75

@@ -1,6 +1,6 @@
 """What every dialect has in common."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import (
     Annotated,
@@ -9,6 +9,7 @@ from typing import (
     Literal,
     Protocol,
     TypeVar,
+    cast,
     get_args,
     get_origin,
     get_type_hints,
@@ -16,8 +17,13 @@ from typing import (
 
 import msgspec
 
-from tamis.errors import InvalidFieldError, MissingFieldError, TamisError
-from tamis.types import CacheUse, RerankRequest, RerankResult, TruncationSide
+from tamis.errors import (
+    InvalidFieldError,
+    MalformedBodyError,
+    MissingFieldError,
+    TamisError,
+)
+from tamis.types import CacheUse, Document, RerankRequest, RerankResult, TruncationSide
 
 T = TypeVar("T")
 
@@ -25,8 +31,20 @@ _FOR_EVER_MS = 10**12
 """JSON has larger integers than a float can hold."""
 
 Method = Literal["GET", "POST"]
-RawBody = dict[str, Any]
-"""A parsed JSON object, before any dialect has looked at it."""
+RawBody = Mapping[str, Any]
+"""The fields of a JSON object, before any dialect has looked at them: their JSON (`msgspec.Raw`).
+
+What no dialect reads is never built: a value takes many times the memory of its JSON.
+"""
+
+_SHORT_BYTES = 64
+_KINDS_OF_NO_STRING: Mapping[bytes, object] = {
+    b"[": [],
+    b"{": {},
+    b"t": True,
+    b"f": False,
+    b"n": None,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,15 +231,57 @@ class Dialect:
 def convert(body: RawBody, model: type[T]) -> T:
     """Check a body against a dialect's request type, leniently as its clients need.
 
-    Unknown fields are ignored and `"true"`, `"3"` are taken for true and 3.
+    Unknown fields are skipped and `"true"`, `"3"` are taken for true and 3.
 
     Raises:
         InvalidFieldError: a field has a wrong type; no text of the body is repeated.
+        MalformedBodyError: a number in it is out of every range.
     """
     try:
-        return msgspec.convert(body, model, strict=False)
+        return msgspec.json.decode(msgspec.json.encode(body), type=model, strict=False)
     except msgspec.ValidationError as error:
         raise InvalidFieldError(_sentence(str(error), model)) from None
+    except (msgspec.DecodeError, RecursionError):
+        raise MalformedBodyError("the body is not valid JSON in UTF-8") from None
+
+
+def peek(value: object) -> object:
+    """A field's value where its JSON is short; as it is where it is longer."""
+    is_short = isinstance(value, msgspec.Raw) and len(value) <= _SHORT_BYTES
+    return msgspec.json.decode(cast("msgspec.Raw", value)) if is_short else value
+
+
+def sent_documents(
+    documents: Iterable[str | dict[str, Any]], *, whole: bool
+) -> tuple[Document, ...]:
+    """Documents as they are kept until the answer; nothing of the body stays with them.
+
+    Args:
+        documents: Texts, or objects whose values are still JSON.
+        whole: Whether an object goes back: its text alone is kept where it does not.
+    """
+    return tuple(
+        document if isinstance(document, str) else _sent_object(document, whole=whole)
+        for document in documents
+    )
+
+
+def _sent_object(document: dict[str, Any], *, whole: bool) -> Document:
+    text = document.get("text")
+    if isinstance(text, msgspec.Raw):
+        text = _text_of(text)
+    if not whole and isinstance(text, str):
+        return text
+    kept = {name: value.copy() for name, value in document.items() if name != "text"}
+    if "text" not in document:
+        return kept
+    return {name: text if name == "text" else kept[name] for name in document}
+
+
+def _text_of(value: msgspec.Raw) -> object:
+    """The string that a value is; what it is in its place is refused by its kind alone."""
+    first = bytes(memoryview(value)[:1])
+    return msgspec.json.decode(value) if first == b'"' else _KINDS_OF_NO_STRING.get(first, 0)
 
 
 def side_of(given: Side | None) -> TruncationSide:
@@ -241,7 +301,7 @@ def require(body: RawBody, *names: str) -> None:
         MissingFieldError: names the first such field.
     """
     for name in names:
-        value = body.get(name)
+        value = peek(body.get(name))
         if value is None or value == [] or (isinstance(value, str) and not value.strip()):
             raise MissingFieldError(f"Missing or empty `{name}`")
 

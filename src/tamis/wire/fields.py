@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import islice
+from typing import Any
 
-from tamis.wire.dialect import RawBody
+from tamis.wire.dialect import RawBody, peek
 
 MOST_FIELDS = 256
 """Of one body that are looked at; no client sends a tenth of them."""
@@ -74,15 +75,15 @@ class Fields:
     def read(self, body: RawBody) -> tuple[RawBody, tuple[str, ...]]:
         """The body under the dialect's own names, and what is to be said of the others."""
         names = self._spelled()
-        known = {name: value for name, value in body.items() if name in self.own}
+        known: dict[str, Any] = {name: body[name] for name in self.own if name in body}
         warnings: list[str] = []
         if len(body) > MOST_FIELDS:
             warnings.append(f"of {len(body):,} fields {MOST_FIELDS} are looked at")
         for name, value in islice(body.items(), MOST_FIELDS):
-            if name in self.own or value in _EMPTY:
+            if name in self.own or peek(value) in _EMPTY:
                 continue
             own = names.get(folded(name))
-            if own is not None and known.get(own) is None:
+            if own is not None and peek(known.get(own)) is None:
                 known[own] = value
             elif own is not None:
                 warnings.append(f"{_shown(name)} is ignored: `{own}` is there, too")
@@ -93,9 +94,9 @@ class Fields:
             warnings[MOST_WARNINGS:] = [f"{n_more:,} more fields are ignored"]
         return self._with_truncation(known), tuple(warnings)
 
-    def _with_truncation(self, body: RawBody) -> RawBody:
+    def _with_truncation(self, body: dict[str, Any]) -> RawBody:
         """`"truncate": "END"` as Cohere and NVIDIA write it, in two fields."""
-        value = body.get("truncate")
+        value = peek(body.get("truncate"))
         spelled = _TRUNCATE.get(value.upper()) if isinstance(value, str) else None
         if spelled is None:
             return body
@@ -113,6 +114,11 @@ class Fields:
         return spelled | {folded(name): name for name in self.own}
 
 
+def names_documents(name: str) -> bool:
+    """Whether a field is the documents, in any dialect."""
+    return folded(name) in _DOCUMENTS
+
+
 def folded(name: str) -> str:
     """A name without what people vary in it: `top-n`, `topN` and `TOP_N` are one."""
     return _SEPARATORS.sub("", name[:64]).lower()
@@ -121,7 +127,7 @@ def folded(name: str) -> str:
 def _ignored(name: str, value: object, spelled: Mapping[str, str]) -> Iterable[str]:
     known = folded(name)
     if known in _HARMLESS or (
-        known in IGNORED and value in (0, -1)
+        known in IGNORED and peek(value) in (0, -1)
     ):  # vLLM's "as the model has it"
         return
     if known in IGNORED:

@@ -1,7 +1,7 @@
 """Jina's and vLLM's dialect: `documents` and `model` (Haystack, LiteLLM, Dify, Open WebUI …)."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
@@ -20,7 +20,9 @@ from tamis.wire.dialect import (
     RerankEndpoint,
     SharedFields,
     convert,
+    peek,
     require,
+    sent_documents,
     warnings_of,
 )
 from tamis.wire.fields import Fields
@@ -33,7 +35,7 @@ class JinaRequest(SharedFields, kw_only=True):
         str, msgspec.Meta(description="Any name: this server serves one model and says which.")
     ]
     query: Annotated[str, msgspec.Meta(min_length=1)]
-    documents: Annotated[list[str | dict[str, Any]], msgspec.Meta(min_length=1)]
+    documents: Annotated[list[str | dict[str, msgspec.Raw]], msgspec.Meta(min_length=1)]
     top_n: (
         Annotated[
             int,
@@ -169,7 +171,7 @@ def decode(body: RawBody) -> JinaCall:
     asked = convert(body, JinaRequest)
     request = RerankRequest(
         query=asked.query,
-        documents=tuple(asked.documents),
+        documents=sent_documents(asked.documents, whole=False),
         top_n=asked.top_n or None,
         threshold=asked.threshold,
         truncate=asked.truncate is not False,
@@ -195,7 +197,7 @@ JINA = Dialect(
         RerankEndpoint(
             paths=("/rerank", "/v1/rerank"),
             sign="`documents` with a `model` is Jina's and vLLM's",
-            recognizes=lambda body: body.get("model") is not None,
+            recognizes=lambda body: peek(body.get("model")) is not None,
             request=JinaRequest,
             answer=JinaAnswer,
             decode=decode,

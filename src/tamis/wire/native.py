@@ -19,6 +19,7 @@ from tamis.wire.dialect import (
     SharedFields,
     convert,
     require,
+    sent_documents,
     warnings_of,
 )
 from tamis.wire.fields import Fields
@@ -29,7 +30,7 @@ class NativeRequest(SharedFields, kw_only=True):
 
     query: Annotated[str, msgspec.Meta(description="The question.", min_length=1)]
     documents: Annotated[
-        list[str | dict[str, Any]],
+        list[str | dict[str, msgspec.Raw]],
         msgspec.Meta(
             description="Texts, or objects with a `text`; objects come back untouched.",
             min_length=1,
@@ -175,7 +176,7 @@ def decode(body: RawBody) -> NativeCall:
     asked = convert(body, NativeRequest)
     request = RerankRequest(
         query=asked.query,
-        documents=tuple(asked.documents),
+        documents=sent_documents(asked.documents, whole=asked.return_documents is not False),
         top_n=asked.top_n or None,
         threshold=asked.threshold,
         truncate=asked.truncate is not False,

@@ -1,18 +1,19 @@
 """A request's bytes to a JSON object, strictly and within bounds."""
 
+import codecs
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import msgspec
 
 from tamis.errors import MalformedBodyError
 from tamis.wire.dialect import RawBody
+from tamis.wire.fields import names_documents
 
 MAX_DEPTH = 16
 """Levels of JSON arrays and objects."""
 MAX_CONTAINERS = 100_000
-"""JSON arrays and objects that a body may have."""
+"""JSON arrays and objects that a body may have, and keys of these objects."""
 
 _LONE_SURROGATE = re.compile(
     rb"(?<!\\)(?:\\\\)*(?P<half>\\u[dD]"
@@ -22,25 +23,36 @@ _LONE_SURROGATE = re.compile(
 )
 """Half of a pair in JSON's escapes without its other half, or encoded as if it were a character."""
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
-_ALL_BUT_BRACKETS_AND_QUOTES = bytes(set(range(256)) - set(b'[]{}"'))
 _BLOCK = 2**16  # bytes
+_INNERMOST = re.compile(rb"\[,*\]")
+_MANY_ITEMS = 10_000
+"""Of an array; fewer are built before they are counted."""
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_STARTS_OF_NUMBERS = tuple(b"%c" % byte for byte in b"-0123456789")
 
 
 def parse_object(
-    data: bytes, *, max_depth: int = MAX_DEPTH, max_containers: int = MAX_CONTAINERS
+    data: bytes | bytearray, *, max_depth: int = MAX_DEPTH, max_containers: int = MAX_CONTAINERS
 ) -> RawBody:
-    """A JSON object from a request's bytes, read strictly.
+    """A JSON object from a request's bytes, read strictly; its values are not built yet.
 
     Of a key that is there twice the last value counts. No text of the body is in an error.
 
     Raises:
-        MalformedBodyError: it is not UTF-8, not JSON, too deep, or not an object.
+        MalformedBodyError: it is not UTF-8, not JSON, too deep or too long, or not an object.
     """
     brackets = _brackets(data, max_depth, max_containers)
     if len(brackets) > 2 * max_containers:
         raise MalformedBodyError(f"the body has more than {max_containers:,} arrays and objects")
+    if _has_more_keys(data, max_containers):
+        raise MalformedBodyError(f"the body has more than {max_containers:,} keys of objects")
     try:
-        body: Any = msgspec.json.decode(data)
+        _require_utf8(data)
+        body = _OBJECT.decode(data)
+        for value in body.values():
+            _require_value(value)
+    except msgspec.ValidationError:
+        raise MalformedBodyError("the body must be a JSON object") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         lone = _LONE_SURROGATE.search(data)
         if lone is not None:
@@ -50,14 +62,69 @@ def parse_object(
                 "send the whole character or none of it"
             ) from None
         raise MalformedBodyError(f"the body is not valid JSON in UTF-8: {error}") from None
-    if not isinstance(body, dict):
-        raise MalformedBodyError("the body must be a JSON object")
     if _is_deeper(brackets, max_depth):
         raise MalformedBodyError(f"the body has more than {max_depth} levels")
     return body
 
 
-def _brackets(data: bytes, max_depth: int, max_containers: int) -> bytes:
+def count_documents(body: RawBody) -> int:
+    """Documents in a body that has very many of them, counted before they are built; 0 of few."""
+    return max((_n_items(body[name]) for name in body if names_documents(name)), default=0)
+
+
+def _n_items(value: object) -> int:
+    data = bytes(value) if isinstance(value, msgspec.Raw) else b""
+    if data[:1] != b"[" or data.count(b",") < _MANY_ITEMS:
+        return 0
+    marks = b"".join(_outside_of_strings(_marks(data, b"[]{},"))).translate(_BRACKETS)[1:-1]
+    while (flat := _INNERMOST.sub(b"", marks)) != marks:
+        marks = flat
+    return marks.count(b",") + 1
+
+
+def _require_utf8(data: bytes | bytearray) -> None:
+    """Look at every byte, also where values are skipped; other threads run in between.
+
+    Raises:
+        UnicodeDecodeError: it is something else.
+    """
+    if not data.isascii():
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        for start in range(0, len(data), _BLOCK):
+            decoder.decode(data[start : start + _BLOCK])
+        decoder.decode(b"", final=True)
+
+
+def _require_value(value: msgspec.Raw) -> None:
+    """Refuse a number that is out of every range: those alone are not read where they are skipped.
+
+    Raises:
+        DecodeError: it is one.
+    """
+    if bytes(memoryview(value)[:1]) in _STARTS_OF_NUMBERS:
+        msgspec.json.decode(value)
+
+
+def _has_more_keys(data: bytes | bytearray, most: int) -> bool:
+    """Whether there are more keys than that in all objects together."""
+    if data.count(b":") <= most:
+        return False
+    n_keys = 0
+    for outside in _outside_of_strings(_marks(data, b":")):
+        n_keys += len(outside)
+        if n_keys > most:
+            return True
+    return False
+
+
+def _marks(data: bytes | bytearray, characters: bytes) -> bytes:
+    """Some characters of a JSON text, and the quotes that its strings are between."""
+    unescaped = data.replace(b"\\\\", b"").replace(b'\\"', b"")
+    unwanted = bytes(set(range(256)) - set(characters) - set(b'"'))
+    return bytes(unescaped.translate(None, unwanted).replace(b'""', b""))
+
+
+def _brackets(data: bytes | bytearray, max_depth: int, max_containers: int) -> bytes:
     """The brackets of a JSON text that are outside of its strings, braces as square ones.
 
     A few fast passes over the bytes; of few brackets, which cannot be too deep, there are none, and
@@ -65,8 +132,7 @@ def _brackets(data: bytes, max_depth: int, max_containers: int) -> bytes:
     """
     if data.count(b"[") + data.count(b"{") <= max_depth:
         return b""
-    unescaped = data.replace(b"\\\\", b"").replace(b'\\"', b"")
-    marks = unescaped.translate(_BRACKETS, _ALL_BUT_BRACKETS_AND_QUOTES).replace(b'""', b"")
+    marks = _marks(data, b"[]{}").translate(_BRACKETS)
     found = bytearray()
     for outside in _outside_of_strings(marks):
         found += outside

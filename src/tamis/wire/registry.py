@@ -1,4 +1,4 @@
-"""All dialects, and which of them is spoken.
+"""All dialects, and which of them a request speaks.
 
 A dialect is a file of this folder and its line in `DIALECTS`; docs/architecture.md has the steps.
 """
@@ -17,11 +17,11 @@ _VERSION = re.compile(r"v\d+")
 
 
 class Registry:
-    """Dialects in order, from the one that takes any body to the most particular.
+    """Dialects in order, from the most general to the most specific.
 
     Args:
-        dialects: On a path that several share, a body speaks the last one that recognizes it. The
-            first speaks wherever no other does.
+        dialects: On a path that several share, a request speaks the last one that recognizes its
+            body. The first answers on all other paths.
     """
 
     def __init__(self, *dialects: Dialect) -> None:
@@ -40,15 +40,16 @@ class Registry:
             yield path, method, [endpoint for _, endpoint in found]
 
     def choose(self, path: str, method: Method, body: RawBody) -> tuple[Dialect, Endpoint]:
-        """The dialect that a body speaks, and what it asks for; `path` is one of `places`."""
+        """The dialect and endpoint that a body is for; `path` is one of `places`."""
         found = self._at[path, method]
         spoken = (one for one in reversed(found) if one[1].recognizes(body))
         return next(spoken, found[0])
 
     def speakers(self, path: str) -> list[Dialect]:
-        """The dialects of a path; of an unknown one, those of the paths that it is most like.
+        """The dialects of a path; of an unknown path, those of the paths that it is most like.
 
-        It ends as they do (`/api/rerank`), or starts so with no mere version (`/infinity/nowhere`).
+        Paths are alike if their last parts are equal (`/api/rerank`), or else their first parts
+        (`/infinity/nowhere`), unless that is a version.
         """
         if path in self._speakers:
             return self._speakers[path]
@@ -60,10 +61,10 @@ class Registry:
         return [self.dialects[0]]
 
     def encode_error(self, path: str, failure: Failure) -> tuple[int, object]:
-        """Status and body of an error that comes before a body has told the dialect.
+        """Status and body of an error raised before the dialect is known.
 
-        Where several dialects have the path the body has the fields of all, for each client reads
-        its own; status and fields of one name are the first dialect's.
+        If dialects share the path, the body has the fields of all, so that each client finds its
+        own. The first dialect decides the status, and the value of a field that several have.
         """
         status, answer = failure.status, dict[str, object]()
         for dialect in reversed(self.speakers(path)):

@@ -21,6 +21,7 @@ from tamis.wire.dialect import (
     RerankEndpoint,
     Side,
     convert,
+    peek,
     require,
     side_of,
 )
@@ -142,7 +143,7 @@ def encode_error(failure: Failure) -> tuple[int, object]:
 
 
 def _has_texts(body: RawBody) -> bool:
-    return body.get("texts") is not None or ("texts" in body and "documents" not in body)
+    return peek(body.get("texts")) is not None or ("texts" in body and "documents" not in body)
 
 
 TEI = Dialect(

@@ -2,24 +2,42 @@ import threading
 
 import pytest
 
-from tamis.server import body
-from tamis.server.body import PARSED_AT_ONCE_BYTES, parse_body
+from tamis.server.body import PARSED_AT_ONCE_BYTES, BodyRoom, parse_body
+from tamis.sharing import FairThread
 
 
 @pytest.mark.parametrize("n_more", [0, 1])
-async def test_a_large_body_is_parsed_beside_the_event_loop(
-    monkeypatch: pytest.MonkeyPatch, n_more: int
-) -> None:
+async def test_a_large_body_is_parsed_beside_the_event_loop(n_more: int) -> None:
     parsing: list[int] = []
 
-    def parse(content: bytes) -> dict[str, object]:
+    def parse(content: bytearray) -> int:
         parsing.append(threading.get_ident())
-        return {"bytes": len(content)}
+        return len(content)
 
-    monkeypatch.setattr(body, "parse_object", parse)
     n_bytes = PARSED_AT_ONCE_BYTES + n_more
+    thread = FairThread("parser")
 
-    parsed = await parse_body(b" " * n_bytes)
+    parsed = await parse_body(bytearray(n_bytes), parse, thread, "key")
 
-    assert parsed == {"bytes": n_bytes}
+    assert parsed == n_bytes
     assert [ident != threading.get_ident() for ident in parsing] == [bool(n_more)]
+    await thread.close()
+
+
+def test_a_body_that_shrinks_when_it_is_decoded_gives_room_back() -> None:
+    room = BodyRoom(100)
+    with room.share("a") as first, room.share("a") as second:
+        assert first.hold(100) is None
+        assert second.hold(1) is not None
+        assert first.hold(10) is None
+        assert second.hold(90) is None
+    assert room.n_held == 0
+
+
+def test_one_keys_bodies_leave_the_other_its_half() -> None:
+    room = BodyRoom(100)
+    with room.share("loud") as loud, room.share("quiet") as quiet:
+        assert loud.hold(100) is None
+        assert quiet.hold(50) is None
+        assert quiet.hold(51) is not None
+        assert loud.hold(101) is not None

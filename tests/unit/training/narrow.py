@@ -7,7 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
-from training.folder import read_tensors, write_weights
+from training.model.folder import read_tensors, write_weights
 
 from tamis.engine.location import EMBEDDED_FOLDER
 

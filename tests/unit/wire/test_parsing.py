@@ -1,10 +1,19 @@
 import json
+from typing import Any
 
+import msgspec
 import pytest
 
 from tamis.errors import MalformedBodyError
 from tamis.wire import parsing
+from tamis.wire.dialect import RawBody
 from tamis.wire.parsing import parse_object
+
+
+def built(body: RawBody) -> Any:
+    """The values of a body's fields."""
+    return msgspec.json.decode(msgspec.json.encode(body))
+
 
 MALFORMED = {
     "empty": b"",
@@ -38,7 +47,7 @@ def test_what_is_not_a_json_object_in_utf8_is_malformed(data: bytes) -> None:
 
 
 def test_a_key_given_twice_counts_as_it_was_given_last() -> None:
-    assert parse_object(b'{"query": "a", "query": "b"}') == {"query": "b"}
+    assert built(parse_object(b'{"query": "a", "query": "b"}')) == {"query": "b"}
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, 5, 64, 2**16])
@@ -51,7 +60,7 @@ def test_brackets_count_outside_of_strings_alone(
     data = json.dumps(body).encode()
     n_containers = 2 + 4 * 7
 
-    assert parse_object(data, max_containers=n_containers, max_depth=4) == body
+    assert built(parse_object(data, max_containers=n_containers, max_depth=4)) == body
     with pytest.raises(MalformedBodyError, match="arrays and objects"):
         parse_object(data, max_containers=n_containers - 1, max_depth=4)
     with pytest.raises(MalformedBodyError, match="levels"):

@@ -67,7 +67,9 @@ def test_a_path_of_one_dialect_is_enough_whatever_the_body() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "chosen"), [({}, PLAIN), ({"parrot": 1}, PARROT), ({"documents": []}, PLAIN)], ids=str
+    ("body", "chosen"),
+    [({}, PLAIN), ({"parrot": 1}, PARROT), ({"documents": []}, PLAIN)],
+    ids=["plain", "parrot", "documents"],
 )
 def test_on_a_shared_path_the_last_that_recognizes_the_body_is_spoken(
     body: dict[str, Any], chosen: Dialect

@@ -1,4 +1,4 @@
-"""The paths of all dialects: read the body, see which dialect it speaks, do what it asks for."""
+"""The paths of all dialects: read the body, choose the dialect, decode, do what is asked for."""
 
 import asyncio
 from collections.abc import Callable, Generator, Mapping
@@ -16,7 +16,17 @@ from tamis.server.body import parse_body, read_body
 from tamis.server.context import ServerContext
 from tamis.server.endpoints.rerank import Reranking
 from tamis.server.errors import headers_of, status_of
-from tamis.wire.dialect import EncodeError, Endpoint, Failure, Method, RawBody, RerankEndpoint
+from tamis.server.keys import Caller
+from tamis.wire.dialect import (
+    Dialect,
+    EncodeError,
+    Endpoint,
+    Failure,
+    Method,
+    RawBody,
+    RerankEndpoint,
+)
+from tamis.wire.parsing import parse_object
 from tamis.wire.registry import DIALECTS, Registry
 
 CLIENT_GONE = 499
@@ -25,6 +35,11 @@ CLIENT_GONE = 499
 
 class Operation(Protocol):
     """What an endpoint asks for, read from a request."""
+
+    @property
+    def n_held_bytes(self) -> int:
+        """Memory that it holds until it is answered."""
+        ...
 
     async def answer(self) -> Response:
         """Do it, and write the answer.
@@ -55,19 +70,26 @@ def dialect_routes(
 async def _answer(
     dialects: Registry, operations: Operations, method: Method, request: Request
 ) -> Response:
-    """Errors are in the dialect that is spoken; before it is known, in all of the path's."""
-    context = ServerContext.of(request)
-    limits, path = context.settings.limits, request.scope["path"]
+    """Answer a request; errors are in its dialect or, before that is known, in all of its path."""
+    context, path = ServerContext.of(request), request.scope["path"]
+    caller: Caller = request.state.caller
     encode_error: EncodeError = partial(dialects.encode_error, path)
     request.state.dialect = dialects.speakers(path)[0].name
     try:
-        with context.bodies.share() as share, ended_by_draining():
-            content = b"" if method == "GET" else await read_body(request, limits, share)
+        with context.bodies.share(caller.name) as share, ended_by_draining():
+            content = bytearray()
+            if method == "POST":
+                content = await read_body(request, context.settings.limits, share)
+            read = partial(_read, dialects, operations, method, request)
             with context.assembly.timing.phase("decode"):
-                body = {} if method == "GET" else await parse_body(content)
-                dialect, endpoint = dialects.choose(path, method, body)
-                encode_error, request.state.dialect = dialect.encode_error, dialect.name
-                operation = operations[type(endpoint)](request, endpoint, body)
+                dialect, operation = await parse_body(content, read, context.parsing, caller.name)
+            del content, read  # what it says is held instead
+            encode_error, request.state.dialect = dialect.encode_error, dialect.name
+            if isinstance(operation, TamisError):
+                raise operation
+            error = share.hold(operation.n_held_bytes)
+            if error is not None:
+                raise error
             return await operation.answer()
     except ClientDisconnect:
         context.metrics.observe_cancelled()
@@ -77,6 +99,26 @@ async def _answer(
         request.state.error_code = error.code
         status, answer = encode_error(Failure(error, status_of(error), request.state.request_id))
         return json_answer(answer, status, headers_of(error))
+
+
+def _read(
+    dialects: Registry,
+    operations: Operations,
+    method: Method,
+    request: Request,
+    content: bytearray,
+) -> tuple[Dialect, Operation | TamisError]:
+    """What a body asks for, in which dialect; an error once that is known, to be told in it.
+
+    Raises:
+        MalformedBodyError: the body is not a JSON object.
+    """
+    body = parse_object(content) if method == "POST" else {}
+    dialect, endpoint = dialects.choose(request.scope["path"], method, body)
+    try:
+        return dialect, operations[type(endpoint)](request, endpoint, body)
+    except TamisError as error:
+        return dialect, error
 
 
 @contextmanager

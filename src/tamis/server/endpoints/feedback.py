@@ -14,6 +14,7 @@ from tamis.server.endpoints.dialects import CLIENT_GONE, ended_by_draining
 from tamis.server.errors import native_error
 from tamis.server.keys import Caller
 from tamis.wire.dialect import convert, require
+from tamis.wire.parsing import parse_object
 
 Index = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -50,10 +51,9 @@ async def feedback(request: Request) -> Response:
     caller: Caller = request.state.caller
     limits = context.settings.limits
     try:
-        with context.bodies.share() as share, ended_by_draining():
-            body = await parse_body(await read_body(request, limits, share))
-        require(body, "request_id", "index", "event")
-        said = convert(body, FeedbackRequest)
+        with context.bodies.share(caller.name) as share, ended_by_draining():
+            content = await read_body(request, limits, share)
+            said = await parse_body(content, _said, context.parsing, caller.name)
         indices = said.index if isinstance(said.index, list) else [said.index]
         n_counted = context.watch.monitor.feedback.record(
             caller.name, said.request_id, indices, said.event
@@ -64,3 +64,9 @@ async def feedback(request: Request) -> Response:
         request.state.error_code = error.code
         return native_error(error, request.state.request_id)
     return json_answer(FeedbackAnswer(said.request_id, n_counted, len(indices) - n_counted))
+
+
+def _said(content: bytearray) -> FeedbackRequest:
+    body = parse_object(content)
+    require(body, "request_id", "index", "event")
+    return convert(body, FeedbackRequest)

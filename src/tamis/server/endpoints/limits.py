@@ -27,10 +27,13 @@ class Limits(msgspec.Struct):
     max_total_body_bytes: Annotated[
         int, msgspec.Meta(description="Of all callers' bodies, from the first one to its answer.")
     ]
+    max_unsent_bytes: Annotated[
+        int, msgspec.Meta(description="Of all callers' answers that wait to be taken.")
+    ]
     max_unpacked_ratio: Annotated[int, msgspec.Meta(description="Unpacked bytes of a packed one.")]
     content_encodings: list[str]
     max_depth: Annotated[int, msgspec.Meta(description="Levels of JSON arrays and objects.")]
-    max_containers: Annotated[int, msgspec.Meta(description="JSON arrays and objects.")]
+    max_containers: Annotated[int, msgspec.Meta(description="JSON arrays and objects, or keys.")]
     max_documents: int
     max_document_characters: Annotated[
         int, msgspec.Meta(description="Longer documents are cut, where the request allows that.")
@@ -52,6 +55,7 @@ class Limits(msgspec.Struct):
     header_seconds: float
     body_seconds: float
     answer_seconds: float
+    max_answer_seconds: float
     idle_seconds: float
 
 
@@ -80,12 +84,8 @@ def within_limits(
         RequestTooLargeError: by their characters, its pairs have more tokens than they may.
         InvalidFieldError: a document has no text.
     """
-    n_documents = len(request.documents)
-    if n_documents > options.max_documents:
-        raise TooManyDocumentsError(
-            f"{n_documents:,} documents, at most {options.max_documents:,} allowed; "
-            "split the request"
-        )
+    if len(request.documents) > options.max_documents:
+        raise too_many_documents(len(request.documents), options)
     most = options.max_document_characters
     request = replace(request, max_document_characters=most)
     lengths = [len(text) for text in request.texts()]
@@ -106,6 +106,13 @@ def within_limits(
     return request
 
 
+def too_many_documents(n_documents: int, options: LimitsSettings) -> TooManyDocumentsError:
+    """Why a request with more documents than allowed is refused."""
+    return TooManyDocumentsError(
+        f"{n_documents:,} documents, at most {options.max_documents:,} allowed; split the request"
+    )
+
+
 def _limits_of(context: ServerContext, caller: Caller) -> Limits:
     settings, model = context.settings, context.assembly.default.model
     options = settings.limits
@@ -113,6 +120,7 @@ def _limits_of(context: ServerContext, caller: Caller) -> Limits:
     return Limits(
         max_body_bytes=options.max_body_bytes,
         max_total_body_bytes=options.max_total_body_bytes,
+        max_unsent_bytes=options.max_unsent_bytes,
         max_unpacked_ratio=MAX_UNPACKED_RATIO,
         content_encodings=[name for name, make in ENCODINGS.items() if make],
         max_depth=MAX_DEPTH,
@@ -130,5 +138,6 @@ def _limits_of(context: ServerContext, caller: Caller) -> Limits:
         header_seconds=options.header_seconds,
         body_seconds=options.body_seconds,
         answer_seconds=ANSWER_SECONDS,
+        max_answer_seconds=options.max_answer_seconds,
         idle_seconds=options.idle_seconds,
     )

@@ -12,11 +12,12 @@ from starlette.responses import Response
 from tamis.errors import InvalidFieldError
 from tamis.server.answers import json_answer
 from tamis.server.context import ServerContext
-from tamis.server.endpoints.limits import within_limits
+from tamis.server.endpoints.limits import too_many_documents, within_limits
 from tamis.server.keys import Caller
 from tamis.service import RerankService
 from tamis.types import RerankRequest, RerankResult
 from tamis.wire.dialect import Call, RawBody, RerankEndpoint, warnings_of
+from tamis.wire.parsing import count_documents
 
 TIMEOUT_HEADER = "x-request-timeout-ms"
 CACHE_HEADER = "cache-control"
@@ -45,13 +46,20 @@ class Reranking:
             RequestError: it cannot be answered as it stands.
         """
         context = ServerContext.of(request)
+        limits, model = context.settings.limits, context.assembly.default.model
+        n_documents = count_documents(body)
+        if n_documents > limits.max_documents:
+            raise too_many_documents(n_documents, limits)
         call = endpoint.decode(body)
-        model = context.assembly.default.model
-        limits = context.settings.limits
         asked = within_limits(call.request, limits, model.facts.max_length if model else None)
         asked = _within_header(asked, request.headers.get(TIMEOUT_HEADER))
         asked = _with_cache_control(asked, request.headers.getlist(CACHE_HEADER))
         return cls(request, call, asked)
+
+    @property
+    def n_held_bytes(self) -> int:
+        """Memory that the call's request holds."""
+        return self.call.request.n_held_bytes
 
     async def answer(self) -> Response:
         """Rerank, take note of it, and encode.

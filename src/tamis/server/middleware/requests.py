@@ -44,20 +44,22 @@ class RequestMiddleware:
         request_id = _request_id(Headers(scope=scope).get(REQUEST_ID_HEADER))
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
-        status = 500
+        is_recorded = False
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal is_recorded
             if message["type"] == "http.response.start":
-                status = message["status"]
                 MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
+                self._record(scope, message["status"], time.monotonic() - started)
+                is_recorded = True  # how fast the answer is taken is the caller's doing
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._app(scope, receive, send_with_id)
             finally:
-                self._record(scope, status, time.monotonic() - started)
+                if not is_recorded:
+                    self._record(scope, 500, time.monotonic() - started)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         dialect = scope["state"].get("dialect")

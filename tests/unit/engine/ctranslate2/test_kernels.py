@@ -106,7 +106,7 @@ def test_threads_soon_sleep_at_a_barrier_in_a_process_of_its_own() -> None:
 import os
 import subprocess
 import sys
-from tamis.engine.runtimes import kernels
+from tamis.engine.ctranslate2 import kernels
 kernels.settle_kernels()
 print(os.environ[{SPIN_VARIABLE!r}])
 """

@@ -21,8 +21,10 @@ from tamis.server.context import ServerContext
 from tamis.server.endpoints.dialects import OPERATIONS, dialect_routes
 from tamis.server.endpoints.documentation import openapi_document
 from tamis.server.lifespan import ModelLife
+from tamis.server.middleware.keys import KeyMiddleware
 from tamis.server.middleware.requests import RequestMiddleware
 from tamis.settings import Settings
+from tamis.sharing import FairThread
 from tamis.wire import native
 from tamis.wire.dialect import Dialect, Endpoint, Failure, RawBody, RerankEndpoint
 from tamis.wire.registry import Registry
@@ -54,6 +56,7 @@ class Counting:
     """A body to count."""
 
     body: RawBody
+    n_held_bytes: int = 0
 
     @classmethod
     def decode(cls, _request: Request, _endpoint: CountEndpoint, body: RawBody) -> "Counting":
@@ -102,14 +105,19 @@ async def client() -> AsyncGenerator[httpx2.AsyncClient]:
     settings, metrics = Settings(), Metrics()
     app = Starlette(
         routes=dialect_routes(DIALECTS, {**OPERATIONS, CountEndpoint: Counting.decode}),
-        middleware=[Middleware(RequestMiddleware, metrics=metrics)],
+        middleware=[
+            Middleware(RequestMiddleware, metrics=metrics),
+            Middleware(KeyMiddleware, keys=None, open_paths=frozenset()),
+        ],
     )
     assembly = Assembly(settings, metrics)
     life, bodies = ModelLife(assembly, metrics), BodyRoom(2**20)
-    app.state.context = ServerContext(settings, metrics, life, bodies, assembly.watch)
+    parsing = FairThread("parser")
+    app.state.context = ServerContext(settings, metrics, life, bodies, parsing, assembly.watch)
     transport = httpx2.ASGITransport(app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://tamis") as client:
         yield client
+    await parsing.close()
 
 
 async def test_each_endpoint_answers_at_its_paths(client: httpx2.AsyncClient) -> None:

@@ -1,0 +1,1 @@
+"""Honest callers while others attack the same server, one attack after another."""
