@@ -65,7 +65,7 @@ class Reranker:
             on this processor when the model was converted.
         on_batch: Called after each forward pass, in the calling thread.
         cascade: How many of the best `model` reads, as `first_stage` orders them; None for all.
-        first_stage: The cheap model of a cascade, a name, a folder or what `load_model` loaded.
+        first_stage: A cascade's first-stage model: a name, a folder or a loaded model.
 
     Raises:
         ModelError: the model is not there, not safe, not whole, or not what tamis runs.
@@ -141,7 +141,7 @@ class Reranker:
         Args:
             query: The question.
             documents: Strings, or mappings with a `text`; they come back as they were given.
-            top_n: At most so many; None for all.
+            top_n: Maximum number of documents; None for all.
             threshold: Lowest score (0..1) that comes back; None for no bound.
             explain: Say which words matched, where the model can tell (late interaction).
 

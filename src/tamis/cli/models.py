@@ -186,7 +186,7 @@ def _calibration(folder: Path) -> str:
     try:
         report = read_report(folder)
     except ModelError as error:
-        return f"spoilt: {error}"
+        return f"corrupt: {error}"
     return report.verdict if report else ""
 
 

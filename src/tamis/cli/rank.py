@@ -48,7 +48,7 @@ CLOSED_PIPE_EXIT_CODE = 141
 Keep = Annotated[
     int | None,
     typer.Option(
-        "--keep", min=0, help="Let the model read so many of the best (a cascade); 0 is all."
+        "--keep", min=0, help="Documents that the main model scores (a cascade); 0 means all."
     ),
 ]
 
@@ -62,7 +62,7 @@ def rank(
         ),
     ] = None,
     top_n: Annotated[
-        int | None, typer.Option("--top-n", "-n", min=1, help="Print so many of the best.")
+        int | None, typer.Option("--top-n", "-n", min=1, help="Number of best documents to print.")
     ] = None,
     threshold: Annotated[
         float | None, typer.Option("--threshold", min=0.0, max=1.0, help="Lowest score printed.")

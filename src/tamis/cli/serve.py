@@ -109,7 +109,7 @@ def _serve(settings: Settings, load: "ModelLoader | None", log: "LogWriter") -> 
     timing = metrics.phases if tracing is None else PhaseObservers(metrics.phases, tracing.phases)
     assembly = Assembly(settings, metrics, load=load or load_model, timing=timing)
     life = ModelLife(assembly, metrics, on_failure=stop)
-    assembly.begin()  # the rest is imported beside it
+    assembly.begin()  # the rest is imported meanwhile
     import uvicorn
 
     from tamis.server.app import create_app

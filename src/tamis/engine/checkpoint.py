@@ -234,7 +234,7 @@ def shard_names(folder: Path) -> list[str]:
     for name in names:
         if name in ("", "..") or Path(name).name != name:
             raise UnsupportedModelError(
-                f"{index} names the shard {name!r}; a shard is a file beside its index"
+                f"{index} names the shard {name!r}; a shard is a file in the folder of its index"
             )
     return names
 

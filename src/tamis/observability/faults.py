@@ -56,7 +56,7 @@ class SafeRegistry(CollectorRegistry):
         self.faults = MonitoringFaults(self)
 
     def register(self, collector: Collector) -> None:
-        """See `CollectorRegistry.register`."""
+        """Register a collector whose errors are counted and fail no scrape."""
         super().register(ContainedCollector(collector, self))
 
 

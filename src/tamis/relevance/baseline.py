@@ -123,7 +123,7 @@ def read_baseline(path: Path) -> Baseline:
         ) from error
     if tuple(found.logit_edges) != LOGIT_EDGES or not is_whole(found.rankings):
         raise SettingsError(
-            f"{path} is a baseline with other bins, or with none filled; record it anew"
+            f"{path} is a baseline with other bins, or with empty bins; record it again"
         )
     return found
 

@@ -30,7 +30,7 @@ else:
 T = TypeVar("T")
 
 PARSED_AT_ONCE_BYTES = 256 * 2**10
-"""Larger bodies are parsed in a thread, beside the event loop."""
+"""Larger bodies are parsed in a thread, not on the event loop."""
 MAX_UNPACKED_RATIO = 20
 """Bytes that a packed body may have for one that was sent."""
 UNSUSPICIOUS_BYTES = 64 * 2**10
@@ -45,7 +45,7 @@ class Decompressor(Protocol):
     """What zlib's and zstd's decompressors have in common."""
 
     def decompress(self, data: bytes, max_length: int, /) -> bytes:
-        """At most so many bytes, of all that was given so far."""
+        """At most this number of bytes, of all that was given so far."""
         ...
 
     @property
@@ -104,7 +104,7 @@ class BodyRoom:
             self._room.add(key, -share.n_bytes)
 
     def grow(self, key: str, n_more: int) -> QueueFullError | None:
-        """Take so many bytes more for a key, or say that there is no room for them."""
+        """Take this number of bytes more for a key, or say that there is no room for them."""
         if n_more > 0 and self._room.shortage(key, n_more):
             return QueueFullError(
                 f"the requests that are here have {self.n_held:,} bytes and {n_more:,} more came, "
@@ -118,7 +118,7 @@ class BodyShare:
     """One request's part of a `BodyRoom`.
 
     Attributes:
-        n_bytes: It holds so many.
+        n_bytes: The number of bytes that it holds.
     """
 
     def __init__(self, room: BodyRoom, key: str) -> None:
@@ -127,7 +127,7 @@ class BodyShare:
         self.n_bytes = 0
 
     def hold(self, n_bytes: int) -> QueueFullError | None:
-        """Hold so many bytes in all; an error says that there is no room for them."""
+        """Hold this number of bytes in all; an error says that there is no room for them."""
         error = self._room.grow(self._key, n_bytes - self.n_bytes)
         if error is None:
             self.n_bytes = n_bytes
@@ -143,7 +143,7 @@ async def read_body(request: Request, limits: LimitsSettings, share: BodyShare) 
         share: Of the room for all bodies; it holds this one from its first byte on.
 
     Raises:
-        QueueFullError: there is no room for it beside the others.
+        QueueFullError: there is no room for it and the others.
         UnsupportedMediaTypeError: it is said to be something else than JSON in UTF-8, or packed
             in a way that is not known.
         BodyTooLargeError: it has, or will have, more bytes than a body may.
@@ -263,7 +263,7 @@ class Unpacking:
         return None
 
     def _most_unpacked(self, n_packed: int) -> int:
-        """Bytes that a body of so many may have: by all of them, however they are cut."""
+        """Bytes that a body of this size may have: by all of them, however they are cut."""
         return min(self._max_bytes, max(UNSUSPICIOUS_BYTES, self._max_ratio * n_packed))
 
     def _too_large(self) -> BodyTooLargeError:

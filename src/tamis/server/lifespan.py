@@ -17,7 +17,7 @@ State = Literal["loading", "ready", "down", "draining", "failed"]
 
 
 class ModelLife:
-    """Loads the model beside the event loop, so that the server answers from the start.
+    """Loads the model in a thread, so that the server answers from the start.
 
     Args:
         assembly: What is loaded, and closed at the end.

@@ -70,7 +70,7 @@ class ModelSettings(Section):
 
 
 class CascadeSettings(Section):
-    """A cheap model first, the served one for the best of its order only."""
+    """A first-stage model scores all documents, the served model only the best of them."""
 
     model: Annotated[
         str, Field(description="First-stage model, which scores all documents of a request.")
@@ -84,7 +84,7 @@ class CascadeSettings(Section):
         Field(
             ge=0,
             allow_inf_nan=False,
-            description="And those whose first-stage logit is so little below the last kept one.",
+            description="Also keep documents within this margin of the last kept logit.",
         ),
     ] = 0.0
 
@@ -139,8 +139,8 @@ class SchedulerSettings(Section):
         int,
         Field(
             ge=1,
-            description="Tokens waiting or running, at most; beyond it callers get 429, but for a "
-            "key below its equal share.",
+            description="Tokens waiting or running, at most; beyond it callers get 429, except "
+            "for a key below its equal share.",
         ),
     ] = 1_000_000
     workers: Annotated[
@@ -223,7 +223,7 @@ class LimitsSettings(Section):
         Field(
             ge=1,
             description="Bytes of all callers' bodies, unpacked and then decoded, from the first "
-            "one to its answer; beyond it callers get 429, but for a key below its equal share.",
+            "one to its answer; beyond it callers get 429, except for a key below its equal share.",
         ),
     ] = 256 * 2**20
     max_unsent_bytes: Annotated[

@@ -124,7 +124,7 @@ class SharedFields(msgspec.Struct):
     ] = None
     cache: Annotated[
         bool | None,
-        msgspec.Meta(description="False computes all anew and keeps nothing (default true)."),
+        msgspec.Meta(description="False recomputes all scores and keeps none (default true)."),
     ] = None
 
     @property
@@ -155,7 +155,7 @@ class Call(Protocol):
 
     @property
     def request(self) -> RerankRequest:
-        """What is asked, in the words that all layers speak."""
+        """The request in the form that all layers share."""
         ...
 
     @property

@@ -263,7 +263,7 @@ def test_a_shard_that_is_no_plain_file_name_is_refused(folder: Path, name: str) 
     (folder / "model.safetensors").unlink()
     write_json(folder / "model.safetensors.index.json", {"weight_map": {"a": name}})
 
-    with pytest.raises(UnsupportedModelError, match="a shard is a file beside its index"):
+    with pytest.raises(UnsupportedModelError, match="a shard is a file in the folder of its index"):
         weight_files(folder)
 
 

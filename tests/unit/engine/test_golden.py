@@ -96,7 +96,7 @@ def test_a_spoilt_record_is_made_anew_with_a_word(
     (tmp_path / GOLDEN_FILE).write_text(content)
     with caplog.at_level(logging.WARNING):
         compare(tmp_path, logits(1))
-    assert "recorded anew" in caplog.text
+    assert "recorded again" in caplog.text
     assert json.loads((tmp_path / GOLDEN_FILE).read_text()) == {KEY: [1.0]}
 
 

@@ -138,7 +138,7 @@ def _finish(folder: Path, info: ModelInfo) -> None:
 
 
 def _discard(folder: Path, name: str) -> str:
-    """Remove a spoilt file and the manifest that knows it; says what came of it."""
+    """Remove a corrupt file and its manifest; returns what happened."""
     path = folder / name
     try:
         path.resolve().unlink()
@@ -146,5 +146,5 @@ def _discard(folder: Path, name: str) -> str:
         (folder / MANIFEST_FILE).unlink(missing_ok=True)
     except OSError as error:
         if path.exists():
-            return f"cannot be thrown away ({error}): delete {path.resolve()}"
-    return "was thrown away"
+            return f"cannot be deleted ({error}): delete {path.resolve()}"
+    return "was deleted"

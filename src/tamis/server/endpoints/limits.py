@@ -74,7 +74,7 @@ def within_limits(
     of an answer is enough.
 
     Args:
-        request: What is asked.
+        request: The request.
         options: How much may be.
         max_length: Tokens the model reads of a pair; None while it loads.
 
