@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import Metric
 
 from tamis.errors import SettingsError
-from tamis.observability.relevance import monitor
+from tamis.relevance import monitor
 from tamis.relevance.baseline import baseline_of, write_baseline
 from tests.integration.serving import Shell, serving_fake
 from tests.rankings import snapshot
@@ -66,7 +66,7 @@ def test_row_68_no_request_fails_because_watching_does(
     monkeypatch.setattr(monitor, "compare", fail)
     monkeypatch.setattr(monitor, "REQUESTS_BETWEEN_LOOKS", 1)
     with serving_fake(relevance={"baseline": baseline}) as server:
-        server.life._metrics.registry.register(Broken())
+        server.life.assembly._metrics.registry.register(Broken())
         for number in range(10):
             answer = server.rerank("q", ["a", f"b{number}"])
             assert answer.status_code == 200

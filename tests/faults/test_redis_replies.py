@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import pytest
-from tamis.cache.base import KEY_BYTES
 
 from tamis.cache.redis import RedisStore
 from tamis.cache.redis_url import parse_redis_url
+from tamis.cache.store import KEY_BYTES
 from tests.faults.doubles import alone, logits_of
 from tests.faults.test_redis import Counts
 from tests.integration.serving import serving_fake

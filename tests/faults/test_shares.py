@@ -1,6 +1,5 @@
 """Rows 5 and 60 to 63: what callers share, and what one of them can take of it."""
 
-import gzip
 import json
 import re
 import socket
@@ -17,6 +16,7 @@ import httpx2
 import pytest
 
 from tamis.engine.pairs import EncodedPair
+from tamis.server import body
 from tamis.server.keys import make_key
 from tamis.settings import Settings
 from tamis.testing import WordTokenizer
@@ -103,8 +103,11 @@ def unfinished(n_bytes: int) -> bytes:
     return packer.compress(start.ljust(n_bytes, b"x")) + packer.flush(zlib.Z_SYNC_FLUSH)
 
 
-def test_row_61_unfinished_bodies_of_one_key_leave_another_its_room(keys: Keys) -> None:
-    limits = {"max_total_body_bytes": MIB, "max_unpacked_ratio": 1_000}
+def test_row_61_unfinished_bodies_of_one_key_leave_another_its_room(
+    keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(body, "MAX_UNPACKED_RATIO", 1_000)
+    limits = {"max_total_body_bytes": MIB}
     packed = unfinished(200_000)
     lines = ("Content-Encoding: gzip", f"Content-Length: {len(packed) + 9}", keys.line("loud"))
     with serving_fake(limits=limits, server=keys.settings) as server, ExitStack() as stack:
@@ -252,20 +255,20 @@ def test_too_many_documents_are_counted_before_they_are_built(body: bytes, n: in
     assert count_documents(parse_object(body)) == n
 
 
-@pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE.keys())
-def test_row_60_what_bodies_hold_is_what_is_counted(body: bytes) -> None:
+@pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE.keys())
+def test_row_60_what_bodies_hold_is_what_is_counted(content: bytes) -> None:
     """Sixteen at a time, while the model is busy; the last bytes come for all of them at once."""
-    packed = gzip.compress(body, 1)
-    lines = ("Content-Encoding: gzip", f"Content-Length: {len(packed)}", "Connection: close")
-    arguments = ("--batch-seconds", "2", "--limits.max-unpacked-ratio", "100000", *QUIET)
-    with DoubleServer(*arguments) as process, ExitStack() as stack:
+    lines = (f"Content-Length: {len(content)}", "Connection: close")
+    with DoubleServer("--batch-seconds", "2", *QUIET) as process, ExitStack() as stack:
         port = int(process.url().rpartition(":")[2])
         before = resident_bytes(process.pid)
         callers = [socket.create_connection(("127.0.0.1", port)) for _ in range(N_BODIES)]
         for caller in callers:
             stack.enter_context(caller)
             caller.settimeout(60)
-            caller.sendall(head(*lines) + packed)
+            caller.sendall(head(*lines) + content[:-1])
+        for caller in callers:
+            caller.sendall(content[-1:])
         statuses = {everything(caller).split(b" ")[1] for caller in callers}
         grown = peak_bytes(process.pid) - before
     assert statuses <= {b"200", b"400", b"422", b"413", b"429"}
@@ -289,14 +292,12 @@ def returned(n_bytes: int) -> bytes:
 
 
 def test_row_62_sixty_callers_who_take_nothing_cost_bounded_memory() -> None:
-    body = returned(7_500_000)
-    packed = gzip.compress(body, 1)
-    arguments = ("--limits.max-unpacked-ratio", "100000", *QUIET)
-    with DoubleServer(*arguments) as process, ExitStack() as stack:
+    content = returned(7_500_000)
+    with DoubleServer(*QUIET) as process, ExitStack() as stack:
         url = process.url()
         before = resident_bytes(process.pid)
         for n_before in range(60):
-            caller = slow_reader(int(url.rpartition(":")[2]), packed, "Content-Encoding: gzip")
+            caller = slow_reader(int(url.rpartition(":")[2]), content)
             stack.enter_context(caller)
             until(lambda n_before=n_before: n_answered(url) == n_before + 1)
         grown = peak_bytes(process.pid) - before
