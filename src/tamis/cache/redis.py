@@ -209,7 +209,7 @@ class RedisStore:
             return await call
         except FAILURES as error:
             raise CacheUnreachableError(
-                f"the Redis of cache.redis_url gave no answer: {reason_of(error)}"
+                f"the Redis at cache.redis_url does not answer: {reason_of(error)}"
             ) from error
 
     async def _clear(self, namespace: bytes | None) -> int:

@@ -90,7 +90,7 @@ def record(
     write_baseline(file, baseline_of(found))
     typer.echo(f"{file}\t{found.n_requests} requests\t{found.model}")
     if found.n_requests < LEAST_REQUESTS:
-        few = f"{found.n_requests} requests say too little; {LEAST_REQUESTS} are needed to compare"
+        few = f"{found.n_requests} requests are too few; {LEAST_REQUESTS} are needed to compare"
         typer.echo(few, err=True)
 
 
@@ -117,7 +117,7 @@ def compare(
     verdicts = compared(expected, found)
     if not verdicts:
         fewest = min(expected.n_requests, found.n_requests)
-        raise SettingsError(f"{fewest} requests say too little; {LEAST_REQUESTS} are needed")
+        raise SettingsError(f"{fewest} requests are too few; {LEAST_REQUESTS} are needed")
     if expected.model != found.model:
         typer.echo(f"the baseline is of {expected.model}, and this is {found.model}", err=True)
     _show(verdicts, as_json=as_json)

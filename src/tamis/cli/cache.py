@@ -47,7 +47,7 @@ def stats(context: typer.Context, namespace: Namespace = None) -> None:
     survey = _asked(settings, lambda store: store.survey(_digest(settings, namespace)))
     typer.echo(f"scores\t{survey.n_entries}{'' if survey.is_all else ' or more'}")
     if survey.n_used_bytes is None:
-        typer.echo("memory of the whole Redis\tit does not say: its user may not run INFO")
+        typer.echo("memory of the whole Redis\tunknown: its user may not run INFO")
     else:
         typer.echo(f"memory of the whole Redis\t{survey.n_used_bytes / 1e6:,.1f} MB")
 
@@ -61,7 +61,7 @@ def clear(context: typer.Context, namespace: Namespace = None) -> None:
     """
     settings = load_settings(context.args).cache
     n_gone = _asked(settings, lambda store: store.clear(_digest(settings, namespace)))
-    typer.echo(f"{n_gone} scores are gone")
+    typer.echo(f"{n_gone} scores deleted")
 
 
 def _asked(settings: CacheSettings, ask: "Callable[[RedisStore], Awaitable[Result]]") -> Result:
@@ -72,7 +72,7 @@ def _asked(settings: CacheSettings, ask: "Callable[[RedisStore], Awaitable[Resul
         CacheUnreachableError: it does not answer.
     """
     if settings.redis_url is None:
-        raise SettingsError("cache.redis_url is not set: there is no cache that servers share")
+        raise SettingsError("cache.redis_url is not set: there is no shared cache")
     from tamis.cache.redis import RedisStore
     from tamis.cache.redis_url import parse_redis_url
 

@@ -195,7 +195,7 @@ def _open_tracing(settings: TelemetrySettings) -> "Tracing | None":
         from tamis.observability.spans import open_tracing
     except ImportError as error:
         raise SettingsError(
-            "telemetry.otlp_endpoint asks for traces, and OpenTelemetry is not installed; "
+            "telemetry.otlp_endpoint is set, but OpenTelemetry is not installed; "
             "`pip install 'tamis[otel]'`"
         ) from error
     return open_tracing(settings.otlp_endpoint, sample_ratio=settings.sample_ratio)

@@ -95,7 +95,7 @@ def write_golden(folder: Path, golden: Mapping[str, list[float]]) -> None:
         draft.replace(path)
     except OSError as error:
         draft.unlink(missing_ok=True)
-        logger.warning("cannot keep the golden logits in %s: %s", path.parent, error)
+        logger.warning("cannot store the golden logits in %s: %s", path.parent, error)
 
 
 def _require_alike(logits: Logits, held: Sequence[float], *, folder: Path, dtype: str) -> None:

@@ -196,7 +196,7 @@ class BatchRunner:
         """
         self._observer.logits_not_finite(len(invalid))
         if len(invalid) == len(batch) and self._is_broken():
-            self._break_down(invalid, InferenceError("the model gives no finite numbers"))
+            self._break_down(invalid, InferenceError("the model returns no finite numbers"))
         elif len(batch) > 1:
             for entry in invalid:
                 self._score([entry])

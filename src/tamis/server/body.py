@@ -157,7 +157,7 @@ async def read_body(request: Request, limits: LimitsSettings, share: BodyShare) 
         async with asyncio.timeout(limits.body_seconds):
             await _collect(request, unpacking, share)
     except TimeoutError:
-        raise SlowBodyError(f"the body was not there in {limits.body_seconds:g} s") from None
+        raise SlowBodyError(f"the body did not arrive within {limits.body_seconds:g} s") from None
     return unpacking.finish()
 
 
@@ -242,7 +242,7 @@ class Unpacking:
             BodyTooLargeError: it was packed better than a body may be.
         """
         if self._decompressor and self._n_received and not self._decompressor.eof:
-            raise MalformedBodyError("the packed body is cut short")
+            raise MalformedBodyError("the compressed body is cut short")
         if self._decompressor and len(self._body) > self._most_unpacked(self._n_received):
             raise self._too_large()
         return self._body
@@ -254,11 +254,11 @@ class Unpacking:
         try:
             unpacked = decompressor.decompress(data, room + 1)
         except (zlib.error, zstd.ZstdError, EOFError):
-            raise MalformedBodyError("the body cannot be unpacked as it is said to be") from None
+            raise MalformedBodyError("the body does not match its `Content-Encoding`") from None
         if len(unpacked) > room:
             return self._too_large()
         if decompressor.unused_data:
-            raise MalformedBodyError("there is more behind the packed body")
+            raise MalformedBodyError("there are bytes after the compressed body")
         self._body += unpacked
         return None
 
@@ -278,7 +278,7 @@ def _unpacking(headers: Headers, limits: LimitsSettings) -> Unpacking:
     given = ",".join(headers.getlist("content-encoding")).strip().lower()
     if given not in ENCODINGS:
         raise UnsupportedMediaTypeError(
-            "this `Content-Encoding` is not read; gzip and zstd are, one at a time"
+            "this `Content-Encoding` is not supported; use gzip or zstd"
         )
     make = ENCODINGS[given]
     length = headers.get("content-length")

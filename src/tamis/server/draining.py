@@ -81,5 +81,5 @@ class DrainingServer(BoundedServer):
         last.start()
 
     def _give_up(self) -> None:
-        logger.error("the model does not end; the process ends without it")
+        logger.error("the model does not stop; the process exits without it")
         self._end(STUCK_EXIT_CODE)

@@ -76,7 +76,7 @@ class ModelLife:
             NotReadyError: it is not, or not any more.
         """
         if self.failure is not None:
-            raise NotReadyError("the model could not be loaded; the server is going down")
+            raise NotReadyError("the model could not be loaded; the server is shutting down")
         service = self.assembly.default.service
         if service is None:
             reason = self.assembly.vitals.reason

@@ -71,7 +71,7 @@ def test_a_model_that_is_not_there_is_said_in_the_servers_words() -> None:
     with pytest.raises(SettingsError) as raised, own_server(["--model.name=/no/such"]):
         pass
     sentence, *tail = str(raised.value).splitlines()
-    assert sentence == ("the server did not get ready; it ended with code 78. The end of its log:")
+    assert sentence == ("the server was not ready; it ended with code 78. The end of its log:")
     assert "/no/such" in tail[-1]
 
 

@@ -50,7 +50,7 @@ def require_stored(checkpoint: Checkpoint, asked: str) -> None:
     rounded_to_half = stored == "float16" and asked == "float32"
     if rounded_to_int8 or rounded_to_half:
         raise RuntimeUnavailableError(
-            f"{checkpoint.folder} was converted to {stored} and cannot give {asked} back; "
+            f"{checkpoint.folder} was converted to {stored} and cannot be run in {asked}; "
             "convert its source again"
         )
 
