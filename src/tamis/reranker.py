@@ -51,14 +51,14 @@ class Reranker:
     One thread at a time may call it; for many callers there is the server.
 
     Args:
-        model: `tamis-mini` (carried along), a hub name, a folder in Hugging Face layout, or what
+        model: `tamis-mini` (included), a Hub name, a folder in Hugging Face layout, or what
             `load_model` has loaded (the other options of the model then count for nothing).
         device: `auto` takes CUDA where there is one.
         dtype: `auto` is float16 on CUDA and what the model names on a CPU.
         runtime: `auto` takes ctranslate2.
         max_length: Tokens a pair may have, 512 unless the model reads less; longer documents
             are cut.
-        revision: Branch, tag or commit of a hub name.
+        revision: Branch, tag or commit of a Hub model.
         offline: Look at local files only.
         threads: CPU threads; 0 takes the cores this process may use.
         max_batch_tokens: Tokens in one forward pass, at most; None for what was measured
@@ -136,7 +136,7 @@ class Reranker:
         threshold: float | None = None,
         explain: bool = False,
     ) -> list[RankedDocument]:
-        """Put documents in order for a query, best first; ties keep the order given.
+        """Put documents in order for a query, best first; ties keep their given order.
 
         Args:
             query: The question.

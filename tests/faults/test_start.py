@@ -385,7 +385,7 @@ def test_row_40_nothing_can_be_written_and_it_starts(shell: Shell, converted: Pa
         url = process.url()
         answer = httpx2.post(f"{url}/rerank", json={"query": "a panda", "documents": ["a bear"]})
         assert answer.status_code == 200
-        assert "cannot keep the golden logits" in process.log
+        assert "cannot store the golden logits" in process.log
     assert not (converted / GOLDEN_FILE).exists()
 
 

@@ -1,7 +1,7 @@
 """How many operations a forward pass takes, and how many the machine can do.
 
 Usage: python -m tamis.bench.gemm [DTYPE ...]; prints the rates as JSON, of float32, bfloat16 and
-int8 unless told otherwise. torch is used where it is installed.
+int8 by default. torch is used where it is installed.
 """
 
 import json

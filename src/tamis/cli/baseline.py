@@ -1,4 +1,4 @@
-"""`tamis baseline`: what rankings are like when all is well, and whether they still are."""
+"""`tamis baseline`: record ranking statistics, and compare later ones with them."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -35,14 +35,14 @@ CROSSED = 1
 """Exit code of a comparison that found drift."""
 
 baseline = typer.Typer(
-    help="Record what rankings are like, and compare.",
+    help="Record ranking statistics and compare them.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 UrlOption = Annotated[
-    str | None, typer.Option("--url", help="Server whose newest requests are taken.")
+    str | None, typer.Option("--url", help="Server to take the newest requests from.")
 ]
 KeyFileOption = Annotated[
     Path | None, typer.Option("--key-file", help="File with your key for that server.")
@@ -51,7 +51,7 @@ KeyFileOption = Annotated[
 
 @baseline.callback()
 def _root() -> None:
-    """Record what rankings are like, and compare."""
+    """Record ranking statistics and compare them."""
 
 
 @baseline.command()
@@ -61,7 +61,7 @@ def record(
     key_file: KeyFileOption = None,
     data: Annotated[
         str | None,
-        typer.Option("--data", help="JSONL: {query, documents} a line, in the order retrieved."),
+        typer.Option("--data", help="JSONL: {query, documents} per line, in retrieval order."),
     ] = None,
     model: ModelOption = None,
     revision: RevisionOption = None,
@@ -72,7 +72,7 @@ def record(
     threads: ThreadsOption = None,
     offline: OfflineOption = None,
 ) -> None:
-    """Record a server's newest requests, or score queries of yours with a model.
+    """Record a server's newest requests, or score your own queries with a model.
 
     Record while all is well: a few hundred requests as they come. Options of the model belong to
     --data; of a cascade a server alone knows both stages.
@@ -97,10 +97,12 @@ def record(
 @baseline.command()
 def compare(
     file: Annotated[Path, typer.Argument(help="The baseline.")],
-    other: Annotated[Path | None, typer.Argument(help="Another one to hold against it.")] = None,
+    other: Annotated[Path | None, typer.Argument(help="Another baseline to compare with.")] = None,
     url: UrlOption = None,
     key_file: KeyFileOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object per line.")
+    ] = False,
 ) -> None:
     """Compare a baseline with a server's newest requests, or with another baseline.
 

@@ -18,10 +18,10 @@ PATIENCE_SECONDS = 5.0
 """For each answer; people wait longer than requests do."""
 
 _SETTINGS_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
-_NOT_REACHED = "What servers keep in their own memory is theirs: it is not counted, nor cleared."
+_NOT_REACHED = "Scores in servers' own memory are neither counted nor cleared."
 
 cache = typer.Typer(
-    help="The cache of scores in Redis: what is in it, and clearing it.",
+    help="Inspect and clear the score cache in Redis.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -30,17 +30,17 @@ Namespace = Annotated[
     str | None,
     typer.Option(
         "--namespace",
-        help="Name of the caller (of its key) whose scores are meant, '' for callers without a "
-        "key (and of all, with cache.shared); every score when left out.",
+        help="Key name of the caller whose scores are selected, '' for callers without a key "
+        "(and for all callers with cache.shared); default: all scores.",
     ),
 ]
 
 
 @cache.command(context_settings=_SETTINGS_OPTIONS, epilog=_NOT_REACHED)
 def stats(context: typer.Context, namespace: Namespace = None) -> None:
-    """Count the scores in Redis, and say what memory it uses.
+    """Count the scores in Redis and show its memory use.
 
-    Goes through all of its keys. Takes the servers' settings: TAMIS_CACHE__REDIS_URL and, for a
+    Scans all of its keys. Uses the servers' settings: TAMIS_CACHE__REDIS_URL and, for a
     namespace, TAMIS_CACHE__SECRET.
     """
     settings = load_settings(context.args).cache
@@ -54,9 +54,9 @@ def stats(context: typer.Context, namespace: Namespace = None) -> None:
 
 @cache.command(context_settings=_SETTINGS_OPTIONS, epilog=_NOT_REACHED)
 def clear(context: typer.Context, namespace: Namespace = None) -> None:
-    """Forget the scores in Redis, or those of a namespace, and nothing else that is there.
+    """Delete all scores from Redis, or those of one namespace, and no other keys.
 
-    Servers go on and fill it again. Takes the servers' settings: TAMIS_CACHE__REDIS_URL and, for
+    Running servers fill it again. Uses the servers' settings: TAMIS_CACHE__REDIS_URL and, for
     a namespace, TAMIS_CACHE__SECRET.
     """
     settings = load_settings(context.args).cache

@@ -58,21 +58,23 @@ def rank(
     files: Annotated[
         list[str] | None,
         typer.Argument(
-            help="One document a line, JSONL with a `text`, or a JSON array; - is standard input."
+            help="One document per line, JSONL with a `text`, or a JSON array; - is standard input."
         ),
     ] = None,
     top_n: Annotated[
         int | None, typer.Option("--top-n", "-n", min=1, help="Number of best documents to print.")
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option("--threshold", min=0.0, max=1.0, help="Lowest score printed.")
+        float | None, typer.Option("--threshold", min=0.0, max=1.0, help="Lowest score to print.")
     ] = None,
     as_json: Annotated[
         bool,
-        typer.Option("--json", help="One JSON object a line, with `logit` and `score` (0 to 1)."),
+        typer.Option(
+            "--json", help="Print one JSON object per line, with `logit` and `score` (0 to 1)."
+        ),
     ] = False,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Say which words matched (late interaction).")
+        bool, typer.Option("--explain", help="Show which words matched (late interaction).")
     ] = False,
     model: ModelOption = None,
     revision: RevisionOption = None,
@@ -84,7 +86,7 @@ def rank(
     offline: OfflineOption = None,
     keep: Keep = None,
 ) -> None:
-    """Put documents in order for a QUERY, best first.
+    """Sort documents by how well they answer a QUERY, best first.
 
     Options of the model that are not given come from TAMIS_MODEL__* variables, those of a
     cascade from TAMIS_CASCADE__*.

@@ -59,10 +59,10 @@ def serve(
     port: PortOption = None,
     workers: WorkersOption = None,
 ) -> None:
-    """Serve a model over HTTP, on 127.0.0.1:8000 unless told otherwise.
+    """Serve a model over HTTP, by default on 127.0.0.1:8000.
 
-    A word alone is the model: tamis serve BAAI/bge-reranker-v2-m3 --port 9000. Takes every option
-    that `tamis settings --names` lists, too, as --log.level debug or as TAMIS_LOG__LEVEL=debug.
+    A single word is the model: tamis serve BAAI/bge-reranker-v2-m3 --port 9000. Every option that
+    `tamis settings --names` lists works as well, as --log.level debug or TAMIS_LOG__LEVEL=debug.
     """
     short = settings_arguments(locals())
     run(load_settings([*context.args, *short], takes_model=True))

@@ -78,7 +78,7 @@ def test_a_model_that_is_not_there_is_said_in_the_servers_words() -> None:
 def test_a_server_that_takes_too_long_is_ended(tiny_model: Path) -> None:
     options = options_of(tiny_model)
     with (
-        pytest.raises(SettingsError, match="did not get ready in time; it still runs"),
+        pytest.raises(SettingsError, match="was not ready in time; it still runs"),
         own_server(options, ready_seconds=0.0),
     ):
         pass

@@ -103,7 +103,7 @@ def test_a_spoilt_record_is_made_anew_with_a_word(
 def test_a_folder_that_cannot_be_written_costs_a_word(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         compare(Path("/proc"), logits(1))
-    assert "cannot keep the golden logits" in caplog.text
+    assert "cannot store the golden logits" in caplog.text
 
 
 def test_what_a_model_carries_goes_before_what_the_first_start_has_kept(tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ def config(**changes: Any) -> Any:
 @pytest.mark.parametrize(
     ("spoil", "error", "complaint"),
     [
-        (make_pickled, UnsafeModelError, "pickled weights only"),
+        (make_pickled, UnsafeModelError, "only pickled weights"),
         (config(auto_map={"AutoModel": "m.M"}), UnsafeModelError, "auto_map"),
         (spoil_shard, IncompleteModelError, "model-00002-of-00002.safetensors"),
         (cut_short, IncompleteModelError, "cut short"),
