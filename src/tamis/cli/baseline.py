@@ -74,8 +74,8 @@ def record(
 ) -> None:
     """Record a server's newest requests, or score your own queries with a model.
 
-    Record while all is well: a few hundred requests as they come. Options of the model belong to
-    --data; of a cascade a server alone knows both stages.
+    Record a few hundred normal requests while the ranking is good. Model options apply to --data;
+    only a server knows both stages of a cascade.
     """
     given = model_options(locals())
     from tamis.relevance.baseline import baseline_of, write_baseline
@@ -106,7 +106,7 @@ def compare(
 ) -> None:
     """Compare a baseline with a server's newest requests, or with another baseline.
 
-    Exits with 1 where a signal is beyond its line.
+    Exits with 1 if a signal is beyond its line.
     """
     from tamis.relevance.baseline import read_baseline
     from tamis.relevance.drift import LEAST_REQUESTS

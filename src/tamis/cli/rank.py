@@ -88,8 +88,7 @@ def rank(
 ) -> None:
     """Sort documents by how well they answer a QUERY, best first.
 
-    Options of the model that are not given come from TAMIS_MODEL__* variables, those of a
-    cascade from TAMIS_CASCADE__*.
+    Defaults come from the variables TAMIS_MODEL__* and TAMIS_CASCADE__*.
     """
     given = model_options(locals())
     from tamis.engine.loading import load_model
