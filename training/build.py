@@ -177,7 +177,7 @@ def fit(places: Places, folder: Path) -> Head:
     """Fits scale and offset of a folder's model on lists of held-out rows."""
     lists = practice.practice_lists(places.data)
     candidates = practice.as_candidates(lists)
-    features = cached_features(folder, KIND, candidates, places.work)
+    features = cached_features(folder, "float32", candidates, places.work)
     head = fit_head(lists, features, UNFITTED)
     content = {
         "seed": practice.SEED,
