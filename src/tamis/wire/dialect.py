@@ -108,7 +108,7 @@ class SharedFields(msgspec.Struct):
     priority: (
         Annotated[
             int,
-            msgspec.Meta(description="Of your own requests the lower goes first.", ge=0, le=999),
+            msgspec.Meta(description="Your requests with lower values go first.", ge=0, le=999),
         ]
         | None
     ) = None
