@@ -68,7 +68,7 @@ bench: $(VENV)/.dev  ## how fast the embedded model is here, alone and behind a 
 		--output build/bench-server.json --plot build/bench-server.png
 	@echo "build/bench-engine.png and build/bench-server.png show it; benchmarks/README.md has the rest"
 
-train: $(VENV)/.dev  ## make the embedded model anew, from DATA: hours; goes on where it stopped
+train: $(VENV)/.dev  ## rebuild the embedded model from DATA: hours; resumes where it stopped
 	$(BIN)/python -m training.build --data $(DATA)
 
 train-smoke: $(VENV)/.dev  ## train and export a toy, in a minute or two

@@ -1,4 +1,4 @@
-"""How far runtimes, precisions and batch mates move a logit: the tolerances that docs/ publishes.
+"""How much runtimes, precisions and batches change a logit: the tolerances that docs/ publishes.
 
 Usage: python -m benchmarks.agreement [--work FOLDER]
 

@@ -4,7 +4,7 @@ Usage: python -m benchmarks.attention_strategies [--rounds N]
 
 One layer's attention of bge-reranker-v2-m3's shape over the pairs of a request as retrieval brings
 it (lengths of `rag_mix`), cut into batches by token budget, longest first. How many calls and how
-much padding there are holds on any device; the times are this CPU's. Nothing else may run beside.
+much padding there are holds on any device; the times are this CPU's. Run nothing else meanwhile.
 """
 
 import argparse

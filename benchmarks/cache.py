@@ -5,8 +5,8 @@ Usage: python -m benchmarks.cache [--rounds N]
 Three servers of tamis-mini: without a cache, with scores in memory, and with scores in a
 redis-server of the benchmark's own and nowhere else. Cold: requests that nobody has seen go to all
 three in turn. Warm: the same requests of 50 documents of the RAG mix again, with one caller for the
-time a request takes and four for requests a second, beside the server without a cache, which
-computes them. The ones that are not asked sleep. Nothing else may run beside.
+time a request takes and four for requests per second, compared with a server without a cache, which
+computes them. The ones that are not asked sleep. Run nothing else meanwhile.
 """
 
 import argparse
@@ -87,7 +87,7 @@ def measure_cold(urls: dict[str, str], rounds: int) -> dict[str, Any]:
 
 
 def measure_warm(urls: dict[str, str], rounds: int) -> dict[str, Any]:
-    """Time and throughput of requests whose pairs are all kept, beside computing them."""
+    """Time and throughput of requests whose pairs are all cached, compared with computing them."""
     bodies = [body(N_DOCUMENTS, seed=seed) for seed in range(N_TEXTS)]
     seconds: dict[str, list[float]] = {name: [] for name in urls}
     rates: dict[str, list[float]] = {name: [] for name in urls}
@@ -130,7 +130,7 @@ def send(url: str, bodies: Sequence[bytes], n_requests: int) -> float:
 
 
 def ask(caller: http.client.HTTPConnection, sent: bytes, *, n_cached: int | None = None) -> float:
-    """Seconds of one request, which must find so many pairs kept."""
+    """Seconds of one request, which must find a number of cached pairs."""
     started = time.perf_counter()
     caller.request("POST", "/rerank", sent, {"content-type": "application/json"})
     with caller.getresponse() as response:

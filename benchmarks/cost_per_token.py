@@ -5,7 +5,7 @@ Usage: python -m benchmarks.cost_per_token [--work FOLDER] [--model NAME] [--dty
 
 The model is an XLM-RoBERTa-large of random weights unless another is named. Attention costs more
 a token in longer sequences: the second table also gives time per operation, which sets that share
-aside. Nothing else may run beside.
+aside. Run nothing else meanwhile.
 """
 
 import argparse
@@ -72,7 +72,7 @@ def random_large(work: Path) -> Path:
 def row(
     model: LoadedModel, size: EncoderSize, n_documents: int, n_tokens: int, rounds: int
 ) -> dict[str, float]:
-    """Median cost of one request with documents of so many tokens each."""
+    """Median cost of one request with documents of equal length in tokens."""
     workload = even(n_documents, n_tokens)
     report = measure_engine(model, size, workload, rounds=rounds)
     pairs = model.tokenizer.encode(workload.query, workload.documents)

@@ -1,7 +1,7 @@
 """Questions scored by the embedded model, as it should and under each fault: what to draw from.
 
 The logits are kept in `drift_pools.json`, since scoring takes a minute; a test scores some of them
-again. `python -m benchmarks.drift_simulation --score` writes the file anew.
+again. `python -m benchmarks.drift_simulation --score` rewrites the file.
 """
 
 import json
@@ -64,7 +64,7 @@ class Pool:
     is_shuffled: bool = False
 
     def requests(self, n: int, *, seed: int) -> Iterator[Ranking]:
-        """So many answers, drawn with their candidates and the order these were given in."""
+        """A sample of answers, drawn with their candidates and the order these were given in."""
         rng = np.random.default_rng(seed)
         for _ in range(n):
             row = int(rng.integers(len(self.logits)))

@@ -5,7 +5,7 @@ Usage: python -m benchmarks.drift_simulation [--score] [--healthy N] [--runs N] 
 Requests are drawn from the pools of `drift_pools.py`: a question, ten of its twelve candidates, in
 an order as a first stage would give them (relevance and noise). In each run a baseline is recorded
 from 500 healthy requests, 5,000 others are watched, and then 500 of each fault on top of a window
-of healthy ones. `--score` scores the pools anew first, with the embedded model.
+of healthy ones. `--score` scores the pools again first, with the embedded model.
 """
 
 import argparse
@@ -46,7 +46,7 @@ class Found:
 
 
 def record(pool: Pool, *, seed: int, n: int = N_BASELINE) -> Snapshot:
-    """The last of so many healthy requests, as a server would give them."""
+    """The last of a number of healthy requests, as a server would give them."""
     monitor = RelevanceMonitor(RelevanceSettings(window=n))
     for ranking in pool.requests(n, seed=seed):
         monitor.observe(ranking)

@@ -3,7 +3,7 @@
 Usage: python -m benchmarks.embedded_model [--rounds N]
 
 50 documents of 120 tokens with one query of 17, in turn: tamis-mini and an XLM-RoBERTa-large of
-seeded random weights, each in `Reranker` with its defaults. Nothing else may run beside.
+seeded random weights, each in `Reranker` with its defaults. Run nothing else meanwhile.
 """
 
 import argparse

@@ -6,7 +6,7 @@ Usage: python -m benchmarks.kernels [--model NAME] [--dtype DTYPE] [--work FOLDE
 A process has one choice of kernels for good, so each is measured in processes of its own, in turn.
 In each of them one worker with all threads runs the RAG mix and a single document, then (--workers)
 as many workers as there are threads, one thread each. Logits are compared with those of
-ctranslate2's own choice. Nothing else may run beside.
+ctranslate2's own choice. Run nothing else meanwhile.
 """
 
 import argparse

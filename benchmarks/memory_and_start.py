@@ -6,7 +6,7 @@ Usage: python -m benchmarks.memory_and_start --environment VENV [--work FOLDER] 
 VENV is a virtual environment with tamis and without torch, as `pip install tamis` makes it. The
 large model (XLM-RoBERTa-large, random weights, int8) is converted before anything is measured.
 Ready is the first 200 of /readyz; memory is the process's high-water mark (VmHWM) after some
-requests. Nothing else may run beside.
+requests. Run nothing else meanwhile.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""tamis beside infinity-emb over HTTP: requests of 8 short documents, interleaved in one run.
+"""tamis and infinity-emb over HTTP: requests of 8 short documents, interleaved in one run.
 
 Usage: python -m benchmarks.over_http --environments FOLDER [--work FOLDER] [--rounds N]
 
 FOLDER holds infinity's virtual environment (`benchmarks/make_environments.sh`). Both serve an
 XLM-RoBERTa-large of random weights; every round starts each server in turn, warms it up, and lets
-1, 4 and 16 callers in a closed loop send a fixed number of requests. Nothing else may run beside.
+1, 4 and 16 callers in a closed loop send a fixed number of requests. Run nothing else meanwhile.
 """
 
 import argparse

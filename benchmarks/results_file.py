@@ -10,7 +10,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def save(name: str, measured: dict[str, Any]) -> Path:
-    """Write a result beside what it was measured on; returns the file."""
+    """Write a result with the environment it was measured in; returns the file."""
     path = RESULTS / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
     content = {"environment": environment((*PACKAGES, "transformers")), "measured": measured}

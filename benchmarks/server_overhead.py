@@ -5,7 +5,7 @@ Usage: python -m benchmarks.server_overhead [--rounds N] [--model NAME]
 The same requests of 1, 8 and 50 documents of the RAG mix go in turn to `Reranker` in this process
 (tokenize, score, put in order), to a server with the model in its process, and to one with the
 model in a worker process: one caller, for the time a request takes; then four callers to both
-servers, for pairs a second. The ones that are not asked sleep. Nothing else may run beside.
+servers, for pairs a second. The ones that are not asked sleep. Run nothing else meanwhile.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""tamis beside other ways to run the same model, interleaved in one run.
+"""tamis compared with other ways to run the same model, interleaved in one run.
 
 Usage: python -m benchmarks.side_by_side --environments FOLDER [--work FOLDER]
            [--rounds N] [--documents N …]
@@ -6,7 +6,7 @@ Usage: python -m benchmarks.side_by_side --environments FOLDER [--work FOLDER]
 FOLDER holds one virtual environment for each peer, made by `benchmarks/make_environments.sh`. All
 run an XLM-RoBERTa-large of random weights on the same texts: speed and agreement mean something,
 ranking does not. Each measurement has a process of its own, warmed up on two documents; seconds go
-from texts to scores. Nothing else may run beside it.
+from texts to scores. Run nothing else meanwhile.
 """
 
 import argparse
@@ -178,7 +178,7 @@ def summary(runs: dict[str, list[Run]]) -> dict[str, Any]:
 def shares_of_peak(
     runs: dict[str, list[Run]], peaks: list[dict[str, float]], n_operations: float
 ) -> dict[str, Any]:
-    """How near each tamis comes to the rates measured beside it, on the tokens that matter."""
+    """The share of the measured GEMM rates that each tamis reaches, on real tokens."""
     rates = {dtype: statistics.median(peak[dtype] for peak in peaks) for dtype in peaks[0]}
     return {
         "median_rates_1e9_per_second": rates,

@@ -35,7 +35,7 @@ from tamis.bench.workloads import short
 
 N_QUERIES, N_DOCUMENTS = 4, 160
 SIZES = ((1, 0.5), (5, 0.3), (20, 0.16), (60, 0.035), (200, 0.005))
-"""Documents of a request, and the share of requests that have so many. They are short, so that ten
+"""Documents of a request, and the share of requests with this number. They are short, so that ten
 minutes hold 10,000 requests: memory that grows is seen only then."""
 DEADLINES_MS = (1_000, 3_000, 10_000)
 MOST_IN_FLIGHT = 400
@@ -157,9 +157,9 @@ async def soak(
     mean_tokens = float(corpus.n_tokens.mean()) * sum(n * share for n, share in SIZES)
     rate = options.load * capacity / mean_tokens
     ends = time.monotonic() + options.seconds
-    beside = [asyncio.create_task(watch(server.process_id, tally, sizes))]
+    background = [asyncio.create_task(watch(server.process_id, tally, sizes))]
     if options.workers:
-        beside.append(asyncio.create_task(kill_workers(server.process_id, tally, options)))
+        background.append(asyncio.create_task(kill_workers(server.process_id, tally, options)))
     running: set[asyncio.Task[None]] = set()
     due = time.monotonic()
     while due < ends:
@@ -172,9 +172,9 @@ async def soak(
         running.add(task)
         task.add_done_callback(running.discard)
     await asyncio.gather(*running)
-    for task in beside:
+    for task in background:
         task.cancel()
-    await asyncio.gather(*beside, return_exceptions=True)
+    await asyncio.gather(*background, return_exceptions=True)
     return tally, sizes
 
 
@@ -247,7 +247,7 @@ def check(
 
 
 async def watch(pid: int, tally: Tally, sizes: list[tuple[int, int]]) -> None:
-    """The front process's resident memory beside how many requests it has answered."""
+    """The front process's resident memory, with the number of requests it has answered."""
     while True:
         sizes.append((tally.n_answered + tally.sent["left in the middle"], resident_bytes(pid)))
         await asyncio.sleep(SAMPLE_SECONDS)
@@ -272,7 +272,7 @@ def resident_bytes(pid: int) -> int:
 
 
 def workers_of(pid: int) -> list[int]:
-    """A server's children, but for multiprocessing's own helper."""
+    """A server's children, except multiprocessing's own helper."""
     threads = Path(f"/proc/{pid}/task").iterdir()
     children = [
         int(child)

@@ -1,4 +1,4 @@
-"""Write the pages of docs/ that the program and its measurements print themselves."""
+"""Write the pages of docs/ that are generated from the program and its measurements."""
 
 import json
 import os
@@ -17,68 +17,70 @@ DOCS = Path(__file__).parent
 
 CONFIGURATION_HEAD = """# Configuration
 
-Every option has one dotted name. It comes, later ones winning, from its default, a variable, an
-argument of `tamis serve`:
+Every option has one dotted name. Its value comes from its default, an environment variable or an
+argument of `tamis serve`; later ones override earlier ones:
 
     TAMIS_SERVER__PORT=9000 tamis serve --model.name BAAI/bge-reranker-v2-m3
 
-What is typed most has a short form: `--model` (or the name alone), `--revision`, `--device`,
+Common options have a short form: `--model` (or the name alone), `--revision`, `--device`,
 `--dtype`, `--runtime`, `--max-length`, `--threads`, `--offline`, `--host`, `--port`, `--workers`.
 
-An unknown variable or argument, or a value that an option cannot have, stops the start with a
-sentence that names it and the nearest one there is (exit code 78). Variables that Kubernetes sets
-for a service named `tamis` or `tamis-...` (`TAMIS_SERVER_PORT=tcp://10.0.0.1:8000`) are ignored.
-`tamis settings` prints what is in force.
+An unknown variable or argument, or an invalid value, stops the start with exit code 78 and an error
+that suggests the nearest valid name. Variables that Kubernetes sets for a service named `tamis` or
+`tamis-...` (`TAMIS_SERVER_PORT=tcp://10.0.0.1:8000`) are ignored. `tamis settings` prints the
+values in force.
 
-The model hub's own variables (`HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB_OFFLINE`) are
-`huggingface_hub`'s and work as documented there.
+The Hub's own variables (`HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB_OFFLINE`) work as
+`huggingface_hub` documents them.
 
 Defaults below are those of a Linux user without variables; `~` is the home folder.
 """
 CLI_HEAD = """# Command line
 
-What `--help` says, for every verb. Exit codes: 0 done, 1 a line was crossed (`baseline compare`),
-2 wrong usage, 65 input that cannot be used, 69 the model hub or the cache does not answer, 70 a
-failure of tamis's own, 78 a model or a setting that cannot be used.
+The output of `--help` for every command. Exit codes: 0 success, 1 drift found
+(`baseline compare`), 2 wrong usage, 65 invalid input, 69 the Hub or the cache does not answer, 70
+internal error, 78 invalid model or setting.
 
 `score` is the logit's sigmoid, 0 to 1, here and in Python; over HTTP the native dialect calls it
-`relevance_score`, and the logit `score`. `tamis rank` prints score, position and text, with tabs
-between, and with `--explain` what matched; `--json` prints both, `logit` and `score`.
+`relevance_score` and the logit `score`. `tamis rank` prints score, position and text, separated by
+tabs, and with `--explain` the words that matched. `--json` prints both, `logit` and `score`.
 
-`tamis --install-completion` lets a shell complete verbs, options, their values and models.
+`tamis --install-completion` installs shell completion for commands, options, values and models.
 """
 NUMERICS_HEAD = """# Numerics
 
-How far a logit moves with the runtime, the precision and the other pairs of its batch. Measured by
-`python -m benchmarks.agreement`; the figures below are those of
+How much a logit changes with the runtime, the precision and the other pairs in its batch. Measured
+with `python -m benchmarks.agreement`; the figures below come from
 `benchmarks/results/agreement.json` ({processor}, {cores} cores, ctranslate2 {ctranslate2}, torch
 {torch}).
 
-## What tamis promises
+## Tolerances
 
-| | a pair alone, and with any batch mates | against transformers' float32 |
+| | a pair alone compared with any batch | compared with transformers' float32 |
 |---|---|---|
 | float32, either runtime | within 1e-4 | within 1e-4 |
 | int8, tamis-mini | within 0.25 | within 0.7 |
 | int8, a large model | depends on its weights: measure it | depends on its weights: measure it |
 
-Tests hold the first two rows (`tests/integration/test_parity.py`); the int8 bounds, 0.25 and 0.7,
-are about three and 1.7 times the largest difference seen (0.09 and 0.42). So in float32 the answer
-to a request does not depend on what else the server is doing. In int8 it does, by the batch
-tolerance above: activations are quantized token by token, so batch mates do not share a scale, but
-a last-bit difference flips a rounding now and then, and the layers after it amplify it.
-CTranslate2's AVX-512 kernels in place of its AVX2 ones flip roundings in the same way ([decision
-10](decisions/0010-kernels-are-measured.md)). That is why int8 is used only when it is asked for,
-or when a calibration report passes.
+Tests check the first two rows (`tests/integration/test_parity.py`). The int8 bounds, 0.25 and 0.7,
+are about three and 1.7 times the largest difference seen (0.09 and 0.42).
 
-For tamis-mini int8 moves more than it gains (its [card](../src/tamis/models/mini/README.md) has the
-ranking figures), so its weights are int8 in the file and float32 in the arithmetic.
+In float32, the answer to a request does not depend on what else the server computes. In int8 it
+does, within the batch tolerance above. Activations are quantized token by token, so pairs of a
+batch do not share a scale. But a difference in the last bit occasionally flips a rounding, and the
+following layers amplify it. Compared with its AVX2 kernels, CTranslate2's AVX-512 kernels flip
+roundings in the same way ([decision 10](decisions/0010-kernels-are-measured.md)). This is why tamis
+uses int8 only if it is requested or if a calibration report passes.
 
-## What was measured
+For tamis-mini, int8 costs more ranking quality than its speed is worth (its
+[card](../src/tamis/models/mini/README.md) has the figures). Its weights are int8 in the file and
+float32 in computation.
 
-Differences of logits. Random weights give no ranking; their logits differ little from each other,
-so the same difference weighs more there: compare it with the standard deviation of the logits.
-tamis-mini is its version 1 here, before it was trained.
+## Measurements
+
+Differences of logits. The logits of random weights differ little from each other, so the same
+difference matters more there: compare it with the standard deviation of the logits. The figures of
+tamis-mini are from its version 1, before it was trained.
 """
 VERBS = [
     [],

@@ -1,10 +1,10 @@
-"""Start a server on the embedded model, rerank the README's example, go on serving.
+"""Start a server with the embedded model, rerank the README's example, and keep serving.
 
 Usage: python examples/serve_and_rerank.py [--once] [--end-with-parent]
 
-TAMIS_SERVER__PORT chooses the port; 0 takes a free one. With --once the server stops after the
-example. The server ends with this program, however it ends; with --end-with-parent this program
-ends with the one that started it, as `make run` does.
+TAMIS_SERVER__PORT sets the port; 0 picks a free one. With --once, the server stops after the
+example. The server stops when this program ends, for any reason. With --end-with-parent, this
+program stops when its parent process ends, as `make run` needs.
 """
 
 import ctypes
@@ -35,13 +35,13 @@ _SIGNAL_WHEN_PARENT_ENDS = 1  # Linux's PR_SET_PDEATHSIG
 def main() -> int:
     """Run the example; returns the server's exit code."""
     for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores it
             signal.signal(number, stop_as_ctrl_c_does)
     if "--end-with-parent" in sys.argv:
         end_with_parent()
     port = usable_port(os.environ.get("TAMIS_SERVER__PORT", "8000"))
     url = f"http://127.0.0.1:{port}"
-    # no balancer has to see it go, so it need not wait
+    # there is no load balancer to wait for
     options = ("--host", "127.0.0.1", "--port", str(port), "--server.drain-delay-seconds", "0")
     server = subprocess.Popen(
         [sys.executable, "-m", "tamis", "serve", *options],
@@ -61,7 +61,7 @@ def main() -> int:
 
 
 def stop_as_ctrl_c_does(_number: int, _frame: FrameType | None) -> None:
-    """Let one way out serve for all signals."""
+    """Handle every signal like Ctrl-C."""
     raise KeyboardInterrupt
 
 
@@ -71,20 +71,20 @@ def end_with_parent() -> None:
 
 
 def usable_port(text: str) -> int:
-    """The port to serve on, where nobody else does."""
+    """Check that the port is free; port 0 becomes a free one."""
     try:
         with socket.create_server(("127.0.0.1", int(text))) as free:
             return int(free.getsockname()[1])
     except (ValueError, OverflowError):
-        sys.exit(f"port {text!r} is not a number from 0 to 65535; `make run PORT=9000` takes 9000")
+        sys.exit(f"port {text!r} is not a number from 0 to 65535; `make run PORT=9000` uses 9000")
     except OSError as error:
         sys.exit(
-            f"cannot listen on port {text}: {error.strerror}; `make run PORT=9000` takes another"
+            f"cannot listen on port {text}: {error.strerror}; `make run PORT=9000` uses another"
         )
 
 
 def stop(server: subprocess.Popen[bytes]) -> None:
-    """End the server, by force if it does not go or is asked for twice."""
+    """Stop the server; kill it after a timeout or a second Ctrl-C."""
     server.terminate()
     try:
         server.wait(STOP_SECONDS)
@@ -94,7 +94,7 @@ def stop(server: subprocess.Popen[bytes]) -> None:
 
 
 def wait_until_ready(url: str, server: subprocess.Popen[bytes]) -> None:
-    """Ask /readyz until it says yes."""
+    """Poll /readyz until it answers 200."""
     deadline = time.monotonic() + START_SECONDS
     while server.poll() is None and time.monotonic() < deadline:
         try:
@@ -107,7 +107,7 @@ def wait_until_ready(url: str, server: subprocess.Popen[bytes]) -> None:
 
 
 def rerank(url: str, body: dict[str, object]) -> dict[str, object]:
-    """One call, with nothing but the standard library."""
+    """Send one request with the standard library."""
     request = urllib.request.Request(
         f"{url}/rerank", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )

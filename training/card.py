@@ -1,4 +1,4 @@
-"""Writes the model card from the saved results: every measured figure comes from one of them."""
+"""Write the model card; every measured figure comes from a saved result."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ RESULTS = (
     ),
 )
 ARITHMETIC = {
-    "float32": "in float32, as it runs",
-    "bfloat16": "with bfloat16 products (features within 0.002 of float32's: a test)",
+    "float32": "in float32, as in use",
+    "bfloat16": "with bfloat16 products (a test requires features within 0.002 of float32's)",
 }
 TEMPLATE = Path(__file__).parent / "card.md"
 
-# What XLM-RoBERTa was trained on beside the languages that stay (Conneau et al., 2020, table 6).
+# XLM-RoBERTa's training languages that are not kept (Conneau et al., 2020, table 6).
 LEFT_OUT = (
     "Afrikaans, Albanian, Amharic, Armenian, Assamese, Azerbaijani, Basque, Belarusian, Bengali, "
     "Bosnian, Breton, Bulgarian, Burmese, Catalan, Croatian, Czech, Danish, Dutch, Esperanto, "
@@ -188,7 +188,7 @@ def _obvious(traps: Result) -> str:
     rows = [
         [row["query"], f"{row['answer']:.3f}", f"{row['other']:.3f}"] for row in traps["obvious"]
     ]
-    return _table(["query", "its answer", "something else"], rows)
+    return _table(["query", "answer", "other document"], rows)
 
 
 def _precision(precision: Result) -> str:
@@ -217,7 +217,7 @@ def _segmentation(vocabulary: Result) -> str:
         for kind in ("held_out_rows", "evaluation_texts")
         for name, found in vocabulary[kind].items()
     ]
-    header = ["texts", "unknown, full", "unknown, here", "tokens a character", "more tokens"]
+    header = ["texts", "unknown, full", "unknown, here", "tokens per character", "more tokens"]
     return _table(header, rows)
 
 
@@ -231,7 +231,7 @@ def _bins(head: Result) -> str:
         [f"{row['score']:.2f}", f"{row['relevant']:.2f}", f"{row['share']:.0%}"]
         for row in head["calibration"]["bins"]
     ]
-    return _table(["mean score", "share that answers", "share of pairs"], rows)
+    return _table(["mean score", "share of answers", "share of pairs"], rows)
 
 
 def _traps(traps: Result) -> str:

@@ -1,4 +1,4 @@
-"""Models with real weights, dear and cheap: tamis-mini, and less of it."""
+"""Main and first-stage models with real weights: tamis-mini, and parts of it."""
 
 import json
 import re
@@ -42,9 +42,9 @@ class Stage:
 DTYPE: DtypeName = "int8"
 """Of both stages: twice as fast as float32, so that more queries can be scored."""
 SECOND = Stage()
-"""The dear model: all layers, full length."""
+"""The main model: all layers, full length."""
 FIRST = (Stage(n_layers=2), Stage(max_length=64), Stage(max_length=128))
-"""The cheap ones: another, smaller model, and the dear one on a cut text."""
+"""First-stage models: a smaller model, and the main model on a cut text."""
 
 
 def load_stage(stage: Stage, work: Path) -> LoadedModel:

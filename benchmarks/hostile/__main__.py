@@ -1,4 +1,4 @@
-"""Honest callers, first alone and then beside each attack in turn: do they notice it?
+"""Honest callers, first alone and then during each attack: do they notice it?
 
 Usage: python -m benchmarks.hostile [--seconds-per-attack 28] [--only NAME ...]
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 
 async def ticks(rate: float) -> AsyncIterator[int]:
-    """Numbers, so many a second at most; what was missed is not made up for."""
+    """Numbers at a limited rate per second; missed ones are not made up for."""
     for number in itertools.count():
         started = time.monotonic()
         yield number

@@ -35,7 +35,7 @@ LISTENING = re.compile(rb"listening on http://127\.0\.0\.1:(\d+)")
 
 
 class LogPipe:
-    """The server's stderr: a pipe that is read, counted and thrown away, or left full."""
+    """The server's stderr: a pipe that is read, counted and discarded, or left full."""
 
     def __init__(self) -> None:
         self._reading, self.writing = os.pipe()

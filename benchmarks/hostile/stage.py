@@ -151,7 +151,7 @@ ATTACKS = (
 
 
 async def calibrated(stage: Stage, seconds: float) -> dict[str, float]:
-    """What the server can do, what is asked of it, and what one full batch takes."""
+    """What the server can do, the load on it, and the duration of one full batch."""
     server = await stage.ready_server()
     most = await capacity(server.port, HONEST_KEYS[0], stage.texts, seconds)
     connection = KeptConnection(server.port, HONEST_KEYS[0])

@@ -1,7 +1,7 @@
 """A cascade's policy: which documents the second stage reads, and one scale for both. Pure.
 
-Multi-stage ranking (Nogueira et al., arXiv:1910.14424): a cheap model scores all candidates, the
-dear one only the best of them.
+Multi-stage ranking (Nogueira et al., arXiv:1910.14424): a first-stage model scores all
+candidates, the main model only the best of them.
 """
 
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ class Cascade:
     """How much of the first stage's order the second stage reads.
 
     Attributes:
-        keep: The best so many.
+        keep: Number of best documents.
         margin: And all whose first-stage logit is at most this far below the last of those.
     """
 
@@ -148,6 +148,6 @@ def _equated(
     below_mean = slope * (rest.astype(np.float64) - x.mean())
     line: NDArray[np.float64] = y.mean() + below_mean
     lowest = float(y.min())
-    # the bound once more: what is tiny beside the line is lost in the difference
+    # the bound once more: a tiny value is lost in the difference to the line
     moved: NDArray[np.float64] = np.minimum(line - max(0.0, float(line[0]) - lowest), lowest)
     return moved

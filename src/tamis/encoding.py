@@ -15,7 +15,7 @@ SLICE_CHARACTERS = 2**17
 
 
 class EncodingThread:
-    """Tokenizes beside the event loop that it belongs to, for all keys in turn.
+    """Tokenizes in a thread next to its event loop, for all keys in turn.
 
     Args:
         max_waiting_characters: Text of all requests that wait, at most; of each key one request

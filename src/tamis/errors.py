@@ -1,7 +1,7 @@
 """Every error that tamis raises on purpose.
 
 TamisError
-├── RequestError                the caller can mend it
+├── RequestError                the caller can fix it
 │   ├── MalformedBodyError      not JSON, not UTF-8, not an object
 │   ├── MissingFieldError       a required field is absent or empty
 │   ├── InvalidFieldError       a field of the wrong type or out of its range

@@ -45,7 +45,7 @@ def rank(
 
     Args:
         logits: One for each document, (n,).
-        top_n: At most so many; None for all.
+        top_n: Maximum number of documents; None for all.
         threshold: Lowest score that stays; None for no bound. A blank document is below any.
         order: Documents, best first, where it is known already; those without a logit have no
             place in it.

@@ -51,21 +51,21 @@ class Reranker:
     One thread at a time may call it; for many callers there is the server.
 
     Args:
-        model: `tamis-mini` (carried along), a hub name, a folder in Hugging Face layout, or what
+        model: `tamis-mini` (included), a Hub name, a folder in Hugging Face layout, or what
             `load_model` has loaded (the other options of the model then count for nothing).
         device: `auto` takes CUDA where there is one.
         dtype: `auto` is float16 on CUDA and what the model names on a CPU.
         runtime: `auto` takes ctranslate2.
         max_length: Tokens a pair may have, 512 unless the model reads less; longer documents
             are cut.
-        revision: Branch, tag or commit of a hub name.
+        revision: Branch, tag or commit of a Hub model.
         offline: Look at local files only.
         threads: CPU threads; 0 takes the cores this process may use.
         max_batch_tokens: Tokens in one forward pass, at most; None for what was measured
             on this processor when the model was converted.
         on_batch: Called after each forward pass, in the calling thread.
         cascade: How many of the best `model` reads, as `first_stage` orders them; None for all.
-        first_stage: The cheap model of a cascade, a name, a folder or what `load_model` loaded.
+        first_stage: A cascade's first-stage model: a name, a folder or a loaded model.
 
     Raises:
         ModelError: the model is not there, not safe, not whole, or not what tamis runs.
@@ -136,12 +136,12 @@ class Reranker:
         threshold: float | None = None,
         explain: bool = False,
     ) -> list[RankedDocument]:
-        """Put documents in order for a query, best first; ties keep the order given.
+        """Put documents in order for a query, best first; ties keep their given order.
 
         Args:
             query: The question.
             documents: Strings, or mappings with a `text`; they come back as they were given.
-            top_n: At most so many; None for all.
+            top_n: Maximum number of documents; None for all.
             threshold: Lowest score (0..1) that comes back; None for no bound.
             explain: Say which words matched, where the model can tell (late interaction).
 

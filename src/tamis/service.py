@@ -29,7 +29,7 @@ _ENCODING_SHARE, _MOST_ENCODING_SECONDS = 0.05, 0.05
 
 @dataclass(frozen=True, slots=True)
 class FirstStage:
-    """The cheap model of a cascade, and how much of its order goes on."""
+    """The first-stage model of a cascade, and how many of its documents are kept."""
 
     stage: ModelStage
     cascade: Cascade
@@ -92,7 +92,7 @@ class RerankService:
         """Score all documents of a request and put them in order.
 
         Args:
-            request: What is asked.
+            request: The request.
             caller: The caller's name; callers share the model evenly, and unless the cache is
                 shared do not use each other's scores.
             max_caller_tokens: Tokens the caller may have waiting or running; None for no bound.

@@ -98,7 +98,7 @@ class ModelStage:
         """Score a request's documents, or some of them.
 
         Args:
-            request: What is asked.
+            request: The request.
             terms: The caller's.
             namespace: Whose scores may be used.
             indices: The documents to score; all where None.

@@ -37,7 +37,7 @@ class FakeBackend:
         self._before_forward = before_forward
 
     def forward(self, pairs: Sequence[EncodedPair]) -> Logits:
-        """See `Backend.forward`."""
+        """Return the logits of the pairs."""
         if self.closed:
             raise InferenceError("the backend is closed")
         self.batches.append(list(pairs))
@@ -46,7 +46,7 @@ class FakeBackend:
         return np.array([fake_logit(pair) for pair in pairs], dtype=np.float32)
 
     def close(self) -> None:
-        """See `Backend.close`."""
+        """Refuse further batches."""
         self.closed = True
 
 
@@ -69,7 +69,7 @@ class WordTokenizer:
         truncation_side: TruncationSide = "right",
         indices: Sequence[int] | None = None,
     ) -> list[EncodedPair]:
-        """See `PairTokenizer.encode`.
+        """Count one token per word.
 
         Raises:
             TextTooLongError: `truncate` is False and a text does not fit.

@@ -57,7 +57,7 @@ class PhaseObservers(PhaseObserver):
         self._observers = observers
 
     def phase(self, name: Phase) -> AbstractContextManager[object]:
-        """See `PhaseObserver.phase`."""
+        """Time the phase with every observer."""
         entered = ExitStack()
         for observer in self._observers:
             entered.enter_context(observer.phase(name))
@@ -66,6 +66,6 @@ class PhaseObservers(PhaseObserver):
     def passed(
         self, name: Phase, started: float, ended: float, batches: Sequence[BatchRun] = ()
     ) -> None:
-        """See `PhaseObserver.passed`."""
+        """Report a past phase to every observer."""
         for observer in self._observers:
             observer.passed(name, started, ended, batches)

@@ -17,7 +17,7 @@ MOST_PRIORITY = 999
 
 
 BYTES_OF_AN_OBJECT, BYTES_OF_A_FIELD = 300, 300
-"""Memory of a document that is an object, and of each of its fields, beside the fields' values."""
+"""Memory of a document that is an object, and of each of its fields, without the fields' values."""
 
 TruncationSide = Literal["left", "right"]
 """Which end of a document is cut when it is too long."""
@@ -112,7 +112,7 @@ class TokenMatch:
         query_token: The query token as it stands in the query.
         document_token: The document token nearest to it, as it stands in the document.
         document_span: Start and end of `document_token` in the document, in characters.
-        similarity: Their cosine, averaged with those of the tokens beside them, -1..1.
+        similarity: Their cosine, averaged with those of neighbouring tokens, -1..1.
         share: The query token's weight in the score; shares of one query sum to 1.
     """
 

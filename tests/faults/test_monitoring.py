@@ -82,4 +82,4 @@ def test_row_68_no_request_fails_because_watching_does(
         assert server.metric("tamis_monitoring_errors_total", part="answer") == 10
         assert server.metric("tamis_monitoring_errors_total", part="stats") == 2
         assert server.metric("tamis_monitoring_errors_total", part="metrics") >= 4
-    assert caplog.text.count("watching failed") == 4  # a kind, a part
+    assert caplog.text.count("monitoring failed") == 4  # a kind, a part

@@ -385,7 +385,7 @@ def test_row_40_nothing_can_be_written_and_it_starts(shell: Shell, converted: Pa
         url = process.url()
         answer = httpx2.post(f"{url}/rerank", json={"query": "a panda", "documents": ["a bear"]})
         assert answer.status_code == 200
-        assert "cannot keep the golden logits" in process.log
+        assert "cannot store the golden logits" in process.log
     assert not (converted / GOLDEN_FILE).exists()
 
 
@@ -395,7 +395,7 @@ def test_row_40_a_cache_that_cannot_be_written_costs_a_conversion_at_each_start(
     nowhere = {"HOME": "/proc/none", "XDG_CACHE_HOME": "/proc/none"}
     with serve(shell, tiny_model, **nowhere) as process:
         process.url()
-        assert "cannot keep the converted model" in process.log
+        assert "cannot store the converted model" in process.log
 
 
 @pytest.fixture

@@ -74,7 +74,7 @@ def test_queries_of_ones_own_are_scored_here(shell: Shell, tmp_path: Path) -> No
     found = read_baseline(tmp_path / "b.json").rankings
     assert (found.model, found.n_requests) == ("tamis-mini", 5)
     assert sum(found.all.counts) == 10
-    assert "5 requests say too little; 100 are needed" in done.err
+    assert "5 requests are too few; 100 are needed" in done.err
     assert found.signals["tokens"].mean > 5
 
 
@@ -100,7 +100,7 @@ def test_a_key_is_read_from_a_file(shell: Shell, tmp_path: Path) -> None:
         (("record", "b.json", "--url", "http://127.0.0.1:9"), "does not answer"),
         (("record", "b.json", "--url", ""), "does not answer"),
         (("compare", "few.json"), "either --url or another file"),
-        (("compare", "few.json", "few.json"), "20 requests say too little; 100 are needed"),
+        (("compare", "few.json", "few.json"), "20 requests are too few; 100 are needed"),
         (("compare", "none.json", "few.json"), "cannot read"),
     ],
 )

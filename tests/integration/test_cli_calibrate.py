@@ -108,4 +108,4 @@ def test_a_cache_that_cannot_be_written_is_noticed_before_anything_is_scored(
     done = shell.run("models", "calibrate", tiny_model, "--data", data, **cache)
     assert done.code == 78
     assert "cannot keep the report" in done.sentence
-    assert "cannot keep the converted model" not in done.err
+    assert "cannot store the converted model" not in done.err

@@ -467,7 +467,7 @@ def test_files_are_compared_with_the_hub_where_no_manifest_can_be_written(
     outcome = client.run("pull")
 
     assert outcome.error == "ChecksumMismatchError"
-    assert "was thrown away" in outcome.message
+    assert "was deleted" in outcome.message
     assert not (folder / "model.safetensors").exists()
 
 

@@ -78,11 +78,11 @@ def test_clearing_one_namespace_leaves_the_other(
     assert counted.out.splitlines()[0] == f"scores\t{len(TEXTS)}"
     assert "MB" in shell.run("cache", "stats", **variables).out.splitlines()[1]
     done = shell.run("cache", "clear", "--namespace", "web", **variables)
-    assert (done.code, done.out) == (0, f"{len(TEXTS)} scores are gone\n")
+    assert (done.code, done.out) == (0, f"{len(TEXTS)} scores deleted\n")
     assert pair.cached(1, "batch", TEXTS) == len(TEXTS)
     assert pair.cached(1, "web", TEXTS) == 0
     until(lambda: redis_server.client.dbsize() == 2 * len(TEXTS))
-    assert shell.run("cache", "clear", **variables).out == f"{2 * len(TEXTS)} scores are gone\n"
+    assert shell.run("cache", "clear", **variables).out == f"{2 * len(TEXTS)} scores deleted\n"
     assert redis_server.client.dbsize() == 0
 
 
@@ -98,7 +98,7 @@ def test_a_redis_that_does_not_answer_is_said_with_69(shell: Shell, verb: str) -
     url = f"redis://:secret@127.0.0.1:{free_port()}"
     done = shell.run("cache", verb, TAMIS_CACHE__REDIS_URL=url)
     assert done.code == 69
-    assert "gave no answer: unreachable" in done.sentence
+    assert "does not answer: unreachable" in done.sentence
     assert "secret" not in done.err
 
 

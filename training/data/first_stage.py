@@ -1,4 +1,4 @@
-"""BM25: the first stage whose candidates are reranked, and the figure beside every other."""
+"""BM25: the first stage whose candidates are reranked, and the reference for every figure."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from training.data.texts import Query, Texts, sentences
 from training.model.base import Floats
 
 SEED = 3
-# So many queries of a source take part.
+# Maximum number of queries per source.
 N_QUERIES = {
     "cmrc2018": 2200,
     "drcd": 2600,

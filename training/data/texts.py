@@ -1,6 +1,6 @@
 """Training rows -> passages and questions, and which articles are held out of the training.
 
-Long passages are cut at sentence ends, so that passages of many lengths are seen. Beside the rows'
+Long passages are cut at sentence ends, so that passages of many lengths are seen. Besides the rows'
 own questions there are two other kinds of query: titles (as in entity search), and sentences taken
 out of a passage that is then to be found (an inverse cloze task, Lee et al., arXiv:1906.00300),
 which are claims rather than questions.
@@ -23,12 +23,13 @@ from training.data.manuals import SOURCE as MANUALS
 SEED = 11
 MONOLINGUAL_FILES = ("cmrc2018", "drcd", "jsquad", "medquad", "pubmedqa")
 
-# One article in so many is held out: of XQuAD for the figures across languages, of the others for
+# One article in 4 or 12 is held out: of XQuAD for the figures across languages, of the others for
 # the calibration and its error.
 HELD_OUT_OF_XQUAD = 4
 HELD_OUT_ELSEWHERE = 12
 
-# Health answers are three quarters of all text: so many passages, of articles with more questions.
+# Health answers are three quarters of all text, so their number is limited; articles with more
+# questions come first.
 MEDQUAD_PASSAGES = 5500
 
 PASSAGE_TOKENS = {
@@ -109,7 +110,7 @@ class Texts:
 
 
 def read_texts(data: Path, tokenizer: Tokenizer, manuals: Sequence[Row] = ()) -> Texts:
-    """Reads every training file there is below `data`; technical English beside it, if wanted."""
+    """Reads every training file there is below `data`; and technical English, if wanted."""
     texts = Texts()
     chance = random.Random(SEED)
     for source in MONOLINGUAL_FILES:

@@ -48,7 +48,7 @@ def fetch_wheel(package: str, wanted: str, folder: Path, options: Sequence[str] 
         package: `name==version`.
         wanted: The wheel's SHA-256.
         folder: Where it goes.
-        options: Of `pip download`, beside `--no-deps`.
+        options: Additional options of `pip download`.
 
     Raises:
         ValueError: it is not the one this project was built from.

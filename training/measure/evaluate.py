@@ -24,7 +24,7 @@ from training.machine import describe_machine
 from training.measure.measurement import Candidates, figures, load_candidates
 from training.model.base import Floats
 
-# So many queries' pairs go to the model at once: enough to batch, few enough to show progress.
+# Queries whose pairs go to the model at once: enough to batch, few enough to show progress.
 QUERIES_AT_ONCE = 4
 
 

@@ -28,7 +28,7 @@ N_QUERIES = {
     "mixed-zh": 5,
 }
 LARGEST_LOSS = 0.005
-# A logit may move so far with its batch mates: half a percent of a score at most.
+# The allowed change of a logit with its batch: half a percent of a score at most.
 LARGEST_NOISE = 0.02
 N_NOISE_DOCUMENTS = 48
 N_SPEED_TOKENS = 30_000
@@ -94,7 +94,7 @@ def agreement(part: Candidates, reference: Floats, other: Floats) -> dict[str, f
 def batch_noise(
     folder: Path, compute_type: str, candidates: Candidates, head: Head, work: Path
 ) -> dict[str, float]:
-    """The most a logit moves with its batch mates.
+    """The largest change of a logit with its batch.
 
     Each pair alone against the same in batches of like length, as `TokenEncoder.stream` makes them.
     """

@@ -29,7 +29,7 @@ def golden_logits(folder: Path) -> dict[str, list[float]]:
 
 
 def renew_golden(folder: Path) -> None:
-    """Writes a folder's golden logits anew."""
+    """Rewrites a folder's golden logits."""
     (folder / GOLDEN_FILE).unlink(missing_ok=True)  # else it were compared with them
     write_golden(folder, golden_logits(folder))
 

@@ -21,7 +21,7 @@ OWN_SHARE = 0.5  # a query's own negatives, which look most like answers
 CHANCE_SHARE = 0.3  # the sigmoid is to be a chance, for pairs of any query
 TEACHER_SHARE = 0.5
 TEACHER_SCALE = 20.0
-N_FROM_OTHERS = 2  # documents of other queries that count as pairs beside a query's own
+N_FROM_OTHERS = 2  # documents of other queries that count as pairs in addition to a query's own
 _NEVER = -1e4
 
 

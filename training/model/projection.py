@@ -50,8 +50,8 @@ class ProjectionPlan:
     """How the projection is learned.
 
     Attributes:
-        n_questions: So many are drawn, of them all, from the files of one language.
-        n_translated: And so many of XQuAD, mostly with a passage in another language.
+        n_questions: Number of questions drawn from the files of one language.
+        n_translated: Number drawn from XQuAD, mostly with a passage in another language.
         with_packages: Whether technical English and the teacher are fetched.
         share: How far to go from the unit matrix to what was learned.
         judged: The judges' share of the loss; the rest is the answer's.
@@ -273,7 +273,7 @@ def learn(folder: Path, data: Path, work: Path, plan: ProjectionPlan) -> Learned
     """Draws what is learned from, encodes it with a model folder, learns: all of it once.
 
     Raises:
-        ValueError: the model has a projection already, which would be learned upon and then lost.
+        ValueError: the model already has a projection, which would be lost.
     """
     if read_projection(folder) is not None:
         raise ValueError(f"{folder} has a projection already")

@@ -22,7 +22,7 @@ Spec = Any  # ctranslate2's specifications make their fields at run time: no typ
 # CTranslate2 is fastest on a CPU with small batches.
 MAX_BATCH_TOKENS = 1024
 
-# Batches run beside each other on one thread each: threads that share a batch wait for each
+# Batches run in parallel on one thread each: threads that share a batch wait for each
 # other, and on a machine with other work that costs most of the time.
 N_WORKERS = 2
 

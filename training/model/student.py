@@ -48,7 +48,7 @@ class Student(nn.Module):
         tensors: A model folder's tensors.
         n_heads: Attention heads of a layer.
         first: The number of the first layer that is trained.
-        pooled_weight: Of the pooled cosine beside MaxSim.
+        pooled_weight: Weight of the pooled cosine compared with MaxSim.
         skips: Tokens before the text of a query and of a document.
     """
 

@@ -47,7 +47,7 @@ class Plan:
 
     Attributes:
         first_layer: Layers below it stay as they are.
-        pooled_weight: Of the pooled cosine beside MaxSim in training, for documents of any length.
+        pooled_weight: Weight of the pooled cosine in training, for documents of any length.
         head_rate: Learning rate of what is not a layer.
         mixing: How far the shipped weights are on the way from the base's to the trained ones.
         with_teacher: Whether English texts have the teacher's ranking as a second aim.
@@ -237,7 +237,7 @@ class Trainer:
         if content.get("of") != self._fingerprint:
             raise ValueError(
                 f"{self.checkpoint} is of another plan, base, texts, aims or kind of processor: "
-                "delete it to train anew"
+                "delete it to train again"
             )
         self.student.load_state_dict(content["student"])
         self._optimizer.load_state_dict(content["optimizer"])

@@ -162,7 +162,7 @@ class Assembly:
         for pool in self._pools:  # first: a batch that waits for a worker waits no more
             await asyncio.to_thread(pool.close)
         if self.vitals.is_stalled:
-            logger.error("the model hangs and is left behind")
+            logger.error("the model hangs; shutdown continues without it")
             return
         for hosted in self.models.values():
             if hosted.service is not None:

@@ -38,26 +38,21 @@ class TimedRuntime:
 
     @property
     def device(self) -> str:
-        """See `Runtime.device`."""
         return self._runtime.device
 
     @property
     def dtype(self) -> str:
-        """See `Runtime.dtype`."""
         return self._runtime.dtype
 
     @property
     def max_batch_tokens(self) -> int:
-        """See `Runtime.max_batch_tokens`."""
         return self._runtime.max_batch_tokens
 
     @property
     def padding(self) -> Padding:
-        """See `Runtime.padding`."""
         return self._runtime.padding
 
     def forward(self, batch: PackedBatch) -> NDArray[np.float32]:
-        """See `Runtime.forward`."""
         started = time.perf_counter()
         outputs = self._runtime.forward(batch)
         self._spent.runtime_seconds += time.perf_counter() - started
@@ -67,7 +62,6 @@ class TimedRuntime:
         return outputs
 
     def close(self) -> None:
-        """See `Runtime.close`."""
         self._runtime.close()
 
 
@@ -80,11 +74,9 @@ class TimedHead:
 
     @property
     def reads_tokens(self) -> bool:
-        """See `Head.reads_tokens`."""
         return self._head.reads_tokens
 
     def logits(self, outputs: NDArray[np.float32], batch: PackedBatch) -> Logits:
-        """See `Head.logits`."""
         started = time.perf_counter()
         logits = self._head.logits(outputs, batch)
         self._spent.head_seconds += time.perf_counter() - started
@@ -93,5 +85,5 @@ class TimedHead:
     def matches(
         self, outputs: NDArray[np.float32], batch: PackedBatch, pair: int
     ) -> Matches | None:
-        """See `Head.matches`; it is no part of scoring."""
+        """Find matches; they are no part of scoring and are not timed."""
         return self._head.matches(outputs, batch, pair)

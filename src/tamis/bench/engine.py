@@ -69,7 +69,7 @@ def measure_engine(
     rounds: int,
     max_batch_tokens: int = 0,
 ) -> EngineReport:
-    """Score a workload so many times, after once that does not count.
+    """Score a workload `rounds` times, after one uncounted run.
 
     Args:
         model: Stays open.

@@ -1,7 +1,7 @@
 """How many operations a forward pass takes, and how many the machine can do.
 
 Usage: python -m tamis.bench.gemm [DTYPE ...]; prints the rates as JSON, of float32, bfloat16 and
-int8 unless told otherwise. torch is used where it is installed.
+int8 by default. torch is used where it is installed.
 """
 
 import json
@@ -23,7 +23,7 @@ from tamis.engine.files import read_struct
 DTYPES = ("float32", "bfloat16", "int8")
 N_TOKENS = 1024
 SHAPES = ((1024, 1024), (1024, 3072), (1024, 4096), (4096, 1024))
-"""Columns and rows of XLM-RoBERTa-large's linear layers: what is asked of a machine does not
+"""Columns and rows of XLM-RoBERTa-large's linear layers: the shape of the work does not
 depend on the model that is held against it."""
 LEAST_REPEATS = 3
 SHAPE_SECONDS = 0.1
@@ -82,7 +82,7 @@ class GemmPeak:
 
 
 def measure_peaks(dtypes: Iterable[str], *, threads: int) -> dict[str, GemmPeak]:
-    """The machine's CPU now, by dtype, in a process of its own and on so many threads."""
+    """The machine's CPU now, by dtype, in its own process and on a number of threads."""
     wanted = tuple(dict.fromkeys(dtypes))
     if not wanted:
         return {}

@@ -33,8 +33,8 @@ def run_apart(function: Callable[[*Arguments], Answer], *arguments: *Arguments) 
     except EOFError as error:
         process.join()
         raise InferenceError(
-            f"the process that measures ended with code {process.exitcode}; -9 means that the "
-            "system ended it, most often for want of memory"
+            f"the measuring process exited with code {process.exitcode}; -9 means that the "
+            "system ended it, usually because memory ran out"
         ) from error
     finally:
         if process.pid is not None:

@@ -108,9 +108,9 @@ def _wait_until_ready(process: subprocess.Popen[bytes], log: IO[bytes], deadline
             if listening and _is_ready(client, listening[1]):
                 return listening[1]
             if time.perf_counter() > deadline:
-                raise SettingsError("the server did not get ready in time")
+                raise SettingsError("the server was not ready in time")
             time.sleep(POLL_SECONDS)
-    raise SettingsError("the server did not get ready")
+    raise SettingsError("the server was not ready")
 
 
 def _is_ready(client: httpx2.Client, url: str) -> bool:

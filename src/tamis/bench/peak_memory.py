@@ -6,7 +6,7 @@ from pathlib import Path
 def peak_memory_bytes(process_id: int | None = None) -> int | None:
     """High-water mark of a process's resident memory; None where the system tells none.
 
-    The kernel's `VmHWM` starts anew with a program; `getrusage` would hand on what the process
+    The kernel resets `VmHWM` when a program starts; `getrusage` would include what the process
     that started it had needed.
 
     Args:

@@ -25,7 +25,7 @@ PHASES = {
 PERCENTILES = {"p50": (BLUE, "o-"), "p95": (ORANGE, "^--"), "p99": (GREEN, "s:")}
 """Colour, marker and line."""
 ROOM = 1.65
-"""How much longer an axis is than its longest bar, for the number beside it."""
+"""How much longer an axis is than its longest bar, for the number next to it."""
 
 
 def draw(report: Mapping[str, Any], path: Path) -> None:
@@ -129,7 +129,7 @@ def _draw_server(figure: Figure, concurrency: Mapping[str, Mapping[str, Any]]) -
 
 
 def _draw_latency(axes: Axes, callers: Sequence[str], found: Sequence[Mapping[str, float]]) -> None:
-    """Lines over a logarithmic scale: with so many callers one waits so many times as long."""
+    """Lines over a logarithmic scale: latency grows with the number of callers."""
     places = range(len(callers))
     for name, (color, style) in PERCENTILES.items():
         values = [latency[f"{name}_seconds"] for latency in found]
@@ -151,7 +151,7 @@ def _draw_latency(axes: Axes, callers: Sequence[str], found: Sequence[Mapping[st
 
 
 def _note(axes: Axes, place: float, value: float, *, above: bool) -> None:
-    """A number beside its point."""
+    """A number next to its point."""
     axes.annotate(
         _number(value),
         (place, value),
@@ -216,7 +216,7 @@ def _number(value: float) -> str:
 
 
 def _tick(value: float, _: float) -> str:
-    """A number beside an axis."""
+    """A number next to an axis."""
     return _number(value)
 
 

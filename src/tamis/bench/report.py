@@ -65,7 +65,7 @@ def engine_report(
     say(f"measuring {asked.n_rounds} requests of {asked.n_documents} documents")
     budget = max_batch_tokens or facts["max_batch_tokens"]
     measured = run_apart(_measure_engine, settings, asked.request(), asked.n_rounds, budget)
-    say("measuring the machine's matrix products again: machines wander")
+    say("measuring the machine's matrix products again: timings drift between runs")
     peaks = better_peaks(before, measure_peaks(dtypes, threads=threads))
     return {
         "workload": asdict(asked),

@@ -9,8 +9,9 @@ BreakerState = Literal["closed", "open", "half_open"]
 class Breaker:
     """Closed it lets every call through, open none, half open a single one: the trial.
 
-    So many failures within so long open it; after a while it is half open, and the trial's outcome
-    closes or opens it again. A trial that never reports counts as lost after that same while.
+    Enough failures within a time window open it. After a while it is half open, and the trial's
+    outcome closes or opens it again. A trial that never reports counts as lost after the
+    same while.
     It has no clock and never waits: callers say what time it is, in seconds of any monotonic clock.
     """
 

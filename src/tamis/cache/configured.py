@@ -43,7 +43,9 @@ def _redis_store(url: str, settings: CacheSettings, observer: CacheObserver | No
     from tamis.cache.redis_url import parse_redis_url
 
     if not settings.secret:  # an empty one, as of a variable that nobody has filled, is none
-        logger.warning("cache.secret is not set: who can write to the Redis can make up scores")
+        logger.warning(
+            "cache.secret is not set: anyone who can write to the Redis can forge scores"
+        )
     return RedisStore(
         parse_redis_url(url),
         ttl_seconds=settings.ttl_seconds,

@@ -38,12 +38,10 @@ class MemoryStore:
         self._entries: OrderedDict[bytes, tuple[bytes, float]] = OrderedDict()
 
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """See `ByteStore.get_many`."""
         now = self._clock()
         return [self._get(key, now) for key in keys]
 
     async def put_many(self, items: Sequence[tuple[bytes, bytes]]) -> None:
-        """See `ByteStore.put_many`."""
         now = self._clock()
         for key, value in items:
             kept = self._ttl_seconds * (1 - TTL_JITTER * random.random())  # noqa: S311 - no secret
@@ -53,19 +51,16 @@ class MemoryStore:
             self._entries.popitem(last=False)
 
     async def clear(self, namespace: bytes | None = None) -> int:
-        """See `ByteStore.clear`."""
         gone = [key for key in self._entries if namespace is None or key.startswith(namespace)]
         for key in gone:
             del self._entries[key]
         return len(gone)
 
     async def statistics(self) -> StoreStatistics:
-        """See `ByteStore.statistics`."""
         n_entries = len(self._entries)
         return StoreStatistics(self.name, n_entries, n_entries * ENTRY_BYTES)
 
     async def close(self) -> None:
-        """See `ByteStore.close`."""
         self._entries.clear()
 
     def _get(self, key: bytes, now: float) -> bytes | None:

@@ -1,7 +1,7 @@
 """Scores from the cache, from a caller who is having them computed, or from the model.
 
 Of equal pairs one is computed: of those in one request, and of those that several requests bring
-at once (single flight). Whoever waits for another's computes itself when the other fails or leaves,
+at once (single flight). A follower recomputes if the leader fails or disconnects,
 and does not wait for one that comes after it in the queue, nor for one that has more to compute
 than it has itself: its turn comes earlier.
 """

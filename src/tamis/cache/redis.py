@@ -92,7 +92,6 @@ class RedisStore:
         self._is_closing = False
 
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """See `ByteStore.get_many`."""
         nothing: list[bytes | None] = [None] * len(keys)
         if not keys or self._is_closing:
             return nothing
@@ -105,7 +104,6 @@ class RedisStore:
         return (call.result() if call.done() else None) or nothing
 
     async def put_many(self, items: Sequence[tuple[bytes, bytes]]) -> None:
-        """See `ByteStore.put_many`."""
         if self._is_closing or len(self._waiting) + len(items) > MOST_WAITING_ITEMS:
             self._observer.dropped_writes(self.name, len(items))
             return
@@ -114,7 +112,7 @@ class RedisStore:
             self._writer = self._start(self._write_waiting())
 
     async def clear(self, namespace: bytes | None = None) -> int:
-        """See `ByteStore.clear`.
+        """Delete a namespace's scores.
 
         Raises:
             CacheUnreachableError: it did not answer; some may be gone.
@@ -136,12 +134,12 @@ class RedisStore:
         return await asyncio.shield(self._start(self._told(self._survey(namespace, most))))
 
     async def statistics(self) -> StoreStatistics:
-        """See `ByteStore.statistics`; it asks nobody."""
+        """Count what happened so far; Redis is not asked."""
         is_ok = self._reading.state == self._writing.state == "closed"
         return StoreStatistics(self.name, None, None, "ok" if is_ok else self._last_reason)
 
     async def close(self) -> None:
-        """See `ByteStore.close`; what waits to be written is, if that is soon."""
+        """Close after pending writes, if they finish soon."""
         self._is_closing = True
         if self._calls:
             await asyncio.wait(self._calls, timeout=CLOSING_SECONDS)
@@ -151,7 +149,7 @@ class RedisStore:
             await asyncio.wait(self._calls, timeout=CLOSING_SECONDS)
 
     def _start(self, call: Coroutine[Any, Any, Result]) -> "asyncio.Task[Result]":
-        """Run it to its end, whoever leaves."""
+        """Run it to its end, even if the caller leaves."""
         task = asyncio.create_task(call)
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
@@ -211,7 +209,7 @@ class RedisStore:
             return await call
         except FAILURES as error:
             raise CacheUnreachableError(
-                f"the Redis of cache.redis_url gave no answer: {reason_of(error)}"
+                f"the Redis at cache.redis_url does not answer: {reason_of(error)}"
             ) from error
 
     async def _clear(self, namespace: bytes | None) -> int:

@@ -89,8 +89,8 @@ SCAN_COUNT = 1000
 MGET_KEYS = 10_000
 """In one command: its reply has as many values, and there are bounds to a reply."""
 CONNECT_PATIENCE = 5
-"""Times a command's bound that a connection may take to be made: whoever waits for it has left by
-then, and the next caller finds it there."""
+"""How many times a command's timeout a connection may take: the caller that waits for it has left
+by then, and the next caller finds it there."""
 
 
 class RedisClient(Protocol):
@@ -129,32 +129,27 @@ class ServerClient:
         self._sentinel = sentinel
 
     async def fetch(self, keys: Sequence[bytes]) -> list[Any]:
-        """See `RedisClient.fetch`: one MGET, to which a key of another type is none."""
+        """Read with one MGET; a key of another type counts as missing."""
         values: list[Any] = []
         for first in range(0, len(keys), MGET_KEYS):
             values += await self._redis.mget(keys[first : first + MGET_KEYS])
         return values
 
     async def keep(self, items: Sequence[tuple[bytes, bytes, int]]) -> list[Any]:
-        """See `RedisClient.keep`."""
         pipeline = _with_sets(self._redis.pipeline(transaction=False), items)
         answers: list[Any] = await pipeline.execute(raise_on_error=False)
         return answers
 
     def scan(self, pattern: bytes) -> AsyncIterator[bytes]:
-        """See `RedisClient.scan`."""
         return self._redis.scan_iter(match=pattern, count=SCAN_COUNT)
 
     async def unlink(self, keys: Sequence[bytes]) -> int:
-        """See `RedisClient.unlink`."""
         return int(await self._redis.unlink(*keys))
 
     async def used_bytes(self) -> int:
-        """See `RedisClient.used_bytes`."""
         return int((await self._redis.info("memory"))["used_memory"])
 
     async def close(self) -> None:
-        """See `RedisClient.close`."""
         await self._redis.aclose()
         if self._sentinel is not None:
             await self._sentinel.aclose()
@@ -167,7 +162,7 @@ class ClusterClient:
         self._cluster = cluster
 
     async def fetch(self, keys: Sequence[bytes]) -> list[Any]:
-        """See `RedisClient.fetch`: a pipeline for each server, side by side.
+        """Read with one pipeline per server, concurrently.
 
         Hardly two of a request's keys share a slot, and MGET is for keys of one slot.
         """
@@ -177,24 +172,19 @@ class ClusterClient:
         return await self._answers(pipeline)
 
     async def keep(self, items: Sequence[tuple[bytes, bytes, int]]) -> list[Any]:
-        """See `RedisClient.keep`."""
         return await self._answers(_with_sets(self._cluster.pipeline(), items))
 
     def scan(self, pattern: bytes) -> AsyncIterator[bytes]:
-        """See `RedisClient.scan`."""
         return self._cluster.scan_iter(match=pattern, count=SCAN_COUNT)
 
     async def unlink(self, keys: Sequence[bytes]) -> int:
-        """See `RedisClient.unlink`."""
         return int(await self._cluster.unlink(*keys))
 
     async def used_bytes(self) -> int:
-        """See `RedisClient.used_bytes`."""
         told = await self._cluster.info("memory", target_nodes=RedisCluster.PRIMARIES)
         return sum(int(one["used_memory"]) for one in told.values())
 
     async def close(self) -> None:
-        """See `RedisClient.close`."""
         await self._cluster.aclose()
 
     async def _answers(self, pipeline: Any) -> list[Any]:
@@ -208,7 +198,7 @@ class ClusterClient:
         return answers
 
     async def _forget_map(self) -> None:
-        """Ask anew which server has which keys; by itself redis-py does so for retries only."""
+        """Ask again which server has which keys; by itself redis-py does so for retries only."""
         with suppress(exceptions.RedisError, OSError):
             await self._cluster.aclose()
 

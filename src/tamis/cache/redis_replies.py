@@ -1,7 +1,7 @@
 """Reads replies of Redis within bounds, so that no reply holds the event loop or fills memory.
 
 redis-py's parsers, hiredis's too, take a reply of any length, and make room for as many elements as
-its first line claims. Whoever can write to the network between, or has taken over the Redis, would
+its first line claims. Anyone who can write to the network in between, or controls the Redis, would
 stop the server with a few bytes.
 """
 
@@ -37,7 +37,7 @@ class BoundedParser(_AsyncRESP2Parser):
     """
 
     async def read_response(self, disable_decoding: bool = False) -> Any:  # noqa: FBT001, FBT002 - redis-py's signature
-        """See redis-py: the next reply, an error among them as an object."""
+        """Read the next reply; an error reply is returned as an object."""
         if not self._connected or self._stream is None:
             raise exceptions.ConnectionError("the connection to Redis is closed")
         reply, n_bytes = Reply(), 0

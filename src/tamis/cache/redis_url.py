@@ -42,7 +42,7 @@ class RedisUrl:
         service: What the Sentinels call the servers that are meant.
         database: Its number.
         tls: Whether connections are encrypted.
-        tls_options: Certificate files and what is asked of the server's, by redis-py's names.
+        tls_options: Certificate files and how the server's is verified, by redis-py's names.
         sentinel_login: User and password of the Sentinels themselves, by redis-py's names.
     """
 

@@ -1,4 +1,4 @@
-"""What every store of the cache can do, and who hears how it fares."""
+"""The protocol of the cache's stores, and the observer of what happens in them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,22 +59,22 @@ class ByteStore(Protocol):
 
 
 class CacheObserver:
-    """What wants to know how the cache fares; called on the event loop."""
+    """Observes the cache; called on the event loop."""
 
     def hits(self, store: str, n_pairs: int) -> None:
-        """So many pairs were found in a store."""
+        """Pairs were found in a store."""
 
     def misses(self, store: str, n_pairs: int) -> None:
-        """So many pairs were not in a store."""
+        """Pairs were not in a store."""
 
     def corrupt(self, store: str, n_pairs: int) -> None:
-        """So many values of a store were not what had been put there."""
+        """Values of a store were corrupt."""
 
     def failed(self, store: str, reason: str) -> None:
         """A store could not answer; reasons are a fixed few."""
 
     def dropped_writes(self, store: str, n_pairs: int) -> None:
-        """So many scores were not kept, for want of time or room."""
+        """Scores were not stored because there was no time or room."""
 
     def waited(self, n_pairs: int) -> None:
-        """So many pairs were being scored for another caller, and were not scored again."""
+        """Pairs were being scored for another caller and not scored twice."""

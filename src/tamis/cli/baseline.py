@@ -1,4 +1,4 @@
-"""`tamis baseline`: what rankings are like when all is well, and whether they still are."""
+"""`tamis baseline`: record ranking statistics, and compare later ones with them."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -35,14 +35,14 @@ CROSSED = 1
 """Exit code of a comparison that found drift."""
 
 baseline = typer.Typer(
-    help="Record what rankings are like, and compare.",
+    help="Record ranking statistics and compare them.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 UrlOption = Annotated[
-    str | None, typer.Option("--url", help="Server whose newest requests are taken.")
+    str | None, typer.Option("--url", help="Server to take the newest requests from.")
 ]
 KeyFileOption = Annotated[
     Path | None, typer.Option("--key-file", help="File with your key for that server.")
@@ -51,7 +51,7 @@ KeyFileOption = Annotated[
 
 @baseline.callback()
 def _root() -> None:
-    """Record what rankings are like, and compare."""
+    """Record ranking statistics and compare them."""
 
 
 @baseline.command()
@@ -61,7 +61,7 @@ def record(
     key_file: KeyFileOption = None,
     data: Annotated[
         str | None,
-        typer.Option("--data", help="JSONL: {query, documents} a line, in the order retrieved."),
+        typer.Option("--data", help="JSONL: {query, documents} per line, in retrieval order."),
     ] = None,
     model: ModelOption = None,
     revision: RevisionOption = None,
@@ -72,10 +72,10 @@ def record(
     threads: ThreadsOption = None,
     offline: OfflineOption = None,
 ) -> None:
-    """Record a server's newest requests, or score queries of yours with a model.
+    """Record a server's newest requests, or score your own queries with a model.
 
-    Record while all is well: a few hundred requests as they come. Options of the model belong to
-    --data; of a cascade a server alone knows both stages.
+    Record a few hundred normal requests while the ranking is good. Model options apply to --data;
+    only a server knows both stages of a cascade.
     """
     given = model_options(locals())
     from tamis.relevance.baseline import baseline_of, write_baseline
@@ -90,21 +90,23 @@ def record(
     write_baseline(file, baseline_of(found))
     typer.echo(f"{file}\t{found.n_requests} requests\t{found.model}")
     if found.n_requests < LEAST_REQUESTS:
-        few = f"{found.n_requests} requests say too little; {LEAST_REQUESTS} are needed to compare"
+        few = f"{found.n_requests} requests are too few; {LEAST_REQUESTS} are needed to compare"
         typer.echo(few, err=True)
 
 
 @baseline.command()
 def compare(
     file: Annotated[Path, typer.Argument(help="The baseline.")],
-    other: Annotated[Path | None, typer.Argument(help="Another one to hold against it.")] = None,
+    other: Annotated[Path | None, typer.Argument(help="Another baseline to compare with.")] = None,
     url: UrlOption = None,
     key_file: KeyFileOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object per line.")
+    ] = False,
 ) -> None:
     """Compare a baseline with a server's newest requests, or with another baseline.
 
-    Exits with 1 where a signal is beyond its line.
+    Exits with 1 if a signal is beyond its line.
     """
     from tamis.relevance.baseline import read_baseline
     from tamis.relevance.drift import LEAST_REQUESTS
@@ -117,7 +119,7 @@ def compare(
     verdicts = compared(expected, found)
     if not verdicts:
         fewest = min(expected.n_requests, found.n_requests)
-        raise SettingsError(f"{fewest} requests say too little; {LEAST_REQUESTS} are needed")
+        raise SettingsError(f"{fewest} requests are too few; {LEAST_REQUESTS} are needed")
     if expected.model != found.model:
         typer.echo(f"the baseline is of {expected.model}, and this is {found.model}", err=True)
     _show(verdicts, as_json=as_json)

@@ -36,20 +36,20 @@ PLOT_FORMATS = (".png", ".svg", ".pdf")
 Concurrency = Annotated[
     list[int] | None,
     typer.Option(
-        "--concurrency", min=1, help="Callers of a server at a time; repeatable.  [1, 4 and 16]"
+        "--concurrency", min=1, help="Concurrent callers of a server; repeatable.  [1, 4 and 16]"
     ),
 ]
 ServerUrlOption = Annotated[
-    str | None, typer.Option("--url", help="Measure a server that runs, and start none.")
+    str | None, typer.Option("--url", help="Measure a running server instead of starting one.")
 ]
 Server = Annotated[
-    bool, typer.Option("--server", help="Start a server with the model, measure it and end it.")
+    bool, typer.Option("--server", help="Start a server with the model, measure it and stop it.")
 ]
 Rounds = Annotated[
-    int, typer.Option("--rounds", min=1, help="Requests measured; of a server, per caller.")
+    int, typer.Option("--rounds", min=1, help="Measured requests; with a server, per caller.")
 ]
 BatchTokens = Annotated[
-    int, typer.Option("--max-batch-tokens", min=0, help="0 takes the model's own.")
+    int, typer.Option("--max-batch-tokens", min=0, help="Token budget; 0 means the model's own.")
 ]
 Plot = Annotated[Path | None, typer.Option("--plot", help="Figure to write: .png, .svg or .pdf.")]
 
@@ -59,8 +59,10 @@ def bench(
     workload: Annotated[
         WorkloadName, typer.Option("--workload", help="Lengths of the documents.")
     ] = "rag-mix",
-    documents: Annotated[int, typer.Option("--documents", min=1, help="In each request.")] = 50,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the texts.")] = 2,
+    documents: Annotated[
+        int, typer.Option("--documents", min=1, help="Documents per request.")
+    ] = 50,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the texts.")] = 2,
     rounds: Rounds = 5,
     server: Server = False,
     url: ServerUrlOption = None,
@@ -79,8 +81,8 @@ def bench(
 ) -> None:
     """Measure a model by itself, or behind a server.
 
-    The model random-large is an XLM-RoBERTa-large of random weights, which is made and kept
-    in the cache (2.3 GB): as fast as BAAI/bge-reranker-v2-m3, and good for nothing else.
+    The model random-large is an XLM-RoBERTa-large with random weights, generated once and stored
+    in the cache (2.3 GB). It is as fast as BAAI/bge-reranker-v2-m3; its ranking is meaningless.
     """
     model = the_model(name, model) if name or model else None
     given = model_options(locals() | {"name": None})

@@ -18,10 +18,10 @@ PATIENCE_SECONDS = 5.0
 """For each answer; people wait longer than requests do."""
 
 _SETTINGS_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
-_NOT_REACHED = "What servers keep in their own memory is theirs: it is not counted, nor cleared."
+_NOT_REACHED = "Scores in servers' own memory are neither counted nor cleared."
 
 cache = typer.Typer(
-    help="The cache of scores in Redis: what is in it, and clearing it.",
+    help="Inspect and clear the score cache in Redis.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -30,38 +30,38 @@ Namespace = Annotated[
     str | None,
     typer.Option(
         "--namespace",
-        help="Name of the caller (of its key) whose scores are meant, '' for callers without a "
-        "key (and of all, with cache.shared); every score when left out.",
+        help="Key name of the caller whose scores are selected, '' for callers without a key "
+        "(and for all callers with cache.shared); default: all scores.",
     ),
 ]
 
 
 @cache.command(context_settings=_SETTINGS_OPTIONS, epilog=_NOT_REACHED)
 def stats(context: typer.Context, namespace: Namespace = None) -> None:
-    """Count the scores in Redis, and say what memory it uses.
+    """Count the scores in Redis and show its memory use.
 
-    Goes through all of its keys. Takes the servers' settings: TAMIS_CACHE__REDIS_URL and, for a
+    Scans all of its keys. Uses the servers' settings: TAMIS_CACHE__REDIS_URL and, for a
     namespace, TAMIS_CACHE__SECRET.
     """
     settings = load_settings(context.args).cache
     survey = _asked(settings, lambda store: store.survey(_digest(settings, namespace)))
     typer.echo(f"scores\t{survey.n_entries}{'' if survey.is_all else ' or more'}")
     if survey.n_used_bytes is None:
-        typer.echo("memory of the whole Redis\tit does not say: its user may not run INFO")
+        typer.echo("memory of the whole Redis\tunknown: its user may not run INFO")
     else:
         typer.echo(f"memory of the whole Redis\t{survey.n_used_bytes / 1e6:,.1f} MB")
 
 
 @cache.command(context_settings=_SETTINGS_OPTIONS, epilog=_NOT_REACHED)
 def clear(context: typer.Context, namespace: Namespace = None) -> None:
-    """Forget the scores in Redis, or those of a namespace, and nothing else that is there.
+    """Delete all scores from Redis, or those of one namespace, and no other keys.
 
-    Servers go on and fill it again. Takes the servers' settings: TAMIS_CACHE__REDIS_URL and, for
+    Running servers fill it again. Uses the servers' settings: TAMIS_CACHE__REDIS_URL and, for
     a namespace, TAMIS_CACHE__SECRET.
     """
     settings = load_settings(context.args).cache
     n_gone = _asked(settings, lambda store: store.clear(_digest(settings, namespace)))
-    typer.echo(f"{n_gone} scores are gone")
+    typer.echo(f"{n_gone} scores deleted")
 
 
 def _asked(settings: CacheSettings, ask: "Callable[[RedisStore], Awaitable[Result]]") -> Result:
@@ -72,7 +72,7 @@ def _asked(settings: CacheSettings, ask: "Callable[[RedisStore], Awaitable[Resul
         CacheUnreachableError: it does not answer.
     """
     if settings.redis_url is None:
-        raise SettingsError("cache.redis_url is not set: there is no cache that servers share")
+        raise SettingsError("cache.redis_url is not set: there is no shared cache")
     from tamis.cache.redis import RedisStore
     from tamis.cache.redis_url import parse_redis_url
 

@@ -53,21 +53,21 @@ def calibrate(
         str,
         typer.Option(
             "--data",
-            help="JSONL: {query, documents, grades?} a line, a grade (0 and up) for each document.",
+            help="JSONL: {query, documents, grades?} per line; a grade (0 or more) per document.",
         ),
     ],
     name: Name = None,
     model: NameOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     revision: RevisionOption = None,
     max_length: MaxLengthOption = None,
     threads: ThreadsOption = None,
     offline: OfflineOption = None,
 ) -> None:
-    """Compare int8 with float32 on queries of yours, and keep the report with the model.
+    """Compare int8 with float32 on your queries, and store the report with the model.
 
-    Where it passes (200 queries or more with more than 5 candidates each, Kendall's tau 0.98, the
-    same top 5 for 95%, nDCG@10 within 0.005), dtype auto takes int8 on a CPU.
+    If it passes (at least 200 queries with more than 5 candidates each, Kendall's tau 0.98, the
+    same top 5 for 95%, nDCG@10 within 0.005), dtype auto uses int8 on a CPU.
     """
     model = the_model(name, model)
     options = model_options(locals()) | {"device": "cpu", "runtime": "ctranslate2"}

@@ -71,7 +71,7 @@ CASES = (
 
 
 def demo() -> None:
-    """Show five small rerankings, before and after, on the model that tamis carries."""
+    """Show five small rerankings, before and after, with the embedded model."""
     from tamis.reranker import Reranker
 
     console = Console()

@@ -2,24 +2,26 @@
 
 import typer
 
-keys = typer.Typer(help="Keys of those who may call a server.", no_args_is_help=True)
+keys = typer.Typer(help="API keys of a server's callers.", no_args_is_help=True)
 
 
 @keys.callback()
 def _root() -> None:
-    """Keys of those who may call a server."""
+    """API keys of a server's callers."""
 
 
 @keys.command()
 def make(
-    name: str = typer.Argument(help="Who gets it: letters, digits, dots, dashes, underscores."),
+    name: str = typer.Argument(
+        help="Name of the caller: letters, digits, dots, dashes, underscores."
+    ),
     tokens: int | None = typer.Option(
         None,
         min=1,
-        help="Tokens its caller may have waiting or running; no limit of its own by default.",
+        help="Maximum tokens of this caller waiting or running; default: no separate limit.",
     ),
 ) -> None:
-    """Make a key: it is shown once, on stderr; its line for `server.keys_file` goes to stdout.
+    """Make a key: show it once on stderr, and print its `server.keys_file` line to stdout.
 
     tamis keys make web >> keys.txt shows the key and lets it in. A server that runs sees it
     within two seconds, or at SIGHUP. Taking the line out withdraws the key.

@@ -32,7 +32,7 @@ models = typer.Typer(
 )
 
 ConvertedDtype = Annotated[
-    DtypeName, typer.Option("--dtype", help="What the converted model computes in.")
+    DtypeName, typer.Option("--dtype", help="Precision of the converted model.")
 ]
 models.command()(calibrate)
 
@@ -60,7 +60,7 @@ def pull(
     revision: RevisionOption = None,
     offline: OfflineOption = None,
 ) -> None:
-    """Fetch a model from the hub, or its newer version, and write its manifest."""
+    """Fetch a model or its newer version from the Hub, and write its manifest."""
     name = the_model(name, model)
     if name == DEFAULT_MODEL or Path(name).is_dir():
         raise SettingsError(f"{name} is on this machine; only names of repositories are fetched")
@@ -72,7 +72,7 @@ def pull(
 
 @models.command()
 def verify(name: Name = None, model: NameOption = None, revision: RevisionOption = None) -> None:
-    """Compare a model's files with its manifest, and check that tamis runs it."""
+    """Compare a model's files with its manifest, and check that tamis can run it."""
     name = the_model(name, model)
     settings = _settings(name, revision, offline=True)
     folder = locate(name, revision=settings.revision, offline=True)
@@ -88,14 +88,14 @@ def verify(name: Name = None, model: NameOption = None, revision: RevisionOption
 def convert(
     name: Name = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder to write; the cache otherwise.")
+        Path | None, typer.Option("--output", "-o", help="Folder to write; default: the cache.")
     ] = None,
     dtype: ConvertedDtype = "auto",
     model: NameOption = None,
     revision: RevisionOption = None,
     offline: OfflineOption = None,
 ) -> None:
-    """Convert a model for ctranslate2, into a folder that loads by itself."""
+    """Convert a model for ctranslate2 into a folder that loads by itself."""
     name = the_model(name, model)
     from tamis.engine.ctranslate2.conversion import convert as convert_checkpoint
     from tamis.engine.ctranslate2.converted import converted_folder
@@ -127,8 +127,8 @@ def tune(
 ) -> None:
     """Measure a converted model's token budget and kernels on this processor.
 
-    Nothing is measured at a start. A result is used only where it was clearly faster each time.
-    Takes a converted folder, or the name of a model whose converted form is in the cache.
+    Nothing is measured at a start. A result is used only if it was clearly faster every time. The
+    model is a converted folder, or the name of a model that the cache has converted.
     """
     name = the_model(name, model)
     from tamis.engine.ctranslate2.converted import converted_folder
@@ -186,7 +186,7 @@ def _calibration(folder: Path) -> str:
     try:
         report = read_report(folder)
     except ModelError as error:
-        return f"spoilt: {error}"
+        return f"corrupt: {error}"
     return report.verdict if report else ""
 
 

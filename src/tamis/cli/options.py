@@ -59,14 +59,14 @@ WorkersOption = Annotated[
 Name = Annotated[
     str | None,
     typer.Argument(
-        help="Embedded model, hub name or local folder; or as --model.",
+        help="Embedded model, Hub name or local folder; or use --model.",
         show_default=False,
         autocompletion=model_names,
     ),
 ]
 NameOption = Annotated[
     str | None,
-    typer.Option("--model", "-m", help="The same as NAME.", autocompletion=model_names),
+    typer.Option("--model", "-m", help="Same as NAME.", autocompletion=model_names),
 ]
 """A model as a verb's first word or as its --model; `the_model` puts the two together."""
 
@@ -81,7 +81,7 @@ def the_model(name: str | None, model: str | None) -> str:
         raise typer.BadParameter(f"two models are named, {name} and {model}; give one")
     found = model if name is None else name
     if not found:
-        raise typer.BadParameter("no model is named: an embedded one, a hub name or a folder")
+        raise typer.BadParameter("no model is named: an embedded one, a Hub name or a folder")
     return found
 
 

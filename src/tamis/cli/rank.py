@@ -48,7 +48,7 @@ CLOSED_PIPE_EXIT_CODE = 141
 Keep = Annotated[
     int | None,
     typer.Option(
-        "--keep", min=0, help="Let the model read so many of the best (a cascade); 0 is all."
+        "--keep", min=0, help="Documents that the main model scores (a cascade); 0 means all."
     ),
 ]
 
@@ -58,21 +58,23 @@ def rank(
     files: Annotated[
         list[str] | None,
         typer.Argument(
-            help="One document a line, JSONL with a `text`, or a JSON array; - is standard input."
+            help="One document per line, JSONL with a `text`, or a JSON array; - is standard input."
         ),
     ] = None,
     top_n: Annotated[
-        int | None, typer.Option("--top-n", "-n", min=1, help="Print so many of the best.")
+        int | None, typer.Option("--top-n", "-n", min=1, help="Number of best documents to print.")
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option("--threshold", min=0.0, max=1.0, help="Lowest score printed.")
+        float | None, typer.Option("--threshold", min=0.0, max=1.0, help="Lowest score to print.")
     ] = None,
     as_json: Annotated[
         bool,
-        typer.Option("--json", help="One JSON object a line, with `logit` and `score` (0 to 1)."),
+        typer.Option(
+            "--json", help="Print one JSON object per line, with `logit` and `score` (0 to 1)."
+        ),
     ] = False,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Say which words matched (late interaction).")
+        bool, typer.Option("--explain", help="Show which words matched (late interaction).")
     ] = False,
     model: ModelOption = None,
     revision: RevisionOption = None,
@@ -84,10 +86,9 @@ def rank(
     offline: OfflineOption = None,
     keep: Keep = None,
 ) -> None:
-    """Put documents in order for a QUERY, best first.
+    """Sort documents by how well they answer a QUERY, best first.
 
-    Options of the model that are not given come from TAMIS_MODEL__* variables, those of a
-    cascade from TAMIS_CASCADE__*.
+    Defaults come from the variables TAMIS_MODEL__* and TAMIS_CASCADE__*.
     """
     given = model_options(locals())
     from tamis.engine.loading import load_model

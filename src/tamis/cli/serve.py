@@ -59,10 +59,10 @@ def serve(
     port: PortOption = None,
     workers: WorkersOption = None,
 ) -> None:
-    """Serve a model over HTTP, on 127.0.0.1:8000 unless told otherwise.
+    """Serve a model over HTTP, by default on 127.0.0.1:8000.
 
-    A word alone is the model: tamis serve BAAI/bge-reranker-v2-m3 --port 9000. Takes every option
-    that `tamis settings --names` lists, too, as --log.level debug or as TAMIS_LOG__LEVEL=debug.
+    A single word is the model: tamis serve BAAI/bge-reranker-v2-m3 --port 9000. Every option that
+    `tamis settings --names` lists works as well, as --log.level debug or TAMIS_LOG__LEVEL=debug.
     """
     short = settings_arguments(locals())
     run(load_settings([*context.args, *short], takes_model=True))
@@ -109,7 +109,7 @@ def _serve(settings: Settings, load: "ModelLoader | None", log: "LogWriter") -> 
     timing = metrics.phases if tracing is None else PhaseObservers(metrics.phases, tracing.phases)
     assembly = Assembly(settings, metrics, load=load or load_model, timing=timing)
     life = ModelLife(assembly, metrics, on_failure=stop)
-    assembly.begin()  # the rest is imported beside it
+    assembly.begin()  # the rest is imported meanwhile
     import uvicorn
 
     from tamis.server.app import create_app
@@ -195,7 +195,7 @@ def _open_tracing(settings: TelemetrySettings) -> "Tracing | None":
         from tamis.observability.spans import open_tracing
     except ImportError as error:
         raise SettingsError(
-            "telemetry.otlp_endpoint asks for traces, and OpenTelemetry is not installed; "
+            "telemetry.otlp_endpoint is set, but OpenTelemetry is not installed; "
             "`pip install 'tamis[otel]'`"
         ) from error
     return open_tracing(settings.otlp_endpoint, sample_ratio=settings.sample_ratio)

@@ -23,8 +23,8 @@ from tamis.settings import ENV_PREFIX, describe_options, load_settings
 
 def settings(
     context: typer.Context,
-    as_json: bool = typer.Option(False, "--json", help="As JSON."),
-    names: bool = typer.Option(False, "--names", help="Names, variables, defaults and help."),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+    names: bool = typer.Option(False, "--names", help="Print names, variables, defaults and help."),
     model: ModelOption = None,
     revision: RevisionOption = None,
     device: DeviceOption = None,
@@ -37,9 +37,9 @@ def settings(
     port: PortOption = None,
     workers: WorkersOption = None,
 ) -> None:
-    """Print the effective settings: defaults, then variables, then arguments.
+    """Print the effective settings: defaults, overridden by variables, then arguments.
 
-    Takes every option itself, as --server.port 9000 or TAMIS_SERVER__PORT=9000, and the short
+    Accepts every option, such as --server.port 9000 or TAMIS_SERVER__PORT=9000, and the short
     ones as `tamis serve` does.
     """
     short = settings_arguments(locals())

@@ -68,11 +68,9 @@ class LocalBackend:
 
     @property
     def padding(self) -> Padding:
-        """See `PaddingBackend.padding`."""
         return self.runtime.padding
 
     def forward(self, pairs: Sequence[EncodedPair]) -> Logits:
-        """See `Backend.forward`."""
         batch = collate(pairs)
         return self.head.logits(self.runtime.forward(batch), batch)
 
@@ -84,5 +82,4 @@ class LocalBackend:
         return self.head.matches(self.runtime.forward(batch), batch, 0)
 
     def close(self) -> None:
-        """See `Backend.close`."""
         self.runtime.close()

@@ -1,6 +1,6 @@
 """What int8 does to a checkpoint's ranking, and whether that is little enough.
 
-The report lies beside the int8 weights it was made with. `dtype="auto"` takes int8 on a CPU only
+The report is stored with the int8 weights it was made with. `dtype="auto"` takes int8 on a CPU only
 where it passes.
 """
 
@@ -181,7 +181,7 @@ def read_report(folder: Path) -> CalibrationReport | None:
 
 
 def write_report(folder: Path, report: CalibrationReport) -> None:
-    """Put a report beside the int8 weights it was made with, whole at every moment.
+    """Store a report with its int8 weights, atomically.
 
     Raises:
         OSError: the folder cannot be written to.

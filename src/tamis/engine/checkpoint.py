@@ -234,7 +234,7 @@ def shard_names(folder: Path) -> list[str]:
     for name in names:
         if name in ("", "..") or Path(name).name != name:
             raise UnsupportedModelError(
-                f"{index} names the shard {name!r}; a shard is a file beside its index"
+                f"{index} names the shard {name!r}; a shard is a file in the folder of its index"
             )
     return names
 
@@ -260,7 +260,7 @@ def _read_family(folder: Path) -> Family:
     kind = read_struct(folder / CONFIG_FILE, _Kind)
     if kind.auto_map:
         raise UnsafeModelError(
-            f"{folder} wants code of its own to run (`auto_map` in config.json); "
+            f"{folder} needs its own code (`auto_map` in config.json); "
             "tamis runs no code that comes with weights"
         )
     names = kind.architectures or _ARCHITECTURES_OF.get(kind.model_type or "", [])
@@ -280,7 +280,7 @@ def _require_weights(folder: Path) -> None:
     pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED_SUFFIXES)
     if pickled:
         raise UnsafeModelError(
-            f"{folder} holds pickled weights only ({', '.join(pickled)}), which can run code "
+            f"{folder} has only pickled weights ({', '.join(pickled)}), which can run code "
             f"when they are read; tamis reads {WEIGHTS_FILE}"
         )
     raise IncompleteModelError(f"{folder} has no {WEIGHTS_FILE}")

@@ -39,7 +39,7 @@ def resolve_device(asked: str, *, cuda_available: bool) -> str:
         RuntimeUnavailableError: CUDA was asked for and the runtime sees none.
     """
     if asked == "cuda" and not cuda_available:
-        raise RuntimeUnavailableError("device cuda was asked for, and there is no CUDA device here")
+        raise RuntimeUnavailableError("device cuda was requested, but there is no CUDA device")
     return "cuda" if cuda_available and asked != "cpu" else "cpu"
 
 

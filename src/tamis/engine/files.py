@@ -76,9 +76,9 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise IncompleteModelError(f"{path} is not valid JSON: {error}") from error
     except MemoryError:
-        raise UnsafeModelError(f"{path} takes more memory than there is") from None
+        raise UnsafeModelError(f"{path} needs more memory than is available") from None
     if not isinstance(content, dict):
-        raise IncompleteModelError(f"{path} holds no JSON object")
+        raise IncompleteModelError(f"{path} is not a JSON object")
     return cast("dict[str, Any]", content)
 
 
@@ -86,7 +86,7 @@ def read_struct(path: Path, kind: type[Content]) -> Content:
     """A JSON object from a file, its fields checked against a struct's; others are left out.
 
     Raises:
-        IncompleteModelError: the file is missing, cannot be read or holds no JSON object.
+        IncompleteModelError: the file is missing, cannot be read or is not a JSON object.
         UnsupportedModelError: a field is missing or of another type.
     """
     try:
@@ -120,7 +120,7 @@ def _require_regular(path: Path, mode: int) -> None:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(mode):
-        raise UnsafeModelError(f"{path} is not a regular file; replace it by the file itself")
+        raise UnsafeModelError(f"{path} is not a regular file; replace it with a regular file")
 
 
 def _require_size(path: Path, size: int, limit: int) -> None:

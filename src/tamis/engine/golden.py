@@ -70,7 +70,7 @@ def compare_with_golden(
 
 
 def read_golden(folder: Path) -> dict[str, list[float]]:
-    """Golden logits of a folder by key; nothing where there are none, or the file is spoilt.
+    """Golden logits of a folder by key; empty if there are none, or the file is corrupt.
 
     Raises:
         UnsafeModelError: it is not a regular file, or far larger than golden logits are.
@@ -82,20 +82,20 @@ def read_golden(folder: Path) -> dict[str, list[float]]:
     except UnsafeModelError:
         raise
     except (ModelError, msgspec.ValidationError, OSError) as error:
-        logger.warning("golden logits are not used, and recorded anew where they can be: %s", error)
+        logger.warning("golden logits are not used, and recorded again if possible: %s", error)
     return {}
 
 
 def write_golden(folder: Path, golden: Mapping[str, list[float]]) -> None:
     """Put golden logits into a folder; where that cannot be, the log says so."""
     path = folder / GOLDEN_FILE
-    draft = path.with_name(f".{path.name}.{uuid4().hex}")  # other processes may start beside us
+    draft = path.with_name(f".{path.name}.{uuid4().hex}")  # other processes start, too
     try:
         draft.write_text(json.dumps(golden, indent=2) + "\n", encoding="utf-8")
         draft.replace(path)
     except OSError as error:
         draft.unlink(missing_ok=True)
-        logger.warning("cannot keep the golden logits in %s: %s", path.parent, error)
+        logger.warning("cannot store the golden logits in %s: %s", path.parent, error)
 
 
 def _require_alike(logits: Logits, held: Sequence[float], *, folder: Path, dtype: str) -> None:
@@ -109,7 +109,7 @@ def _require_alike(logits: Logits, held: Sequence[float], *, folder: Path, dtype
         f"the model in {folder} does not score as it should: its golden pairs had logits "
         f"{_listed(golden)} and have {_listed(logits)} now, further apart than "
         f"{TOLERANCES[dtype]:g} in {dtype}; look for what has changed (library, driver, "
-        f"processor), then convert it anew or remove {GOLDEN_FILE}"
+        f"processor), then convert it again or remove {GOLDEN_FILE}"
     )
 
 

@@ -47,7 +47,7 @@ class OpenModel(Protocol):
 
         Raises:
             RuntimeUnavailableError: the library, device or dtype is not to be had here.
-            ModelError: the files are spoilt, or cannot be converted.
+            ModelError: the files are corrupt, or cannot be converted.
         """
         ...
 

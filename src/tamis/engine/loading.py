@@ -92,7 +92,7 @@ def load_model(settings: ModelSettings, folder: Path | None = None) -> LoadedMod
         return _load(settings, found)
     except MemoryError as error:
         raise ModelError(
-            f"{found} takes more memory than there is; free some, or take a smaller model"
+            f"{found} needs more memory than is available; free some, or use a smaller model"
         ) from error
 
 

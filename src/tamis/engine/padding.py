@@ -1,4 +1,4 @@
-"""What attention computes beside the tokens of a batch: places that are filled up."""
+"""The padding that attention adds to a batch."""
 
 from collections.abc import Sequence
 from typing import Literal, Protocol, runtime_checkable
@@ -28,7 +28,7 @@ def padding_of(backend: object) -> Padding:
 
 
 def count_places(pairs: Sequence[EncodedPair], padding: Padding) -> tuple[int, int]:
-    """Tokens that the model computes for a batch, and places it fills up beside them.
+    """Tokens that the model computes for a batch, and padding that it adds to them.
 
     A query that documents share is computed once, so that these tokens may be fewer than the
     pairs' own.

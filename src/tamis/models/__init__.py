@@ -1,1 +1,1 @@
-"""Models that tamis carries."""
+"""Models that are included in tamis."""

@@ -1,4 +1,4 @@
-"""How batches fare: their sizes and times, what they waste, and what goes wrong."""
+"""Metrics of batches: size, duration, waste and failures."""
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
@@ -11,7 +11,7 @@ _TOKENS = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
 
 
 class BatchMetrics(BatchObserver):
-    """How batches fare; recorded in the model thread."""
+    """Metrics of batches, recorded in the model thread."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._pairs = Histogram(
@@ -39,7 +39,7 @@ class BatchMetrics(BatchObserver):
         )
         self._padding = Counter(
             "tamis_padding_tokens",
-            "Places beside them that attention filled up to a common length",
+            "Padding that attention added to reach a common length",
             registry=registry,
         )
         self._failures = Counter(
@@ -59,7 +59,6 @@ class BatchMetrics(BatchObserver):
         )
 
     def batch_done(self, report: BatchReport) -> None:
-        """See `BatchObserver.batch_done`."""
         self._pairs.observe(report.n_pairs)
         self._tokens.observe(report.n_tokens)
         self._requests.observe(report.n_jobs)
@@ -68,21 +67,16 @@ class BatchMetrics(BatchObserver):
         self._padding.inc(report.n_padding_tokens)
 
     def batch_failed(self) -> None:
-        """See `BatchObserver.batch_failed`."""
         self._failures.inc()
 
     def pairs_failed(self, n_pairs: int) -> None:
-        """See `BatchObserver.pairs_failed`."""
         self._failed_pairs.inc(n_pairs)
 
     def logits_not_finite(self, n_logits: int) -> None:
-        """See `BatchObserver.logits_not_finite`."""
         self._not_finite.inc(n_logits)
 
     def out_of_memory(self) -> None:
-        """See `BatchObserver.out_of_memory`."""
         self._out_of_memory.inc()
 
     def stand_in_took_over(self) -> None:
-        """See `BatchObserver.stand_in_took_over`."""
         self._stand_in.inc()

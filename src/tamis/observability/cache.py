@@ -1,4 +1,4 @@
-"""How the cache fares, by store."""
+"""Metrics of the cache, by store."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ class CacheMetrics(CacheObserver):
         )
         self._errors = of_store("tamis_cache_errors", "Failures of a store", "reason")
         self._dropped = of_store(
-            "tamis_cache_dropped_writes", "Scores not kept, for want of time or room"
+            "tamis_cache_dropped_writes", "Scores not stored because the store was too slow or full"
         )
         self._shared = Counter(
             "tamis_cache_shared_pairs",
@@ -53,25 +53,19 @@ class CacheMetrics(CacheObserver):
                 self._bytes.labels(one.name).set(one.n_bytes)
 
     def hits(self, store: str, n_pairs: int) -> None:
-        """See `CacheObserver.hits`."""
         self._hits.labels(store).inc(n_pairs)
 
     def misses(self, store: str, n_pairs: int) -> None:
-        """See `CacheObserver.misses`."""
         self._misses.labels(store).inc(n_pairs)
 
     def corrupt(self, store: str, n_pairs: int) -> None:
-        """See `CacheObserver.corrupt`."""
         self._corrupt.labels(store).inc(n_pairs)
 
     def failed(self, store: str, reason: str) -> None:
-        """See `CacheObserver.failed`."""
         self._errors.labels(store, reason).inc()
 
     def dropped_writes(self, store: str, n_pairs: int) -> None:
-        """See `CacheObserver.dropped_writes`."""
         self._dropped.labels(store).inc(n_pairs)
 
     def waited(self, n_pairs: int) -> None:
-        """See `CacheObserver.waited`."""
         self._shared.inc(n_pairs)

@@ -41,7 +41,7 @@ class MonitoringFaults:
             self._errors.labels(part).inc()
             if (part, type(error)) not in self._told:
                 self._told.add((part, type(error)))
-                logger.exception("watching failed (%s), requests go on; said once", part)
+                logger.exception("monitoring failed (%s); requests continue; logged once", part)
 
 
 class SafeRegistry(CollectorRegistry):
@@ -56,7 +56,7 @@ class SafeRegistry(CollectorRegistry):
         self.faults = MonitoringFaults(self)
 
     def register(self, collector: Collector) -> None:
-        """See `CollectorRegistry.register`."""
+        """Register a collector whose errors are counted and fail no scrape."""
         super().register(ContainedCollector(collector, self))
 
 

@@ -51,7 +51,7 @@ class LogWriter(logging.Handler):
         return self._rate.n_left_out
 
     def emit(self, record: logging.LogRecord) -> None:
-        """See `logging.Handler`; returns at once."""
+        """Queue a line and return at once."""
         if self._has_last or not self._rate.admits(record):
             return
         if record.levelno < logging.CRITICAL:

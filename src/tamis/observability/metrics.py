@@ -18,7 +18,7 @@ from tamis.observability.phases import PhaseMetrics
 from tamis.observability.state import StateMetrics
 from tamis.types import Usage
 
-# a series of creation times beside every other one helps nobody
+# an additional series of creation times per metric helps nobody
 disable_created_metrics()  # type: ignore[no-untyped-call]  # its library leaves it untyped
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
@@ -32,10 +32,10 @@ class Metrics:
         faults: What has failed in watching, and nobody else.
         state: How the server is.
         phases: Where requests spend their time.
-        batches: How batches fare.
-        cache: How the cache fares.
+        batches: Metrics of batches.
+        cache: Metrics of the cache.
         devices: What runs the models.
-        logs: How the log fares.
+        logs: Metrics of the log.
     """
 
     def __init__(self) -> None:

@@ -27,11 +27,11 @@ class PhaseMetrics(PhaseObserver):
         self._phases = {name: seconds.labels(name) for name in PHASES}
 
     def phase(self, name: Phase) -> AbstractContextManager[object]:
-        """See `PhaseObserver.phase`."""
+        """Observe the duration of a phase."""
         return self._phases[name].time()
 
     def passed(
         self, name: Phase, started: float, ended: float, batches: Sequence[BatchRun] = ()
     ) -> None:
-        """See `PhaseObserver.passed`."""
+        """Observe a phase that has passed already."""
         self._phases[name].observe(ended - started)

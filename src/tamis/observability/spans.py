@@ -114,7 +114,7 @@ class PhaseSpans(PhaseObserver):
 
     @contextmanager
     def phase(self, name: Phase) -> Generator[None]:
-        """See `PhaseObserver.phase`."""
+        """Open a span for the phase."""
         if not get_current_span().is_recording():
             yield
             return
@@ -124,7 +124,7 @@ class PhaseSpans(PhaseObserver):
     def passed(
         self, name: Phase, started: float, ended: float, batches: Sequence[BatchRun] = ()
     ) -> None:
-        """See `PhaseObserver.passed`; each batch is an event."""
+        """Add a span for a past phase, with an event for each batch."""
         if not get_current_span().is_recording():
             return
         span = self._tracer.start_span(name, start_time=_unix_nanoseconds(started))

@@ -23,7 +23,7 @@ class Connections(Protocol):
 
 
 class StateMetrics:
-    """What is so at the moment, and which version says it."""
+    """Metrics of the server's current state and of its version."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._ready = Gauge("tamis_ready", "1 while /readyz answers 200", registry=registry)
@@ -95,7 +95,7 @@ class StateMetrics:
     def watch_queue(
         self, statistics: Callable[[], SchedulerStatistics], *, max_tokens: int
     ) -> None:
-        """Read the queue, which holds so many tokens at most."""
+        """Read the queue and its limit in tokens."""
         self._queue_limit.set(max_tokens)
         self._queue_tokens.set_function(lambda: statistics().n_tokens)
         self._queue_jobs.set_function(lambda: statistics().n_queued_jobs)

@@ -123,7 +123,7 @@ def read_baseline(path: Path) -> Baseline:
         ) from error
     if tuple(found.logit_edges) != LOGIT_EDGES or not is_whole(found.rankings):
         raise SettingsError(
-            f"{path} is a baseline with other bins, or with none filled; record it anew"
+            f"{path} is a baseline with other bins, or with empty bins; record it again"
         )
     return found
 
@@ -135,7 +135,7 @@ def _content(path: Path) -> bytes:
     except OSError as error:
         raise SettingsError(f"cannot read {path}: {error.strerror or error}") from error
     except UnsafeModelError as error:
-        raise SettingsError(f"{error}: it is to be a baseline") from error
+        raise SettingsError(f"{error}: a baseline was expected") from error
     if len(content) > MOST_FILE_BYTES:
         raise SettingsError(
             f"{path} is no baseline (it has more than {MOST_FILE_BYTES:,} bytes); "

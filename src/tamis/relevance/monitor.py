@@ -112,4 +112,4 @@ class RelevanceMonitor:
         if drift.crossed:
             logger.warning("the ranking drifts from its baseline: %s", ", ".join(drift.crossed))
         else:
-            logger.info("the ranking is like its baseline again")
+            logger.info("the ranking matches its baseline again")

@@ -31,7 +31,7 @@ MAX_BYTES = 100 * 2**20
 MOST_WAITING_CHARACTERS = 16 * 2**20
 """Of texts that wait for the disk; a request beyond them is left out."""
 CHARACTERS_A_DOCUMENT = 100
-"""What a document counts for beside its text: its logit, and the objects around both."""
+"""Memory counted for a document in addition to its text: its logit, and the objects around both."""
 CLOSE_SECONDS = 5.0
 """What a disk gets at the server's end."""
 OWN_EYES_ONLY = 0o600

@@ -30,7 +30,7 @@ class Labels:
 MAX_SERIES = 50
 """Models, dialects and callers told apart; the rest is `OTHER`."""
 OTHER = Labels("other", "other", "other")
-"""All that has no series of its own; no dialect is called so."""
+"""Everything without its own series; no dialect has this name."""
 
 
 class FeedbackCounts:

@@ -30,7 +30,7 @@ class FeedbackReport(msgspec.Struct):
     documents: int
     mean_reciprocal_rank: Annotated[
         float | None,
-        msgspec.Meta(description="Of the best document in an answer's first feedback."),
+        msgspec.Meta(description="Mean of 1 / rank of the best document in first feedback."),
     ]
     first_share: Annotated[float | None, msgspec.Meta(description="Share of them at rank 1.")]
     first_share_given: Annotated[

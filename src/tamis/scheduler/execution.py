@@ -70,7 +70,7 @@ class Spare:
 
 
 class BatchRunner:
-    """Runs batches on a backend, and on its stand-in where the backend cannot.
+    """Runs batches on a backend, and on its fallback where the backend cannot.
 
     Args:
         max_batch_tokens: The token budget while memory lasts.
@@ -122,7 +122,7 @@ class BatchRunner:
         return backend.fault if isinstance(backend, SupervisedBackend) else None
 
     def wait_until_available(self, seconds: float) -> None:
-        """Return when it can run a batch, or after so many seconds."""
+        """Return when it can run a batch, or after a timeout."""
         if isinstance(self._backend, SupervisedBackend):
             self._backend.wait_until_available(seconds)
 
@@ -158,11 +158,11 @@ class BatchRunner:
             else:
                 self._isolate(entries, error)
             return
-        spoilt = self._give(entries, logits)
-        if len(spoilt) < len(entries):
+        invalid = self._give(entries, logits)
+        if len(invalid) < len(entries):
             self._n_breakdowns = 0
-        if spoilt:
-            self._compute_again(spoilt, entries)
+        if invalid:
+            self._compute_again(invalid, entries)
 
     def _forward(self, backend: Backend, entries: Sequence[Entry]) -> Logits:
         pairs = [job.pairs[position] for job, position in entries]
@@ -179,26 +179,26 @@ class BatchRunner:
 
     def _give(self, entries: Sequence[Entry], logits: Logits) -> list[Entry]:
         """Hand out the logits; returns whose are not finite: those never leave."""
-        spoilt: list[Entry] = []
+        invalid: list[Entry] = []
         for entry, logit in zip(entries, logits, strict=True):
             job, position = entry
             if np.isfinite(logit):
                 job.give(position, float(logit))
                 self._known_good = _shorter(self._known_good, job.pairs[position])
             else:
-                spoilt.append(entry)
-        return spoilt
+                invalid.append(entry)
+        return invalid
 
-    def _compute_again(self, spoilt: Sequence[Entry], batch: Sequence[Entry]) -> None:
+    def _compute_again(self, invalid: Sequence[Entry], batch: Sequence[Entry]) -> None:
         """Pairs of a batch whose logits were not finite: alone, and then in float32.
 
         Where none of the batch is finite, and none of a pair that was, the backend is broken.
         """
-        self._observer.logits_not_finite(len(spoilt))
-        if len(spoilt) == len(batch) and self._is_broken():
-            self._break_down(spoilt, InferenceError("the model gives no finite numbers"))
+        self._observer.logits_not_finite(len(invalid))
+        if len(invalid) == len(batch) and self._is_broken():
+            self._break_down(invalid, InferenceError("the model returns no finite numbers"))
         elif len(batch) > 1:
-            for entry in spoilt:
+            for entry in invalid:
                 self._score([entry])
         else:
             self._score_in_float32(batch)
@@ -214,7 +214,7 @@ class BatchRunner:
         try:
             logits = self._forward(spare, entries)
         except Exception:  # it fails as well: the first failure is the one that is told
-            logger.exception("the stand-in cannot score it either")
+            logger.exception("the fallback cannot score it either")
             return False
         if not np.isfinite(logits).all():
             return False
@@ -263,7 +263,7 @@ class BatchRunner:
         return spare is not None and spare.can_be_had and spare.backend is not self._backend
 
     def _leave_backend(self) -> bool:
-        """Count a breakdown; when the backend keeps failing its stand-in takes over for good."""
+        """Count a breakdown; when the backend keeps failing, its fallback takes over for good."""
         self._n_breakdowns += 1
         if self._stand_in is None or self._n_breakdowns < FAILURES_UNTIL_STAND_IN:
             return False
@@ -311,7 +311,7 @@ class BatchRunner:
         self._score(entries[middle:])
 
     def _score_elsewhere(self, entries: Sequence[Entry], error: Exception) -> None:
-        """One pair that is too large for the device: the stand-in may have room."""
+        """One pair that is too large for the device: the fallback may have room."""
         stand_in = self._stand_in.open() if self._stand_in else None
         if stand_in is None or stand_in is self._backend or not self._score_on(stand_in, entries):
             job, position = entries[0]

@@ -42,7 +42,7 @@ class BatchObserver:
         """A forward pass ran out of memory."""
 
     def stand_in_took_over(self) -> None:
-        """The stand-in has replaced the backend."""
+        """The fallback has replaced the backend."""
 
 
 class BatchCallback(BatchObserver):
@@ -52,5 +52,5 @@ class BatchCallback(BatchObserver):
         self._on_batch = on_batch
 
     def batch_done(self, report: BatchReport) -> None:
-        """See `BatchObserver.batch_done`."""
+        """Call back with the report."""
         self._on_batch(report)

@@ -162,7 +162,7 @@ class PairQueue:
 
         Raises:
             QueueFullError: there is none now; it says by how many tokens.
-            RequestTooLargeError: there never is, for so many tokens.
+            RequestTooLargeError: there never is, for this number of tokens.
         """
         own = terms.max_caller_tokens
         limit = self._max_tokens if own is None else min(self._max_tokens, own)

@@ -31,7 +31,7 @@ from tamis.timing import BatchRun, PhaseObserver
 logger = logging.getLogger(__name__)
 
 _LOOK_AGAIN_SECONDS = 0.25
-"""How long a runner that is out of order is waited for at a time: closing waits no longer."""
+"""How long an unavailable runner is waited for at a time: closing waits no longer."""
 
 NO_TERMS = Terms()
 
@@ -144,7 +144,7 @@ class Scheduler:
         """Refuse what could not be admitted, from an estimate, before anything is done for it.
 
         Args:
-            n_tokens: So many it has at least.
+            n_tokens: The minimum number of its tokens.
             terms: The caller's.
 
         Raises:
@@ -179,7 +179,7 @@ class Scheduler:
             RequestTooLargeError: there is never room for them.
             DeadlineExceededError: they cannot be, or were not, scored in time.
             ShuttingDownError: the scheduler is not running, or stopped before they ran.
-            NotReadyError: every runner is out of order, and not for a moment only.
+            NotReadyError: every runner is unavailable, and not only briefly.
             UnscorableDocumentError: the model fails on one of them.
             OutOfMemoryError: one of them alone is too large for every device.
             InferenceError: the model failed as a whole.

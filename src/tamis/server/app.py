@@ -47,7 +47,7 @@ CALLERS_HEADERS = (
     *("authorization", "x-api-key", "traceparent", "tracestate"),
     *(REQUEST_ID_HEADER, TIMEOUT_HEADER, CACHE_HEADER),
 )
-"""Headers that pages of other origins may send, where any may call, beside HTTP's common ones."""
+"""Headers that allowed pages of other origins may send, in addition to HTTP's common ones."""
 
 
 def create_app(

@@ -30,7 +30,7 @@ else:
 T = TypeVar("T")
 
 PARSED_AT_ONCE_BYTES = 256 * 2**10
-"""Larger bodies are parsed in a thread, beside the event loop."""
+"""Larger bodies are parsed in a thread, not on the event loop."""
 UNSUSPICIOUS_BYTES = 64 * 2**10
 """Up to here a ratio says nothing: one long run of blanks is no attack."""
 ZSTD_WINDOW_LOG = 23
@@ -43,7 +43,7 @@ class Decompressor(Protocol):
     """What zlib's and zstd's decompressors have in common."""
 
     def decompress(self, data: bytes, max_length: int, /) -> bytes:
-        """At most so many bytes, of all that was given so far."""
+        """At most this number of bytes, of all that was given so far."""
         ...
 
     @property
@@ -102,7 +102,7 @@ class BodyRoom:
             self._room.add(key, -share.n_bytes)
 
     def grow(self, key: str, n_more: int) -> QueueFullError | None:
-        """Take so many bytes more for a key, or say that there is no room for them."""
+        """Take this number of bytes more for a key, or say that there is no room for them."""
         if n_more > 0 and self._room.shortage(key, n_more):
             return QueueFullError(
                 f"the requests that are here have {self.n_held:,} bytes and {n_more:,} more came, "
@@ -116,7 +116,7 @@ class BodyShare:
     """One request's part of a `BodyRoom`.
 
     Attributes:
-        n_bytes: It holds so many.
+        n_bytes: The number of bytes that it holds.
     """
 
     def __init__(self, room: BodyRoom, key: str) -> None:
@@ -125,7 +125,7 @@ class BodyShare:
         self.n_bytes = 0
 
     def hold(self, n_bytes: int) -> QueueFullError | None:
-        """Hold so many bytes in all; an error says that there is no room for them."""
+        """Hold this number of bytes in all; an error says that there is no room for them."""
         error = self._room.grow(self._key, n_bytes - self.n_bytes)
         if error is None:
             self.n_bytes = n_bytes
@@ -141,7 +141,7 @@ async def read_body(request: Request, limits: LimitsSettings, share: BodyShare) 
         share: Of the room for all bodies; it holds this one from its first byte on.
 
     Raises:
-        QueueFullError: there is no room for it beside the others.
+        QueueFullError: there is no room for it and the others.
         UnsupportedMediaTypeError: it is said to be something else than JSON in UTF-8, or packed
             in a way that is not known.
         BodyTooLargeError: it has, or will have, more bytes than a body may.
@@ -155,7 +155,7 @@ async def read_body(request: Request, limits: LimitsSettings, share: BodyShare) 
         async with asyncio.timeout(limits.body_seconds):
             await _collect(request, unpacking, share)
     except TimeoutError:
-        raise SlowBodyError(f"the body was not there in {limits.body_seconds:g} s") from None
+        raise SlowBodyError(f"the body did not arrive within {limits.body_seconds:g} s") from None
     return unpacking.finish()
 
 
@@ -240,7 +240,7 @@ class Unpacking:
             BodyTooLargeError: it was packed better than a body may be.
         """
         if self._decompressor and self._n_received and not self._decompressor.eof:
-            raise MalformedBodyError("the packed body is cut short")
+            raise MalformedBodyError("the compressed body is cut short")
         if self._decompressor and len(self._body) > self._most_unpacked(self._n_received):
             raise self._too_large()
         return self._body
@@ -252,16 +252,16 @@ class Unpacking:
         try:
             unpacked = decompressor.decompress(data, room + 1)
         except (zlib.error, zstd.ZstdError, EOFError):
-            raise MalformedBodyError("the body cannot be unpacked as it is said to be") from None
+            raise MalformedBodyError("the body does not match its `Content-Encoding`") from None
         if len(unpacked) > room:
             return self._too_large()
         if decompressor.unused_data:
-            raise MalformedBodyError("there is more behind the packed body")
+            raise MalformedBodyError("there are bytes after the compressed body")
         self._body += unpacked
         return None
 
     def _most_unpacked(self, n_packed: int) -> int:
-        """Bytes that a body of so many may have: by all of them, however they are cut."""
+        """Bytes that a body of this size may have: by all of them, however they are cut."""
         return min(self._max_bytes, max(UNSUSPICIOUS_BYTES, self._max_ratio * n_packed))
 
     def _too_large(self) -> BodyTooLargeError:
@@ -276,7 +276,7 @@ def _unpacking(headers: Headers, limits: LimitsSettings) -> Unpacking:
     given = ",".join(headers.getlist("content-encoding")).strip().lower()
     if given not in ENCODINGS:
         raise UnsupportedMediaTypeError(
-            "this `Content-Encoding` is not read; gzip and zstd are, one at a time"
+            "this `Content-Encoding` is not supported; use gzip or zstd"
         )
     make = ENCODINGS[given]
     length = headers.get("content-length")

@@ -1,4 +1,4 @@
-"""The end of a server: told to whoever asks, then no new work, then nothing left open."""
+"""Draining a server: readiness fails, then no new work is accepted, then connections close."""
 
 import logging
 import os
@@ -68,7 +68,7 @@ class DrainingServer(BoundedServer):
             super().handle_exit(sig, frame)
 
     async def on_tick(self, counter: int) -> bool:
-        """See `uvicorn.Server`: called ten times a second; true ends the server."""
+        """Called by uvicorn ten times per second; True ends the server."""
         if self._stops_at is not None and time.monotonic() >= self._stops_at:
             self.should_exit = True
         return await super().on_tick(counter)
@@ -81,5 +81,5 @@ class DrainingServer(BoundedServer):
         last.start()
 
     def _give_up(self) -> None:
-        logger.error("the model does not end; the process ends without it")
+        logger.error("the model does not stop; the process exits without it")
         self._end(STUCK_EXIT_CODE)

@@ -64,7 +64,7 @@ class BoundedConnection(h11.Connection):
         self.n_sent_early = 0
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
-        """See h11.
+        """Parse the next event from the bytes received.
 
         Raises:
             RemoteProtocolError: there is a `refusal`.
@@ -88,7 +88,7 @@ class BoundedConnection(h11.Connection):
         return event
 
     def send_with_data_passthrough(self, event: h11.Event) -> list[bytes] | None:
-        """See h11; without the bytes that were sent before there was an answer."""
+        """Send an event, without bytes that were sent before the answer."""
         data = super().send_with_data_passthrough(event)
         if data and self.n_sent_early:
             data[0] = data[0][self.n_sent_early :]

@@ -117,7 +117,7 @@ class KeyFile:
             self._complain(str(error))
         else:
             self._complaint = None
-            logger.info("%d keys read anew", len(self._keys))
+            logger.info("%d keys reloaded", len(self._keys))
 
     def _follow(self) -> None:
         while True:

@@ -17,7 +17,7 @@ State = Literal["loading", "ready", "down", "draining", "failed"]
 
 
 class ModelLife:
-    """Loads the model beside the event loop, so that the server answers from the start.
+    """Loads the model in a thread, so that the server answers from the start.
 
     Args:
         assembly: What is loaded, and closed at the end.
@@ -76,7 +76,7 @@ class ModelLife:
             NotReadyError: it is not, or not any more.
         """
         if self.failure is not None:
-            raise NotReadyError("the model could not be loaded; the server is going down")
+            raise NotReadyError("the model could not be loaded; the server is shutting down")
         service = self.assembly.default.service
         if service is None:
             reason = self.assembly.vitals.reason

@@ -13,7 +13,7 @@ class LingeringTransport(asyncio.Transport):
 
     A socket that is closed on unread bytes resets the connection, and the reset takes an answer
     with it that the caller has not read yet. So the sending side is closed, what still comes is
-    thrown away, and the end is the caller's, or that of a bound in bytes and seconds.
+    discarded, and the end is the caller's, or that of a bound in bytes and seconds.
 
     Args:
         transport: The connection.
@@ -21,8 +21,8 @@ class LingeringTransport(asyncio.Transport):
         seconds: How long to read on.
 
     Attributes:
-        is_lingering: What comes now is thrown away.
-        n_discarded: Bytes of one body that were thrown away.
+        is_lingering: Whether incoming bytes are discarded.
+        n_discarded: Bytes of one body that were discarded.
     """
 
     def __init__(
@@ -72,26 +72,21 @@ class LingeringTransport(asyncio.Transport):
         return self.is_lingering or self._transport.is_closing()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """See `asyncio.WriteTransport`; nothing follows the last answer."""
+        """Write unless the last answer has been written."""
         if not self.is_lingering:
             self._transport.write(data)
 
     def abort(self) -> None:
-        """See `asyncio.WriteTransport`."""
         self._transport.abort()
 
     def get_write_buffer_size(self) -> int:
-        """See `asyncio.WriteTransport`."""
         return self._transport.get_write_buffer_size()
 
     def pause_reading(self) -> None:
-        """See `asyncio.ReadTransport`."""
         self._transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """See `asyncio.ReadTransport`."""
         self._transport.resume_reading()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """See `asyncio.BaseTransport`."""
         return self._transport.get_extra_info(name, default)

@@ -41,7 +41,7 @@ MakeProtocol = Callable[[], H11Protocol]
 
 
 def connection_limit(n_others: int = 0) -> int:
-    """Connections that may be open at once beside what is open now.
+    """Connections that may be open at once in addition to what is open now.
 
     Args:
         n_others: Files that are still to be opened, beyond `SPARE_FILES`.
@@ -209,7 +209,7 @@ class BoundedServer(uvicorn.Server):
         self.connections: ConnectionTable | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """See `uvicorn.Server`; it is given its sockets."""
+        """Start serving on the given sockets."""
         await super().startup(sockets=[])
         limit = connection_limit(self._n_other_files)
         self.connections = ConnectionTable(self.server_state.connections, limit)
@@ -224,13 +224,13 @@ class BoundedServer(uvicorn.Server):
         ]
 
     async def on_tick(self, counter: int) -> bool:
-        """See `uvicorn.Server`: called ten times a second; true ends the server."""
+        """Called by uvicorn ten times per second; True ends the server."""
         for listener in self._listeners:
             listener.resume()
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """See `uvicorn.Server`."""
+        """Stop serving and close the connections."""
         for listener in self._listeners:
             listener.close()
         await super().shutdown(sockets)

@@ -37,54 +37,61 @@ class ModelSettings(Section):
 
     name: Annotated[
         str,
-        Field(description="Embedded model, hub name (BAAI/bge-reranker-v2-m3) or local folder."),
+        Field(description="Embedded model, Hub name (BAAI/bge-reranker-v2-m3) or local folder."),
     ] = DEFAULT_MODEL
     revision: Annotated[
         str | None,
-        Field(description="Branch, tag or commit of a hub name; the newest when left out."),
+        Field(description="Branch, tag or commit of a Hub model; default: the newest."),
     ] = None
     runtime: Annotated[
-        RuntimeName, Field(description="Inference library; auto takes ctranslate2.")
+        RuntimeName, Field(description="Inference library; auto selects ctranslate2.")
     ] = "auto"
-    device: Annotated[DeviceName, Field(description="auto takes CUDA where there is one.")] = "auto"
+    device: Annotated[DeviceName, Field(description="auto selects CUDA if available.")] = "auto"
     dtype: Annotated[
         DtypeName,
         Field(
-            description="Arithmetic; auto is float16 on CUDA and, on a CPU, what the model names, "
-            "or int8 in place of float32 where its calibration report passes."
+            description=(
+                "Precision; auto is float16 on CUDA and, on a CPU, what the model names, or "
+                "int8 instead of float32 if its calibration report passes."
+            )
         ),
     ] = "auto"
     max_length: Annotated[
         int,
-        Field(ge=16, description="Tokens a pair may have; longer documents are cut.", le=131_072),
+        Field(
+            ge=16,
+            description="Maximum number of tokens per pair; longer documents are cut.",
+            le=131_072,
+        ),
     ] = 512
     threads: Annotated[
-        int, Field(ge=0, description="CPU threads; 0 takes the cores this process may use.")
+        int, Field(ge=0, description="CPU threads; 0 means all cores available to this process.")
     ] = 0
-    offline: Annotated[bool, Field(description="Look at local files only, never at the hub.")] = (
-        False
-    )
+    offline: Annotated[bool, Field(description="Use only local files, never the Hub.")] = False
     cache_dir: Annotated[Path, Field(description="Folder for converted models.")] = Field(
         default_factory=_user_cache_dir
     )
 
 
 class CascadeSettings(Section):
-    """A cheap model first, the served one for the best of its order only."""
+    """A first-stage model scores all documents, the served model only the best of them."""
 
     model: Annotated[
-        str, Field(description="First-stage model, which scores all documents of a request.")
+        str, Field(description="First-stage model; it scores all documents of a request.")
     ] = DEFAULT_MODEL
     keep: Annotated[
         int,
-        Field(ge=0, description="Best documents that the served model reads; 0 is no cascade."),
+        Field(
+            ge=0,
+            description="Best documents that the main model scores; 0 disables the cascade.",
+        ),
     ] = 0
     margin: Annotated[
         float,
         Field(
             ge=0,
             allow_inf_nan=False,
-            description="And those whose first-stage logit is so little below the last kept one.",
+            description="Also keep documents within this margin of the last kept logit.",
         ),
     ] = 0.0
 
@@ -93,34 +100,42 @@ class CacheSettings(Section):
     """Scores that are kept, so that no pair is scored twice."""
 
     memory_bytes: Annotated[
-        int, Field(ge=0, description="Memory for scores in the server's process; 0 keeps none.")
+        int,
+        Field(ge=0, description="Memory for cached scores in the server's process; 0 disables it."),
     ] = 64 * 2**20
     ttl_seconds: Annotated[
-        float, Field(gt=0, allow_inf_nan=False, description="Seconds that a score is kept.")
+        float, Field(gt=0, allow_inf_nan=False, description="Seconds until a cached score expires.")
     ] = 86_400.0
     secret: Annotated[
         SecretStr | None,
         Field(
-            description="What keys are made under, the same on all servers that share a store: "
-            "without it, who reads the store can tell which texts it knows."
+            description=(
+                "Secret of the cache keys; must be equal on all servers that share a store. "
+                "Without it, anyone who reads the store can test which texts were scored."
+            )
         ),
     ] = None
     shared: Annotated[
         bool,
         Field(
-            description="Whether callers with different keys share scores; how fast an answer is "
-            "then tells one what others have asked."
+            description=(
+                "Whether callers with different keys share scores; response times then reveal "
+                "what others have asked."
+            )
         ),
     ] = False
     redis_url: Annotated[
         SecretStr | None,
         Field(
-            description="Redis that servers share: redis://, rediss://, unix://, "
-            "redis+sentinel://host:port,host:port/service/db or redis+cluster://host:port,host:port."
+            description=(
+                "Redis shared by servers: redis://, rediss://, unix://, "
+                "redis+sentinel://host:port,host:port/service/db or "
+                "redis+cluster://host:port,host:port."
+            )
         ),
     ] = None
     redis_timeout_ms: Annotated[
-        int, Field(ge=1, description="Milliseconds that a request waits for Redis, at most.")
+        int, Field(ge=1, description="Maximum milliseconds that a request waits for Redis.")
     ] = 50
 
 
@@ -131,16 +146,20 @@ class SchedulerSettings(Section):
         int,
         Field(
             ge=0,
-            description="Tokens in one forward pass, at most (a longer pair is alone); 0 takes "
-            "what was measured on this processor when the model was converted.",
+            description=(
+                "Maximum tokens in one forward pass (a longer pair runs alone); 0 uses the "
+                "budget measured by `tamis models tune`, or the default."
+            ),
         ),
     ] = 0
     max_queued_tokens: Annotated[
         int,
         Field(
             ge=1,
-            description="Tokens waiting or running, at most; beyond it callers get 429, but for a "
-            "key below its equal share.",
+            description=(
+                "Maximum tokens waiting or running; beyond it callers get 429, except for a "
+                "key below its equal share."
+            ),
         ),
     ] = 1_000_000
     workers: Annotated[
@@ -148,8 +167,10 @@ class SchedulerSettings(Section):
         Field(
             ge=0,
             le=64,
-            description="Worker processes that run the model, each with its part of the cores or "
-            "a CUDA device; 0 runs it in the server's own process.",
+            description=(
+                "Worker processes that run the model, each with its part of the cores or a "
+                "CUDA device; 0 runs it in the server's own process."
+            ),
         ),
     ] = 0
     stall_seconds: Annotated[
@@ -157,8 +178,10 @@ class SchedulerSettings(Section):
         Field(
             gt=0,
             allow_inf_nan=False,
-            description="Seconds without progress after which a model counts as hung; five times "
-            "the p99 of its batches if that is longer.",
+            description=(
+                "Seconds without progress after which a model counts as hung; five times the "
+                "p99 of its batches if that is longer."
+            ),
         ),
     ] = 10.0
 
@@ -167,13 +190,13 @@ class ServerSettings(Section):
     """The HTTP server."""
 
     host: Annotated[str, Field(description="Address to listen on.")] = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65_535, description="Port; 0 takes a free one.")] = 8000
+    port: Annotated[int, Field(ge=0, le=65_535, description="Port; 0 picks a free one.")] = 8000
     timeout_seconds: Annotated[
         float,
         Field(
             gt=0,
             allow_inf_nan=False,
-            description="Seconds until a request must be answered, unless it asks for less.",
+            description="Seconds until a request must be answered, unless it sets a shorter time.",
         ),
     ] = 120.0
     drain_delay_seconds: Annotated[
@@ -181,7 +204,7 @@ class ServerSettings(Section):
         Field(
             ge=0,
             allow_inf_nan=False,
-            description="Seconds from SIGTERM, when /readyz turns 503, to the end of listening.",
+            description="Seconds to keep listening after SIGTERM, while /readyz is 503.",
         ),
     ] = 5.0
     drain_seconds: Annotated[
@@ -189,26 +212,28 @@ class ServerSettings(Section):
     ] = 25
     keys_file: Annotated[
         Path | None,
-        Field(description="File of those who may call (`tamis keys make`); anyone when left out."),
+        Field(description="File of API keys (`tamis keys make`); default: no keys required."),
     ] = None
     allowed_hosts: Annotated[
         str,
         Field(
-            description="Names it is called by, with commas between, in addition to addresses, "
-            "names without a dot, reserved ones (.internal, .local, .svc) and its own; "
-            "*.example.org for all below one, * for any."
+            description=(
+                "Comma-separated Host names to accept in addition to addresses, names without "
+                "a dot, reserved ones (.internal, .local, .svc) and its own; *.example.org "
+                "accepts all subdomains, * any name."
+            )
         ),
     ] = ""
     cors_origins: Annotated[
         str,
-        Field(description="Origins whose pages may call, with commas between; * for any."),
+        Field(description="Comma-separated origins whose pages may call; * for any."),
     ] = ""
     metrics_port: Annotated[
         int | None,
-        Field(ge=1, le=65_535, description="Port that /metrics is on, instead of the common one."),
+        Field(ge=1, le=65_535, description="Separate port for /metrics; default: the common port."),
     ] = None
     metrics_open: Annotated[
-        bool, Field(description="Whether /metrics on the common port asks for no key.")
+        bool, Field(description="Whether /metrics on the common port needs no key.")
     ] = False
 
 
@@ -216,56 +241,67 @@ class LimitsSettings(Section):
     """What one caller, connection or request may take; `GET /v1/limits` shows it."""
 
     max_body_bytes: Annotated[
-        int, Field(ge=1, description="Bytes a body may have, as it is sent and unpacked.")
+        int, Field(ge=1, description="Maximum bytes of a body, both as sent and decompressed.")
     ] = 8 * 2**20
     max_total_body_bytes: Annotated[
         int,
         Field(
             ge=1,
-            description="Bytes of all callers' bodies, unpacked and then decoded, from the first "
-            "one to its answer; beyond it callers get 429, but for a key below its equal share.",
+            description=(
+                "Maximum bytes of all callers' bodies, decompressed and then decoded, from "
+                "arrival to answer; beyond it callers get 429, except for a key below its "
+                "equal share."
+            ),
         ),
     ] = 256 * 2**20
     max_unsent_bytes: Annotated[
         int,
         Field(
             ge=1,
-            description="Bytes of all callers' answers that wait to be taken; beyond it the one "
-            "that waits longest is dropped, of the key that has most.",
+            description=(
+                "Maximum bytes of all callers' unread answers; beyond it, the oldest answer "
+                "of the key with the most is dropped."
+            ),
         ),
     ] = 64 * 2**20
     max_unpacked_ratio: Annotated[
         int, Field(ge=1, description="Unpacked bytes per packed byte of a compressed body.")
     ] = 20
-    max_documents: Annotated[int, Field(ge=1, description="Documents a request may carry.")] = 1000
+    max_documents: Annotated[
+        int, Field(ge=1, description="Maximum number of documents per request.")
+    ] = 1000
     max_document_characters: Annotated[
-        int, Field(ge=1, description="Characters a document's text may have.")
+        int, Field(ge=1, description="Maximum characters of a document.")
     ] = 100_000
     max_query_characters: Annotated[
-        int, Field(ge=1, description="Characters a query may have.")
+        int, Field(ge=1, description="Maximum characters of a query.")
     ] = 16_000
     max_request_tokens: Annotated[
-        int, Field(ge=1, description="Tokens a request's pairs may have, all together.")
+        int, Field(ge=1, description="Maximum tokens of all pairs of a request.")
     ] = 1_000_000
     max_header_bytes: Annotated[
-        int, Field(ge=1024, description="Bytes of a request's first line and headers.")
+        int, Field(ge=1024, description="Maximum bytes of the request line and headers.")
     ] = 32 * 2**10
     header_seconds: Annotated[
-        float, Field(gt=0, allow_inf_nan=False, description="Seconds for headers to be there.")
+        float,
+        Field(
+            gt=0, allow_inf_nan=False, description="Seconds until all headers must have arrived."
+        ),
     ] = 10.0
     body_seconds: Annotated[
-        float, Field(gt=0, allow_inf_nan=False, description="Seconds for a body to be there.")
+        float,
+        Field(gt=0, allow_inf_nan=False, description="Seconds until the body must have arrived."),
     ] = 15.0
     max_answer_seconds: Annotated[
         float,
         Field(
             gt=0,
             allow_inf_nan=False,
-            description="Seconds in which a caller must have taken all of an answer.",
+            description="Seconds until a caller must have read the whole answer.",
         ),
     ] = 60.0
     idle_seconds: Annotated[
-        int, Field(ge=1, description="Seconds an idle connection is kept open.")
+        int, Field(ge=1, description="Seconds to keep an idle connection open.")
     ] = 75
 
 
@@ -276,8 +312,10 @@ class TelemetrySettings(Section):
         str | None,
         Field(
             pattern=r"^https?://[^\s/]",
-            description="URL of a collector, as http://localhost:4318 (OTLP over HTTP); no traces "
-            "when left out.",
+            description=(
+                "URL of an OTLP collector (HTTP), such as http://localhost:4318; default: no "
+                "traces."
+            ),
         ),
     ] = None
     sample_ratio: Annotated[
@@ -285,8 +323,10 @@ class TelemetrySettings(Section):
         Field(
             ge=0,
             le=1,
-            description="Share of the traces beginning here that are kept; of a caller's trace the "
-            "caller decides.",
+            description=(
+                "Sampling ratio of traces that begin here; for a caller's trace, the caller "
+                "decides."
+            ),
         ),
     ] = 1.0
 
@@ -294,7 +334,7 @@ class TelemetrySettings(Section):
 class LogSettings(Section):
     """What is logged; never a query's or document's text."""
 
-    level: Annotated[LogLevel, Field(description="Least severe level that is written.")] = "info"
+    level: Annotated[LogLevel, Field(description="Minimum level of written lines.")] = "info"
     format: Annotated[
         LogFormat, Field(description="auto is console on a terminal and json elsewhere.")
     ] = "auto"
@@ -302,8 +342,10 @@ class LogSettings(Section):
         int,
         Field(
             ge=1,
-            description="Lines about requests answered without an error, ten times as many in a "
-            "burst; the rest is counted.",
+            description=(
+                "Maximum log lines per second for successful requests, with bursts of ten "
+                "times that; the rest is counted."
+            ),
         ),
     ] = 20
 
@@ -313,37 +355,41 @@ class RelevanceSettings(Section):
 
     threshold: Annotated[
         float,
-        Field(ge=0, le=1, description="A best score below it counts as nothing relevant."),
+        Field(ge=0, le=1, description='A best score below this counts as "nothing relevant".'),
     ] = 0.5
     window: Annotated[
         int,
-        Field(ge=100, le=100_000, description="Newest requests in which drift is looked for."),
+        Field(
+            ge=100, le=100_000, description="Number of newest requests that are checked for drift."
+        ),
     ] = 500
     baseline: Annotated[
         Path | None,
-        Field(description="File to compare them with (`tamis baseline record`)."),
+        Field(description="Baseline file to compare with (`tamis baseline record`)."),
     ] = None
     feedback_requests: Annotated[
         int,
         Field(
             ge=0,
-            description="Newest answers that feedback can be given on, for an hour; 0 for none.",
+            description="Number of newest answers that accept feedback, for an hour; 0 for none.",
         ),
     ] = 5000
     log_file: Annotated[
         Path | None,
         Field(
-            description="JSONL file for a sample of requests; 100 MiB with the one before it, "
-            "`NAME.1`; none when left out."
+            description=(
+                "JSONL file for a sample of requests, up to 100 MiB including the previous "
+                "one, `NAME.1`; default: none."
+            )
         ),
     ] = None
     log_share: Annotated[
         float, Field(ge=0, le=1, description="Share of requests in the sample.")
     ] = 0.01
     log_texts: Annotated[
-        bool, Field(description="Write texts into it, and not their keyed digests.")
+        bool, Field(description="Write texts to the sample instead of keyed digests.")
     ] = False
     log_key: Annotated[
         SecretStr | None,
-        Field(description="Key of these digests; a new one at every start when left out."),
+        Field(description="Key of these digests; default: a new one at every start."),
     ] = None

@@ -126,7 +126,7 @@ def first_stage_settings(name: str, second: ModelSettings) -> ModelSettings:
     """Settings of a cascade's first stage: on the device and threads of the second.
 
     Args:
-        name: Embedded model, hub name or folder.
+        name: Embedded model, Hub name or folder.
         second: Settings of the model that reads the best.
     """
     shared = second.model_dump(include={"device", "threads", "offline", "cache_dir"})

@@ -108,7 +108,7 @@ class SharedFields(msgspec.Struct):
     priority: (
         Annotated[
             int,
-            msgspec.Meta(description="Of your own requests the lower goes first.", ge=0, le=999),
+            msgspec.Meta(description="Your requests with lower values go first.", ge=0, le=999),
         ]
         | None
     ) = None
@@ -124,7 +124,7 @@ class SharedFields(msgspec.Struct):
     ] = None
     cache: Annotated[
         bool | None,
-        msgspec.Meta(description="False computes all anew and keeps nothing (default true)."),
+        msgspec.Meta(description="False recomputes all scores and keeps none (default true)."),
     ] = None
 
     @property
@@ -155,7 +155,7 @@ class Call(Protocol):
 
     @property
     def request(self) -> RerankRequest:
-        """What is asked, in the words that all layers speak."""
+        """The request in the form that all layers share."""
         ...
 
     @property

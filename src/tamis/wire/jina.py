@@ -29,7 +29,7 @@ from tamis.wire.fields import Fields
 
 
 class JinaRequest(SharedFields, kw_only=True):
-    """What is asked."""
+    """A request body."""
 
     model: Annotated[
         str, msgspec.Meta(description="Any name: this server serves one model and says which.")
@@ -124,7 +124,7 @@ class JinaCall:
     warnings: tuple[str, ...] = ()
 
     def encode(self, result: RerankResult, request_id: str) -> object:
-        """See `Call.encode`."""
+        """Encode the answer as clients of Jina and vLLM read it."""
         n_tokens = result.usage.n_tokens
         shown = [one for one in self.warnings if not one.startswith(_IN_THE_HEADER_ALONE)]
         warnings = warnings_of(tuple(shown), result)

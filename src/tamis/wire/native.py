@@ -26,7 +26,7 @@ from tamis.wire.fields import Fields
 
 
 class NativeRequest(SharedFields, kw_only=True):
-    """What is asked."""
+    """A request body."""
 
     query: Annotated[str, msgspec.Meta(description="The question.", min_length=1)]
     documents: Annotated[
@@ -123,7 +123,7 @@ class NativeCall:
     warnings: tuple[str, ...] = ()
 
     def encode(self, result: RerankResult, request_id: str) -> object:
-        """See `Call.encode`."""
+        """Encode the answer with logits, scores and usage."""
         usage = result.usage
         return NativeAnswer(
             query=self.request.query,

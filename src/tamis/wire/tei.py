@@ -29,7 +29,7 @@ from tamis.wire.fields import Fields
 
 
 class TeiRequest(msgspec.Struct):
-    """What is asked."""
+    """A request body."""
 
     query: Annotated[str, msgspec.Meta(min_length=1)]
     texts: Annotated[list[str], msgspec.Meta(min_length=1)]
@@ -83,7 +83,7 @@ class TeiCall:
     warnings: tuple[str, ...] = ()
 
     def encode(self, result: RerankResult, request_id: str) -> object:
-        """See `Call.encode`."""
+        """Encode the answer as a list, as TEI's clients read it."""
         return [self._result(ranked) for ranked in result.results]
 
     def _result(self, ranked: RankedDocument) -> TeiResult:

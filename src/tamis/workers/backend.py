@@ -35,25 +35,21 @@ class WorkerBackend:
 
     @property
     def fault(self) -> Fault | None:
-        """See `SupervisedBackend.fault`."""
         return self.supervisor.fault
 
     @property
     def padding(self) -> Padding:
-        """See `PaddingBackend.padding`."""
         ready = self.supervisor.ready
         return "none" if ready is None else ready.padding
 
     def wait_until_available(self, seconds: float) -> None:
-        """See `SupervisedBackend.wait_until_available`."""
         self.supervisor.wait_until_available(seconds)
 
     def restart(self, reason: str) -> None:
-        """See `RestartableBackend.restart`."""
         self.supervisor.restart(reason)
 
     def forward(self, pairs: Sequence[EncodedPair]) -> Logits:
-        """See `Backend.forward`.
+        """Run a batch on the worker; if the worker is lost, retry once.
 
         Raises:
             InferenceError: the model raised, or two workers were lost on these pairs.
@@ -81,5 +77,5 @@ class WorkerBackend:
             return self.supervisor.submit(work, n_tokens).result()
 
     def close(self) -> None:
-        """See `Backend.close`; a running batch gets `ShuttingDownError`."""
+        """Stop the worker; a running batch gets `ShuttingDownError`."""
         self.supervisor.close()

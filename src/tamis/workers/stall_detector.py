@@ -60,7 +60,7 @@ class WatchedBackend:
 
     @property
     def fault(self) -> Fault | None:
-        """See `SupervisedBackend.fault`: a model that hangs here cannot be restarted."""
+        """Say that the model hangs; in this process it cannot be restarted."""
         running = self._running
         if running is None:
             return None
@@ -72,14 +72,12 @@ class WatchedBackend:
 
     @property
     def padding(self) -> Padding:
-        """See `PaddingBackend.padding`."""
         return padding_of(self._backend)
 
     def wait_until_available(self, seconds: float) -> None:
-        """See `SupervisedBackend.wait_until_available`; waiting does not help."""
+        """Return at once: waiting does not help."""
 
     def forward(self, pairs: Sequence[EncodedPair]) -> Logits:
-        """See `Backend.forward`."""
         started = time.monotonic()
         self._running = started, sum(pair.n_tokens for pair in pairs)
         try:
@@ -90,5 +88,4 @@ class WatchedBackend:
         return logits
 
     def close(self) -> None:
-        """See `Backend.close`."""
         self._backend.close()

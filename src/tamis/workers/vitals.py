@@ -18,7 +18,7 @@ class Vitals:
 
     @property
     def reason(self) -> str | None:
-        """What is out of order, in a sentence; None where nothing is."""
+        """What is wrong, in a sentence; None if nothing is."""
         return "; ".join(fault.reason for fault in self._faults()) or None
 
     @property

@@ -38,7 +38,7 @@ def test_an_error_raised_on_purpose_is_raised_again() -> None:
 
 
 def test_a_process_that_dies_is_said() -> None:
-    with pytest.raises(InferenceError, match="ended with code 3"):
+    with pytest.raises(InferenceError, match="exited with code 3"):
         run_apart(die)
 
 

@@ -71,14 +71,14 @@ def test_a_model_that_is_not_there_is_said_in_the_servers_words() -> None:
     with pytest.raises(SettingsError) as raised, own_server(["--model.name=/no/such"]):
         pass
     sentence, *tail = str(raised.value).splitlines()
-    assert sentence == ("the server did not get ready; it ended with code 78. The end of its log:")
+    assert sentence == ("the server was not ready; it ended with code 78. The end of its log:")
     assert "/no/such" in tail[-1]
 
 
 def test_a_server_that_takes_too_long_is_ended(tiny_model: Path) -> None:
     options = options_of(tiny_model)
     with (
-        pytest.raises(SettingsError, match="did not get ready in time; it still runs"),
+        pytest.raises(SettingsError, match="was not ready in time; it still runs"),
         own_server(options, ready_seconds=0.0),
     ):
         pass

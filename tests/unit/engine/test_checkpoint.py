@@ -68,7 +68,9 @@ def test_a_folder_that_lacks_a_file_is_incomplete(folder: Path, missing: str) ->
         read_checkpoint(folder)
 
 
-@pytest.mark.parametrize(("content", "complaint"), [("{", "not valid JSON"), ("[]", "no JSON obj")])
+@pytest.mark.parametrize(
+    ("content", "complaint"), [("{", "not valid JSON"), ("[]", "not a JSON obj")]
+)
 @pytest.mark.parametrize("name", ["config.json", "tamis.json"])
 def test_a_description_that_is_no_json_object_is_refused(
     folder: Path, name: str, content: str, complaint: str
@@ -83,7 +85,7 @@ def test_a_description_that_is_no_json_object_is_refused(
 def test_pickled_weights_alone_are_refused(folder: Path, name: str) -> None:
     (folder / "model.safetensors").rename(folder / name)
 
-    with pytest.raises(UnsafeModelError, match=f"pickled weights only .{name}"):
+    with pytest.raises(UnsafeModelError, match=f"only pickled weights .{name}"):
         read_checkpoint(folder)
 
 
@@ -263,7 +265,7 @@ def test_a_shard_that_is_no_plain_file_name_is_refused(folder: Path, name: str) 
     (folder / "model.safetensors").unlink()
     write_json(folder / "model.safetensors.index.json", {"weight_map": {"a": name}})
 
-    with pytest.raises(UnsupportedModelError, match="a shard is a file beside its index"):
+    with pytest.raises(UnsupportedModelError, match="a shard is a file in the folder of its index"):
         weight_files(folder)
 
 

@@ -96,14 +96,14 @@ def test_a_spoilt_record_is_made_anew_with_a_word(
     (tmp_path / GOLDEN_FILE).write_text(content)
     with caplog.at_level(logging.WARNING):
         compare(tmp_path, logits(1))
-    assert "recorded anew" in caplog.text
+    assert "recorded again" in caplog.text
     assert json.loads((tmp_path / GOLDEN_FILE).read_text()) == {KEY: [1.0]}
 
 
 def test_a_folder_that_cannot_be_written_costs_a_word(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         compare(Path("/proc"), logits(1))
-    assert "cannot keep the golden logits" in caplog.text
+    assert "cannot store the golden logits" in caplog.text
 
 
 def test_what_a_model_carries_goes_before_what_the_first_start_has_kept(tmp_path: Path) -> None:

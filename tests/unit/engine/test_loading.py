@@ -188,7 +188,7 @@ def config(**changes: Any) -> Any:
 @pytest.mark.parametrize(
     ("spoil", "error", "complaint"),
     [
-        (make_pickled, UnsafeModelError, "pickled weights only"),
+        (make_pickled, UnsafeModelError, "only pickled weights"),
         (config(auto_map={"AutoModel": "m.M"}), UnsafeModelError, "auto_map"),
         (spoil_shard, IncompleteModelError, "model-00002-of-00002.safetensors"),
         (cut_short, IncompleteModelError, "cut short"),
@@ -284,5 +284,5 @@ def test_a_model_that_memory_does_not_hold_is_a_sentence_with_its_folder(
 
     monkeypatch.setattr(f"tamis.engine.{step}", fails)
 
-    with pytest.raises(ModelError, match=f"{tiny_model} takes more memory than there is"):
+    with pytest.raises(ModelError, match=f"{tiny_model} needs more memory than is available"):
         load_model(ModelSettings(name=str(tiny_model), cache_dir=cache_dir))

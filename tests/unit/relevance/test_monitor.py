@@ -79,4 +79,4 @@ def test_an_alert_is_logged_when_it_comes_and_when_it_goes(
     for logit in rng.normal(size=150) * 2:
         monitor.observe(ranking([float(logit)]))
     assert next(iter(monitor.drifts())).state == "ok"
-    assert caplog.messages[-1] == "the ranking is like its baseline again"
+    assert caplog.messages[-1] == "the ranking matches its baseline again"

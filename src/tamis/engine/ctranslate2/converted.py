@@ -69,7 +69,7 @@ def converted(
     try:
         convert(checkpoint, folder, dtype=dtype)
     except OSError as error:
-        logger.warning("cannot keep the converted model in %s: %s", folder.parent, error)
+        logger.warning("cannot store the converted model in %s: %s", folder.parent, error)
         with tempfile.TemporaryDirectory() as temporary:
             made = _convert_beside_cache(checkpoint, Path(temporary) / "converted", dtype)
             yield ConvertedModel(made, is_new=True, is_kept=False)
@@ -93,7 +93,7 @@ def _convert_beside_cache(checkpoint: Checkpoint, folder: Path, dtype: str) -> P
     except OSError as error:
         raise ModelError(
             f"{checkpoint.name} cannot be converted in {folder.parent} either: "
-            f"{error.strerror or error}; it wants room there or in model.cache_dir"
+            f"{error.strerror or error}; free some space there or in model.cache_dir"
         ) from error
 
 
@@ -101,7 +101,7 @@ def _is_whole(folder: Path) -> bool:
     try:
         return verify_manifest(folder) is not None
     except (ModelError, OSError) as error:
-        logger.warning("the converted model is made again: %s", error)
+        logger.warning("the model is converted again: %s", error)
         return False
 
 

@@ -130,7 +130,7 @@ def run_trial(trial: Trial, kernels: Kernels, *, most_seconds: float) -> float:
         ValueError: it answered something else than a figure.
     """
     if not sys.executable:
-        raise OSError("the Python that runs this has no program of its own")
+        raise OSError("sys.executable is not set, so no process can be started")
     finished = subprocess.run(  # noqa: S603 - this very Python on this very module
         # -P: nothing is imported from the folder that somebody happens to stand in
         [sys.executable, "-P", "-m", __name__, msgspec.json.encode(trial).decode()],

@@ -141,5 +141,5 @@ _process = KernelChoice(os.environ, lambda: "ctranslate2" in sys.modules)
 
 
 def settle_kernels(measured: Kernels | None = None) -> Kernels | None:
-    """See `KernelChoice.settle`, for this process."""
+    """Settle the kernels of this process, by `KernelChoice.settle`."""
     return _process.settle(measured)

@@ -35,14 +35,14 @@ class _Plan:
 def open_model(
     settings: ModelSettings, checkpoint: Checkpoint, read_texts: ReadTexts
 ) -> OpenedModel:
-    """See `OpenModel`. Tokenizer and weights are read side by side: each takes one core."""
+    """Open a model; tokenizer and weights are read in parallel, one core each."""
     plan = _plan(settings, checkpoint)
     reads_tokens = read_head(checkpoint).reads_tokens
     with (
         converted(checkpoint, dtype=plan.dtype, cache_dir=settings.cache_dir) as model,
-        ThreadPoolExecutor(1) as beside,
+        ThreadPoolExecutor(1) as thread,
     ):
-        opening = beside.submit(_open_runtime, model.folder, plan, reads_tokens=reads_tokens)
+        opening = thread.submit(_open_runtime, model.folder, plan, reads_tokens=reads_tokens)
         try:
             texts = read_texts(read_checkpoint(model.folder))
         except BaseException:

@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 def auto_dtype(checkpoint: Checkpoint, settings: ModelSettings) -> Dtype:
     """What `auto` computes in on a CPU; the log says why where int8 is in question.
 
-    A converted folder computes in what it was converted for: whoever made it said so, and nothing
+    A converted folder computes in what it was converted for: its maker chose that, and nothing
     else is left in it. A source gets int8 where a calibration report stands for it, and not
     because its own tamis.json names int8: that is a wish, which can be checked here.
     """
@@ -50,7 +50,7 @@ def require_stored(checkpoint: Checkpoint, asked: str) -> None:
     rounded_to_half = stored == "float16" and asked == "float32"
     if rounded_to_int8 or rounded_to_half:
         raise RuntimeUnavailableError(
-            f"{checkpoint.folder} was converted to {stored} and cannot give {asked} back; "
+            f"{checkpoint.folder} was converted to {stored} and cannot be run in {asked}; "
             "convert its source again"
         )
 

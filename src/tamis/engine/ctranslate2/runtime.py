@@ -22,7 +22,7 @@ def computed_dtypes(device: str) -> frozenset[str]:
 
 
 MOST_PADDING = 8
-"""A sequence is not filled up to more than so many times its length, in a large batch."""
+"""How many times its length a sequence is padded to at most, in a large batch."""
 LEAST_PLACES = 4096
 """Of a large batch, filled up: attention over 40 sequences of 512 places takes 0.5 GB a layer."""
 
@@ -37,7 +37,7 @@ class CTranslate2Runtime:
         reads_tokens: Whether token states are wanted rather than the pooled first token.
 
     Raises:
-        RuntimeUnavailableError: the files are spoilt, or the device has no room for them.
+        RuntimeUnavailableError: the files are corrupt, or the device has no memory for them.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class CTranslate2Runtime:
         self.device = device
         self.dtype = dtype
         self.max_batch_tokens = max_batch_tokens
-        # its linear layers drop padding, but for float16 on a GPU; its attention keeps it
+        # its linear layers drop padding, except float16 on a GPU; its attention keeps it
         self.padding: Padding = "longest"
         self._reads_tokens = reads_tokens
         try:
@@ -70,7 +70,7 @@ class CTranslate2Runtime:
             ) from error
 
     def forward(self, batch: PackedBatch) -> NDArray[np.float32]:
-        """See `Runtime.forward`; a batch that is mostly padding is run in two parts."""
+        """Run the encoder; a batch that is mostly padding is run in two parts."""
         short = batch.lengths * MOST_PADDING < batch.lengths.max()
         if not short.any() or len(short) * int(batch.lengths.max()) < LEAST_PLACES:
             return self._forward(batch)
@@ -92,7 +92,6 @@ class CTranslate2Runtime:
         return states[_filled(batch)]  # (n_tokens, hidden)
 
     def close(self) -> None:
-        """See `Runtime.close`."""
         self._encoder = None  # `unload_model` does nothing while the last batch winds down
 
     def _run(self, batch: PackedBatch) -> ctranslate2.EncoderForwardOutput:

@@ -90,13 +90,13 @@ def keep_tuning(folder: Path, tuning: Tuning, *, dtype: str, threads: int) -> No
 
 
 def read_tuning(folder: Path, *, dtype: str, threads: int, quietly: bool = False) -> Tuning | None:
-    """What was measured on this processor; None where nothing was, or the file is spoilt.
+    """What was measured on this processor; None if nothing was, or the file is corrupt.
 
     Args:
         folder: The converted model.
         dtype: What it computes in.
         threads: CPU threads of one forward pass.
-        quietly: Whether to leave it to a later reader to say that the file is spoilt.
+        quietly: Whether to leave the warning about a corrupt file to a later reader.
     """
     try:
         return _read(folder / TUNING_FILE).get(tuning_key(dtype, threads))
@@ -213,7 +213,7 @@ def _read(path: Path) -> dict[str, Tuning]:
 
 
 def _store(path: Path, key: str, tuning: Tuning) -> None:
-    """Put one measurement beside those of other processors, whole at every moment."""
+    """Add one measurement to those of other processors, atomically."""
     try:
         held = _read(path)
     except ModelError:

@@ -23,7 +23,7 @@ class Matches:
 
     Attributes:
         nearest: Position of that token among the document's text tokens, (n_query_tokens,).
-        similarities: Their cosines, those of the tokens beside them counted in, (n_query_tokens,).
+        similarities: Their cosines, averaged with those of neighbouring tokens, (n_query_tokens,).
         shares: Weights of the query tokens, summing to 1, (n_query_tokens,).
     """
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from tamis.engine.heads.head import Matrix
 
 _SERIAL_MULTIPLICATIONS = 4 * 65536
-"""A product of so many stays in the caller's thread (OpenBLAS's GEMM_MULTITHREAD_THRESHOLD)."""
+"""Smaller products stay in the caller's thread (OpenBLAS's GEMM_MULTITHREAD_THRESHOLD)."""
 
 
 def products(left: Matrix, right: Matrix) -> Matrix:

@@ -93,7 +93,7 @@ def _require_files(name: str, sizes: dict[str, int]) -> None:
         pickled = [file for file in sizes if file.endswith(PICKLED_SUFFIXES)]
         if pickled:
             raise UnsafeModelError(
-                f"{name} offers pickled weights only ({', '.join(pickled)}), which can run code "
+                f"{name} has only pickled weights ({', '.join(pickled)}), which can run code "
                 f"when they are read; tamis reads {WEIGHTS_FILE}"
             )
         raise IncompleteModelError(f"{name} has no {WEIGHTS_FILE}")
@@ -134,11 +134,11 @@ def _finish(folder: Path, info: ModelInfo) -> None:
     try:
         write_manifest(folder, found)
     except OSError as error:
-        logger.warning("cannot keep a manifest in %s: %s", folder, error)
+        logger.warning("cannot store a manifest in %s: %s", folder, error)
 
 
 def _discard(folder: Path, name: str) -> str:
-    """Remove a spoilt file and the manifest that knows it; says what came of it."""
+    """Remove a corrupt file and its manifest; returns what happened."""
     path = folder / name
     try:
         path.resolve().unlink()
@@ -146,5 +146,5 @@ def _discard(folder: Path, name: str) -> str:
         (folder / MANIFEST_FILE).unlink(missing_ok=True)
     except OSError as error:
         if path.exists():
-            return f"cannot be thrown away ({error}): delete {path.resolve()}"
-    return "was thrown away"
+            return f"cannot be deleted ({error}): delete {path.resolve()}"
+    return "was deleted"

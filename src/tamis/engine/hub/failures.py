@@ -99,7 +99,7 @@ def _sentence(name: str, revision: str | None, error: Exception) -> TamisError:
         return HubUnreachableError(f"{hub} answered {status} for {name}; {what}")
     if isinstance(error, httpx2.TooManyRedirects):
         return HubUnreachableError(
-            f"{hub} redirects in a circle for {name}; check HF_ENDPOINT and the network's login"
+            f"{hub} redirects in a loop for {name}; check HF_ENDPOINT and the network's login"
         )
     if isinstance(error, httpx2.UnsupportedProtocol | httpx2.InvalidURL):
         return SettingsError(f"HF_ENDPOINT or a proxy is no URL: {_reason(error)}")

@@ -13,7 +13,7 @@ from tamis.settings import ModelSettings
 def open_model(
     settings: ModelSettings, checkpoint: Checkpoint, read_texts: ReadTexts
 ) -> OpenedModel:
-    """See `OpenModel`."""
+    """Open a model from its checkpoint."""
     try:
         from tamis.engine.torch import runtime
     except ImportError as error:

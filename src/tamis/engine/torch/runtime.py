@@ -35,7 +35,7 @@ _ACTIVATE: Mapping[Activation, Callable[[Tensor], Tensor]] = {
     "gelu": torch.ops.aten.gelu_,
     "relu": torch.relu_,
 }
-"""In place: the inner states are the largest there are, and a copy costs their pages anew."""
+"""In place: the inner states are the largest there are, and a copy allocates their pages again."""
 
 
 def cuda_available() -> bool:
@@ -109,7 +109,6 @@ class TorchRuntime:
 
     @torch.inference_mode()
     def forward(self, batch: PackedBatch) -> NDArray[np.float32]:
-        """See `Runtime.forward`."""
         if not self._layers:
             raise InferenceError("the model is closed")
         spans = Spans.put(batch.cu_seqlens, self._device)
@@ -125,7 +124,6 @@ class TorchRuntime:
         return fetch(torch.tanh(F.linear(first, *self._pooler)))
 
     def close(self) -> None:
-        """See `Runtime.close`."""
         self._layers.clear()
         self._tokens = self._positions = self._types = torch.empty(0)
         torch.cuda.empty_cache()  # does nothing where there is no GPU

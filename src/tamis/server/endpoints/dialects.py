@@ -1,4 +1,4 @@
-"""The paths of all dialects: read the body, choose the dialect, decode, do what is asked for."""
+"""The paths of all dialects: read the body, choose the dialect, decode, run the operation."""
 
 import asyncio
 from collections.abc import Callable, Generator, Mapping

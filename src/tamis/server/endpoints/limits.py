@@ -25,10 +25,10 @@ class Limits(msgspec.Struct):
 
     max_body_bytes: Annotated[int, msgspec.Meta(description="As it is sent and unpacked.")]
     max_total_body_bytes: Annotated[
-        int, msgspec.Meta(description="Of all callers' bodies, from the first one to its answer.")
+        int, msgspec.Meta(description="Bytes of all callers' bodies, from arrival to answer.")
     ]
     max_unsent_bytes: Annotated[
-        int, msgspec.Meta(description="Of all callers' answers that wait to be taken.")
+        int, msgspec.Meta(description="Bytes of all callers' unread answers.")
     ]
     max_unpacked_ratio: Annotated[int, msgspec.Meta(description="Unpacked bytes of a packed one.")]
     content_encodings: list[str]
@@ -40,13 +40,13 @@ class Limits(msgspec.Struct):
     ]
     max_query_characters: int
     max_request_tokens: Annotated[
-        int, msgspec.Meta(description="Of all pairs, as the model reads them.")
+        int, msgspec.Meta(description="Tokens of all pairs of a request.")
     ]
     max_tokens_per_pair: Annotated[
         int | None, msgspec.Meta(description="Longer pairs are cut; null while the model loads.")
     ]
     max_queued_tokens: Annotated[
-        int, msgspec.Meta(description="Of your requests, waiting or running.")
+        int, msgspec.Meta(description="Tokens of your requests, waiting or running.")
     ]
     max_timeout_ms: int
     max_headers: int
@@ -74,7 +74,7 @@ def within_limits(
     of an answer is enough.
 
     Args:
-        request: What is asked.
+        request: The request.
         options: How much may be.
         max_length: Tokens the model reads of a pair; None while it loads.
 

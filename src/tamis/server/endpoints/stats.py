@@ -93,7 +93,7 @@ class StoreReport(msgspec.Struct):
 
 
 class Stats(msgspec.Struct):
-    """The server in numbers; all callers together, but for `relevance.series`."""
+    """The server in numbers; all callers together, except `relevance.series`."""
 
     version: str
     state: str

@@ -38,7 +38,7 @@ class HostMiddleware:
     """Refuses requests for other names and from other sites' pages; probes may call by any name.
 
     Args:
-        allowed: Names beside those that no stranger can own; `*.example.org`, `*`.
+        allowed: Names in addition to those that no stranger can own; `*.example.org`, `*`.
         own: Where the server listens.
         origins: Sites whose pages may call; `*`.
     """

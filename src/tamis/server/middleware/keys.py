@@ -10,7 +10,7 @@ from tamis.server.keys import ANYONE, Caller, KeyFile, presented_key
 class KeyMiddleware:
     """Lets in who has a key, and leaves `caller` in the request's state.
 
-    Every path asks for one, whether it leads anywhere or not, but for those that are `open`: the
+    Every path asks for one, known or not, except those that are `open`: the
     very strings that routes are chosen by.
 
     Args:

@@ -49,7 +49,7 @@ class UnsentRoom:
 
         Args:
             key: Whose it is.
-            n_bytes: It has so many.
+            n_bytes: The number of its bytes.
             time: What ends its sending; it is called off early where others need the room.
         """
         newest = _Unsent(key, n_bytes, time)

@@ -91,7 +91,7 @@ def test_more_precision_than_a_folder_kept_is_refused(
 ) -> None:
     output = convert(read_checkpoint(source), tmp_path / "made", dtype=dtype)
 
-    with pytest.raises(RuntimeUnavailableError, match=f"to {dtype} and cannot give float32 back"):
+    with pytest.raises(RuntimeUnavailableError, match=f"to {dtype} and cannot be run in float32"):
         load_model(ModelSettings(name=str(output), dtype="float32"))
 
 

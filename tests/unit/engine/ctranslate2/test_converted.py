@@ -81,7 +81,7 @@ def test_a_cache_that_cannot_be_written_costs_a_warning_and_no_more(
     model = opened(folder, cache_dir)
 
     assert model.backend.forward(model.tokenizer.encode("q", ["d"])).shape == (1,)
-    assert "cannot keep the converted model" in caplog.text
+    assert "cannot store the converted model" in caplog.text
 
 
 def test_a_conversion_that_cannot_be_read_is_made_again(
@@ -95,7 +95,7 @@ def test_a_conversion_that_cannot_be_read_is_made_again(
     model = opened(folder, cache_dir)
 
     assert model.backend.forward(model.tokenizer.encode("q", ["d"])).shape == (1,)
-    assert "is made again" in caplog.text
+    assert "is converted again" in caplog.text
 
 
 def test_models_that_start_at_once_share_one_conversion(
@@ -136,7 +136,7 @@ def test_a_spoilt_conversion_is_made_again(
     model = opened(folder, cache_dir)
 
     assert model.backend.forward(model.tokenizer.encode("q", ["d"])).shape == (1,)
-    assert "is made again" in caplog.text
+    assert "is converted again" in caplog.text
 
 
 def test_a_conversion_without_its_manifest_is_made_again(folder: Path, cache_dir: Path) -> None:
