@@ -104,3 +104,10 @@ def test_the_readme_s_speed_table_is_what_was_measured_side_by_side() -> None:
         assert float(seconds.removesuffix(" s")) == pytest.approx(found["seconds_median"], abs=0.06)
         assert float(times) == pytest.approx(found["times_faster_than_tutorial"], abs=0.006)
         assert len(found["seconds"]) == 3
+    few = json.loads(path.with_name("side_by_side_16_documents.json").read_text(encoding="utf-8"))
+    (run,) = few["measured"].values()
+    ours, theirs = (
+        run["contestants"][name]["times_faster_than_tutorial"]
+        for name in ("tamis ctranslate2 int8", "FlagReranker")
+    )
+    assert f"is {ours / theirs:.2f} times as fast as" in text
