@@ -97,7 +97,8 @@ class ModelStage:
             while missing := await looked_up.missing():
                 wanted = {index: texts[index] for index in missing}
                 scores = await self._compute(request, terms, wanted)
-                await looked_up.settle(scores, keep=self._is_itself())  # or lost meanwhile
+                may_keep = self._is_itself()  # asked again: the device may be lost meanwhile
+                await looked_up.settle(scores, keep=may_keep)
         scores = looked_up.scores
         if not terms.partial:
             require_scored(scores.values())
@@ -168,20 +169,19 @@ class ModelStage:
                     pairs = await self.encoding.encode(
                         self.tokenizer,
                         request,
-                        list(texts.values()),
-                        list(texts),
+                        texts,
                         caller=terms.caller,
                         truncate=request.truncate or terms.partial,
                     )
         except TimeoutError:
             raise DeadlineExceededError("the time for this request was over") from None
-        n_tokens, at_most = sum(pair.n_tokens for pair in pairs), self.max_request_tokens
+        n_tokens, at_most = sum(pair.n_tokens for pair in pairs.values()), self.max_request_tokens
         if at_most is not None and n_tokens > at_most:
             raise RequestTooLargeError(
                 f"the request has {n_tokens:,} tokens, at most {at_most:,} allowed; "
                 "split the request"
             )
-        return dict(zip(texts, pairs, strict=True))
+        return pairs
 
 
 def too_many_characters(what: str, n_characters: int, at_most: int) -> TooManyCharactersError:
