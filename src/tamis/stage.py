@@ -4,7 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from tamis.cache.pair_keys import PairKeys
 from tamis.cache.read_through import ReadThrough
@@ -105,9 +105,11 @@ class ModelStage:
         return {
             index: score
             if score.failure
-            else replace(
-                score,
-                truncated=score.truncated or request.is_beyond_characters(index),
+            else PairScore(
+                score.logit,
+                score.n_tokens,
+                score.truncated or request.is_beyond_characters(index),
+                score.query_truncated,
                 cached=index not in looked_up.computed,
                 model=self.model_name,
             )

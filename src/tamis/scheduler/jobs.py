@@ -44,6 +44,7 @@ class Job:
         scores: What became of each pair; `OPEN` until it is settled.
         n_waiting_tokens: Tokens of the pairs no batch has taken.
         n_unsettled: Pairs that are open.
+        has_failed: Whether a pair has failed.
         began: When its first batch began, in seconds of `time.monotonic()`.
         runs: The batches it had pairs in, as they were done.
         is_wanted: False once nobody waits for it any more.
@@ -58,6 +59,7 @@ class Job:
     n_waiting_tokens: int = field(init=False)
     scores: list[PairScore] = field(init=False)
     n_unsettled: int = field(init=False)
+    has_failed: bool = field(init=False, default=False)
     is_wanted: bool = field(init=False, default=True)
     turn_tokens: int = field(init=False, default=0)
     began: float | None = field(init=False, default=None)
@@ -91,11 +93,6 @@ class Job:
         """Every pair has its logit or its failure."""
         return not self.n_unsettled
 
-    @property
-    def has_failed(self) -> bool:
-        """A pair has its failure."""
-        return any(score.failure for score in self.scores)
-
     def index_of(self, position: int) -> int:
         """What the caller calls a pair."""
         return position if self.indices is None else int(self.indices[position])
@@ -110,6 +107,7 @@ class Job:
     def fail(self, position: int, failure: TamisError) -> None:
         """Settle one pair with the reason why it has no logit."""
         self._settle(position, PairScore.failed(failure))
+        self.has_failed = True
 
     def _settle(self, position: int, score: PairScore) -> None:
         self.scores[position] = score
