@@ -148,7 +148,7 @@ def _figures(
         kept_of(*options, queries, firsts), seconds, strict=True
     ):
         order = np.argsort(-logits, kind="stable")
-        ours[query.id] = list(merge(logits, kept, second[kept]).order if len(kept) else order)
+        ours[query.id] = list(merge(logits, kept, second[kept])[1] if len(kept) else order)
         full[query.id] = list(np.argsort(-second, kind="stable"))
         n_kept.append(len(kept))
     ndcg = _ndcg(queries, ours)

@@ -12,27 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tamis.errors import SettingsError
-from tamis.ranking import BLANK_LOGIT
+from tamis.ranking import best_first
 
 _LEAST_DEVIATION = 1e-6
 """Below it logits are all alike, and say nothing of their scale."""
-
-
-@dataclass(frozen=True, slots=True)
-class StagedLogits:
-    """Logits of both stages on the second one's scale.
-
-    Attributes:
-        logits: One for each document, (n,), non-increasing along `order`.
-        order: Documents, best first, (n,): the second stage's, then the rest in the first's order.
-        is_second: Whether the second stage has read the document, (n,).
-
-    A document without a logit (NaN) has no place in the order.
-    """
-
-    logits: NDArray[np.float32]
-    order: NDArray[np.intp]
-    is_second: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,16 +67,10 @@ class Cascade:
         return np.concatenate([order[:n_kept], np.array(copies, dtype=np.intp)])
 
 
-def one_stage(logits: NDArray[np.float32]) -> StagedLogits:
-    """Logits (n,) of the second stage alone."""
-    every = np.ones(len(logits), dtype=np.bool_)
-    return StagedLogits(logits, _best_first(logits, np.arange(len(logits))), every)
-
-
 def merge(
     first: NDArray[np.float32], kept: NDArray[np.intp], second: NDArray[np.float32]
-) -> StagedLogits:
-    """Both stages' logits on the second stage's scale.
+) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
+    """Both stages' logits on the second stage's scale, and their order.
 
     Logits of the rest go through the line that gives the kept documents' first-stage logits the
     mean and deviation of their second-stage ones (linear equating; its slope is positive however
@@ -104,39 +81,19 @@ def merge(
         kept: Documents the second stage has read, (n_kept,); without any, the first stage's
             logits stand as they are.
         second: Its logits of them, (n_kept,).
+
+    Returns:
+        One logit for each document, (n,), and the documents, best first: the second stage's, then
+        the rest in the first's order. Logits do not increase along it; a document without a logit
+        (NaN) has no place in it.
     """
-    is_second = np.zeros(len(first), dtype=np.bool_)
-    is_second[kept] = True
-    rest = _best_first(first, np.flatnonzero(~is_second))
+    rest = best_first(first, np.setdiff1d(np.arange(len(first)), kept))
     logits = first.copy()
     logits[kept] = second
     if len(rest) and len(kept):
         logits[rest] = _equated(first[rest], first[kept], second)
-    head = _best_first(logits, np.sort(kept))
-    return StagedLogits(logits, np.concatenate([head, rest]), is_second)
-
-
-def with_blank(staged: StagedLogits, places: Sequence[int], n_documents: int) -> StagedLogits:
-    """Logits of all documents, where some are blank and were not scored; those come last.
-
-    Args:
-        staged: Of the documents that have words.
-        places: Their indices among all, ascending.
-        n_documents: All.
-    """
-    where = np.asarray(places, dtype=np.intp)
-    logits = np.full(n_documents, BLANK_LOGIT, dtype=np.float32)
-    logits[where] = staged.logits
-    is_second = np.zeros(n_documents, dtype=np.bool_)
-    is_second[where] = staged.is_second
-    blank = np.setdiff1d(np.arange(n_documents, dtype=np.intp), where)
-    return StagedLogits(logits, np.concatenate([where[staged.order], blank]), is_second)
-
-
-def _best_first(logits: NDArray[np.float32], among: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Those of some documents that have a logit, best first; equals as they were given."""
-    found = among[np.isfinite(logits[among])]
-    return found[np.argsort(-logits[found], kind="stable")]
+    head = best_first(logits, np.sort(kept))
+    return logits, np.concatenate([head, rest])
 
 
 def _equated(

@@ -1,6 +1,6 @@
 """The one thread that tokenizes for all callers, and a bound on the text that waits for it."""
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -31,13 +31,12 @@ class EncodingThread:
         self,
         tokenizer: PairEncoder,
         request: RerankRequest,
-        texts: Sequence[str],
-        indices: Sequence[int] | None = None,
+        texts: Mapping[int, str],
         *,
         caller: str = "",
         truncate: bool = True,
-    ) -> list[EncodedPair]:
-        """One pair for each of a request's texts, in order; `indices` are their documents'.
+    ) -> dict[int, EncodedPair]:
+        """One pair for each of a request's texts, by the index of its document.
 
         A caller that is cancelled leaves what has not begun undone.
 
@@ -45,21 +44,21 @@ class EncodingThread:
             QueueFullError: too much text waits already.
             RequestError: a text is not valid Unicode, or does not fit.
         """
-        named = range(len(texts)) if indices is None else indices
+        indices, documents = list(texts), list(texts.values())
         pairs: list[EncodedPair] = []
-        with self._admitted(caller, len(request.query) + sum(map(len, texts))):
-            for part in _slices(texts):
-                n_characters = len(request.query) + sum(map(len, texts[part]))
+        with self._admitted(caller, len(request.query) + sum(map(len, documents))):
+            for part in _slices(documents):
+                n_characters = len(request.query) + sum(map(len, documents[part]))
                 work = partial(
                     tokenizer.encode,
                     request.query,
-                    texts[part],
+                    documents[part],
                     truncate=truncate,
                     truncation_side=request.truncation_side,
-                    indices=named[part],
+                    indices=indices[part],
                 )
                 pairs += _with_query_of(pairs, await self._thread.run(caller, n_characters, work))
-        return pairs
+        return dict(zip(indices, pairs, strict=True))
 
     async def close(self) -> None:
         """Stop after what the thread was given."""

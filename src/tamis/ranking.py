@@ -1,8 +1,6 @@
 """Logits -> scores, order, top_n and threshold. Pure."""
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,15 +10,6 @@ BLANK_LOGIT = -1000.0
 
 _WORD_CHARACTER = re.compile(r"[^\W_]|[\ud800-\udfff]")
 """A lone surrogate counts, so that the tokenizer refuses it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """A document's place: its index in the request, its logit and its score (0..1)."""
-
-    index: int
-    logit: float
-    score: float
 
 
 def has_words(text: str) -> bool:
@@ -40,25 +29,29 @@ def rank(
     top_n: int | None = None,
     threshold: float | None = None,
     order: NDArray[np.intp] | None = None,
-) -> list[Placed]:
-    """Order documents, best first; equal logits keep the order they were given in.
+) -> list[tuple[int, float]]:
+    """Index and score (0..1) of documents, best first; equal logits keep the order given.
 
     Args:
         logits: One for each document, (n,).
         top_n: Maximum number of documents; None for all.
         threshold: Lowest score that stays; None for no bound. A blank document is below any.
-        order: Documents, best first, where it is known already; those without a logit have no
-            place in it.
+        order: Documents, best first, where it is known already.
     """
     if order is None:
-        order = np.argsort(-logits, kind="stable")
-    return list(_placed(logits, order, threshold))[:top_n]
+        order = best_first(logits)
+    places = zip(order.tolist(), sigmoid(logits[order]).tolist(), strict=True)
+    return [
+        (index, score)
+        for index, score in places
+        if threshold is None or (score >= threshold and logits[index] > BLANK_LOGIT)
+    ][:top_n]
 
 
-def _placed(
-    logits: NDArray[np.float32], order: NDArray[np.intp], threshold: float | None
-) -> Iterator[Placed]:
-    for index, score in zip(order, sigmoid(logits[order]).tolist(), strict=True):
-        logit = float(logits[index])
-        if threshold is None or (score >= threshold and logit > BLANK_LOGIT):
-            yield Placed(int(index), logit, score)
+def best_first(
+    logits: NDArray[np.float32], among: NDArray[np.intp] | None = None
+) -> NDArray[np.intp]:
+    """Those of some documents, or of all, that have a logit, best first; equals as given."""
+    chosen = np.arange(len(logits)) if among is None else among
+    found = chosen[np.isfinite(logits[chosen])]
+    return found[np.argsort(-logits[found], kind="stable")]

@@ -11,12 +11,12 @@ from typing import Self, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from tamis.cascade import Cascade, StagedLogits, merge, one_stage, with_blank
+from tamis.cascade import Cascade, merge
 from tamis.engine.explanation import explain_pair
 from tamis.engine.loading import LoadedModel, load_model
 from tamis.engine.pairs import EncodedPair, first_places
 from tamis.errors import InvalidFieldError, SettingsError
-from tamis.ranking import BLANK_LOGIT, has_words, rank
+from tamis.ranking import BLANK_LOGIT, best_first, has_words, rank
 from tamis.scheduler.observer import BatchReport
 from tamis.scheduler.scheduler import score_now
 from tamis.settings import (
@@ -156,22 +156,22 @@ class Reranker:
         texts = request.texts()
         if not isinstance(cast("object", explain), bool):
             raise InvalidFieldError(f"`explain` must be true or false, not {kind_of(explain)}")
-        staged, scored = self._score_documents(query, texts)
+        logits, order, scored = self._score_documents(query, texts)
         return [
             RankedDocument(
-                index=place.index,
-                document=documents[place.index],
-                logit=place.logit,
-                score=place.score,
-                explanation=explain_pair(one.model, query, texts[place.index], one.pair)
+                index=index,
+                document=documents[index],
+                logit=float(logits[index]),
+                score=score,
+                explanation=explain_pair(one.model, query, texts[index], one.pair)
                 if explain and one
                 else None,
                 scored_by=one.model.facts.name if self._cascade and one else None,
                 truncated=one is not None and one.pair.truncated,
                 query_truncated=one is not None and one.pair.query_truncated,
             )
-            for place in rank(staged.logits, top_n=top_n, threshold=threshold, order=staged.order)
-            for one in [scored.get(place.index)]
+            for index, score in rank(logits, top_n=top_n, threshold=threshold, order=order)
+            for one in [scored.get(index)]
         ]
 
     def score(self, pairs: Iterable[tuple[str, str]]) -> NDArray[np.float32]:
@@ -233,30 +233,32 @@ class Reranker:
 
     def _score_documents(
         self, query: str, texts: list[str]
-    ) -> tuple[StagedLogits, dict[int, _ScoredPair]]:
-        """Logits of all documents; who scored which, by index: nobody a blank one."""
-        places = [index for index, text in enumerate(texts) if has_words(text)]
-        staged, pairs, models = self._score_in_stages(query, [texts[place] for place in places])
-        scored = map(_ScoredPair, pairs, models)
-        return with_blank(staged, places, len(texts)), dict(zip(places, scored, strict=True))
+    ) -> tuple[NDArray[np.float32], NDArray[np.intp], dict[int, _ScoredPair]]:
+        """Logits of all documents, their order, and who scored which: nobody a blank one."""
+        is_blank = np.array([not has_words(text) for text in texts], dtype=np.bool_)
+        places, blank = np.flatnonzero(~is_blank), np.flatnonzero(is_blank)
+        found, order, scored = self._score_in_stages(query, [texts[place] for place in places])
+        logits = np.full(len(texts), BLANK_LOGIT, dtype=np.float32)
+        logits[places] = found
+        by_index = dict(zip(places.tolist(), scored, strict=True))
+        return logits, np.concatenate([places[order], blank]), by_index
 
     def _score_in_stages(
         self, query: str, texts: list[str]
-    ) -> tuple[StagedLogits, list[EncodedPair], list[LoadedModel]]:
-        """Logits and, for each document, the pair and the model that gave its own."""
+    ) -> tuple[NDArray[np.float32], NDArray[np.intp], list[_ScoredPair]]:
+        """Logits, their order and, for each document, the pair and the model that gave its own."""
         asked = [(query, text) for text in texts]
         cascade, first_stage = self._cascade, self._first_stage
         if cascade is None or first_stage is None or len(texts) <= cascade.keep:
             logits, pairs = self._score(asked)
-            return one_stage(logits), pairs, [self._model] * len(texts)
-        first, own = self._score(asked, first_stage)
+            return logits, best_first(logits), [_ScoredPair(one, self._model) for one in pairs]
+        first, first_pairs = self._score(asked, first_stage)
+        own = [_ScoredPair(one, first_stage) for one in first_pairs]
         kept = cascade.select(first, texts)
         second, pairs = self._score([asked[index] for index in kept])
         for index, pair in zip(kept.tolist(), pairs, strict=True):
-            own[index] = pair
-        staged = merge(first, kept, second)
-        models = [self._model if is_second else first_stage for is_second in staged.is_second]
-        return staged, own, models
+            own[index] = _ScoredPair(pair, self._model)
+        return *merge(first, kept, second), own
 
 
 def _require_options(max_batch_tokens: object, on_batch: object) -> None:

@@ -1,21 +1,22 @@
 """Reranking for many callers: score in one stage or two, then put in order."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tamis.cascade import Cascade, StagedLogits, merge, one_stage, with_blank
+from tamis.cascade import Cascade, merge
 from tamis.encoding import EncodingThread
-from tamis.errors import ShuttingDownError, TamisError
-from tamis.ranking import has_words, rank
+from tamis.engine.pairs import logits_of
+from tamis.errors import ShuttingDownError
+from tamis.ranking import BLANK_LOGIT, best_first, has_words, rank
 from tamis.scheduler.jobs import Terms
 from tamis.scheduler.scheduler import SchedulerStatistics
-from tamis.stage import ModelStage, StageScores
+from tamis.stage import ModelStage
 from tamis.timing import PhaseObserver
 from tamis.types import (
+    PairScore,
     RankedDocument,
     RerankRequest,
     RerankResult,
@@ -26,6 +27,9 @@ from tamis.types import (
 _ENCODING_SHARE, _MOST_ENCODING_SECONDS = 0.05, 0.05
 """Of a request's time, and of time: what a part of an answer is given to be written and sent."""
 
+_BLANK = PairScore(BLANK_LOGIT, 0, truncated=False)
+"""Of a document without words: it answers nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class FirstStage:
@@ -33,28 +37,6 @@ class FirstStage:
 
     stage: ModelStage
     cascade: Cascade
-
-
-@dataclass(frozen=True, slots=True)
-class _Scored:
-    """A request's documents after all stages.
-
-    Attributes:
-        logits: Of all documents; NaN, and no place in the order, where there is none.
-        scored_by: The model of each document's logit; None without a cascade and for a blank one.
-        truncated: Whether each document was cut by the model whose logit it has.
-        query_truncated: Whether that model was given a part of the query.
-        failures: Why a document has no logit, by index.
-        degraded: Whether a stage has left something out.
-    """
-
-    logits: StagedLogits
-    scored_by: list[str | None]
-    truncated: NDArray[np.bool_]
-    query_truncated: NDArray[np.bool_]
-    usage: Usage
-    failures: Mapping[int, TamisError]
-    degraded: bool
 
 
 class RerankService:
@@ -106,41 +88,51 @@ class RerankService:
         """
         if not self.statistics().running:
             raise ShuttingDownError("the server takes no new work")
-        scored = await self._score(request, self._terms(request, caller, max_caller_tokens))
+        terms = self._terms(request, caller, max_caller_tokens)
+        scores, order = await self._score(request, terms)
         with self._timing.phase("rank"):
-            return self._ranked(request, scored)
+            return self._ranked(request, scores, order)
 
-    def _ranked(self, request: RerankRequest, scored: _Scored) -> RerankResult:
-        """The answer to a request, from its documents' logits."""
+    def _ranked(
+        self, request: RerankRequest, scores: Sequence[PairScore], order: Sequence[int]
+    ) -> RerankResult:
+        """The answer to a request, from its documents' scores and their order."""
         places = rank(
-            scored.logits.logits,
+            logits_of(scores),
             top_n=request.top_n,
             threshold=request.threshold,
-            order=scored.logits.order,
+            order=np.array(order, dtype=np.intp),
         )
         unscored = [
-            UnscoredDocument(index, request.documents[index], error.code, str(error))
-            for index, error in sorted(scored.failures.items())
+            UnscoredDocument(index, request.documents[index], one.failure.code, str(one.failure))
+            for index, one in enumerate(scores)
+            if one.failure is not None and not one.has_logit
         ]
         n_left = len(unscored) if request.top_n is None else request.top_n - len(places)
         return RerankResult(
             model=self._stage.model_name,
             results=tuple(
                 RankedDocument(
-                    place.index,
-                    request.documents[place.index],
-                    place.logit,
-                    place.score,
-                    scored_by=scored.scored_by[place.index],
-                    truncated=bool(scored.truncated[place.index]),
-                    query_truncated=bool(scored.query_truncated[place.index]),
+                    index,
+                    request.documents[index],
+                    scores[index].logit,
+                    score,
+                    scored_by=scores[index].model if self._first_stage else None,
+                    truncated=scores[index].truncated,
+                    query_truncated=scores[index].query_truncated,
                 )
-                for place in places
+                for index, score in places
             ),
-            usage=scored.usage,
-            logits=tuple(scored.logits.logits.tolist()),
+            usage=Usage(
+                n_pairs=len(scores),
+                n_tokens=sum(one.n_tokens for one in scores),
+                n_truncated=sum(one.truncated for one in scores),
+                n_cached=sum(one.cached for one in scores),
+                query_truncated=any(one.query_truncated for one in scores),
+            ),
+            logits=tuple(one.logit for one in scores),
             unscored=tuple(unscored[:n_left]),
-            degraded=scored.degraded,
+            degraded=any(one.failure for one in scores),
         )
 
     def statistics(self) -> SchedulerStatistics:
@@ -171,110 +163,59 @@ class RerankService:
         deadline = time.monotonic() + allowed
         return Terms(caller, request.priority, deadline, request.partial, max_caller_tokens)
 
-    async def _score(self, request: RerankRequest, terms: Terms) -> _Scored:
-        """Logits of all documents; a blank one answers nothing, and no model has to read it."""
+    async def _score(
+        self, request: RerankRequest, terms: Terms
+    ) -> tuple[list[PairScore], list[int]]:
+        """All documents' scores and their order; no model has to read one without words."""
         texts = request.texts()
-        places = [index for index, text in enumerate(texts) if has_words(text)]
-        if len(places) == len(texts):
-            return await self._score_documents(request, terms, places)
-        scored = (
-            await self._score_documents(request, terms, places) if places else _nothing_to_score()
-        )
-        names: list[str | None] = [None] * len(texts)
-        cut = np.zeros((2, len(texts)), dtype=np.bool_)
-        cut[:, places] = scored.truncated, scored.query_truncated
-        for place, name in zip(places, scored.scored_by, strict=True):
-            names[place] = name
-        return _Scored(
-            with_blank(scored.logits, places, len(texts)),
-            names,
-            truncated=cut[0],
-            query_truncated=cut[1],
-            usage=replace(scored.usage, n_pairs=len(texts)),
-            failures={places[position]: error for position, error in scored.failures.items()},
-            degraded=scored.degraded,
-        )
-
-    async def _score_documents(
-        self, request: RerankRequest, terms: Terms, places: Sequence[int]
-    ) -> _Scored:
-        """Logits of some documents, in one stage or, beyond what a cascade keeps, in two."""
-        namespace = "" if self._shared_cache else terms.caller
+        worded = [index for index, text in enumerate(texts) if has_words(text)]
         first_stage = self._first_stage
-        if first_stage is None or len(places) <= first_stage.cascade.keep:
-            scores = await self._stage.score(request, terms, namespace=namespace, indices=places)
-            name = None if first_stage is None else self._stage.model_name
-            return _Scored(
-                one_stage(scores.logits),
-                [name] * len(places),
-                scores.truncated,
-                scores.query_truncated,
-                _usage(scores),
-                scores.failures,
-                degraded=bool(scores.failures),
+        if first_stage is None or len(worded) <= first_stage.cascade.keep:
+            scores = await self._stage.score(
+                request, terms, namespace=self._namespace(terms), indices=worded
             )
-        first = await first_stage.stage.score(request, terms, namespace=namespace, indices=places)
-        found = np.flatnonzero(np.isfinite(first.logits))
-        texts = request.texts()
-        own = [texts[places[n]] for n in found.tolist()]
-        kept = found[first_stage.cascade.select(first.logits[found], own)]
+            order = [worded[n] for n in best_first(logits_of(scores.values())).tolist()]
+        else:
+            scores, order = await self._score_twice(first_stage, request, terms, worded)
+        blank = [index for index in range(len(texts)) if index not in scores]
+        scores |= dict.fromkeys(blank, _BLANK)
+        return [scores[index] for index in range(len(texts))], order + blank
+
+    async def _score_twice(
+        self, first_stage: FirstStage, request: RerankRequest, terms: Terms, indices: Sequence[int]
+    ) -> tuple[dict[int, PairScore], list[int]]:
+        """Scores of a cascade on the second model's scale, and their order."""
+        namespace, texts = self._namespace(terms), request.texts()
+        first = await first_stage.stage.score(request, terms, namespace=namespace, indices=indices)
+        found = [index for index, one in first.items() if one.has_logit]
+        logits = logits_of(first[index] for index in found)
+        kept = first_stage.cascade.select(logits, [texts[index] for index in found]).tolist()
         second = await self._stage.score(
-            request, terms, namespace=namespace, indices=[places[n] for n in kept.tolist()]
+            request, terms, namespace=namespace, indices=[found[n] for n in kept]
         )
-        read = np.isfinite(second.logits)
-        logits = merge(first.logits, kept[read], second.logits[read])
-        names = [first_stage.stage.model_name, self._stage.model_name]
-        return _Scored(
-            logits,
-            [names[int(is_second)] for is_second in logits.is_second],
-            _of_both(first.truncated, second.truncated, kept, logits),
-            _of_both(first.query_truncated, second.query_truncated, kept, logits),
-            _usage_of_both(first, second, kept, logits),
-            first.failures,
-            degraded=bool(first.failures or second.failures),
+        read = [n for n in kept if second[found[n]].has_logit]
+        logits, order = merge(
+            logits, np.array(read, dtype=np.intp), logits_of(second[found[n]] for n in read)
         )
+        merged = dict(zip(found, logits.tolist(), strict=True))
+        scores = {
+            index: _of_both(one, second.get(index), merged[index]) if one.has_logit else one
+            for index, one in first.items()
+        }
+        return scores, [found[n] for n in order.tolist()]
+
+    def _namespace(self, terms: Terms) -> str:
+        return "" if self._shared_cache else terms.caller
 
 
-def _nothing_to_score() -> _Scored:
-    none = np.zeros(0, dtype=np.bool_)
-    logits = one_stage(np.zeros(0, dtype=np.float32))
-    return _Scored(logits, [], none, none, Usage(0, 0, 0), {}, degraded=False)
-
-
-def _usage(scores: StageScores) -> Usage:
-    return Usage(
-        n_pairs=len(scores.logits),
-        n_tokens=int(scores.n_tokens.sum()),
-        n_truncated=int(scores.truncated.sum()),
-        n_cached=int(scores.cached.sum()),
-        query_truncated=bool(scores.query_truncated.any()),
-    )
-
-
-def _of_both(
-    first: NDArray[np.bool_],
-    second: NDArray[np.bool_],
-    kept: NDArray[np.intp],
-    logits: StagedLogits,
-) -> NDArray[np.bool_]:
-    """What is true of each document by the model whose logit it has."""
-    merged = first.copy()
-    merged[kept] = np.where(logits.is_second[kept], second, first[kept])
-    return merged
-
-
-def _usage_of_both(
-    first: StageScores, second: StageScores, kept: NDArray[np.intp], logits: StagedLogits
-) -> Usage:
-    """A document counts once: cut where its own model cut it, cached where neither computed."""
-    cached = first.cached.copy()
-    cached[kept] &= second.cached
-    return Usage(
-        n_pairs=len(first.logits),
-        n_tokens=int(first.n_tokens.sum() + second.n_tokens.sum()),
-        n_truncated=int(_of_both(first.truncated, second.truncated, kept, logits).sum()),
-        n_cached=int(cached.sum()),
-        query_truncated=bool(
-            _of_both(first.query_truncated, second.query_truncated, kept, logits).any()
-        ),
+def _of_both(first: PairScore, second: PairScore | None, logit: float) -> PairScore:
+    """What became of a pair in a cascade: cut where its own model cut it; cached by both."""
+    if second is None:
+        return replace(first, logit=logit)
+    return replace(
+        second if second.has_logit else first,
+        logit=logit,
+        n_tokens=first.n_tokens + second.n_tokens,
+        cached=first.cached and second.cached,
+        failure=second.failure,
     )

@@ -6,24 +6,20 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tamis.cache.pair_keys import PairKeys
-from tamis.cache.read_through import Answered, Outcome, ReadThrough
-from tamis.cache.values import PairScore
+from tamis.cache.read_through import ReadThrough
 from tamis.encoding import EncodingThread
-from tamis.engine.pairs import EncodedPair, Logits, PairEncoder, beyond_length
+from tamis.engine.pairs import EncodedPair, PairEncoder, require_uncut
 from tamis.errors import (
     DeadlineExceededError,
     RequestTooLargeError,
-    TamisError,
+    TextTooLongError,
     TooManyCharactersError,
 )
 from tamis.scheduler.jobs import Terms
 from tamis.scheduler.scheduler import Scheduler, SchedulerStatistics
 from tamis.timing import PhaseObserver
-from tamis.types import RerankRequest
+from tamis.types import PairScore, RerankRequest, require_scored
 
 MOST_CHARACTERS_PER_TOKEN = 16
 """On the average of a text: XLM-R's longest piece. An estimate must not refuse what would fit."""
@@ -40,27 +36,6 @@ def least_tokens(characters: Iterable[int], max_length: int) -> int:
     most = max(1, max_length // 4) * MOST_CHARACTERS_PER_TOKEN
     each = [min(most, n_characters) for n_characters in characters]
     return len(each) + sum(each) // MOST_CHARACTERS_PER_TOKEN
-
-
-@dataclass(frozen=True, slots=True)
-class StageScores:
-    """Documents as one model has scored them; arrays are (n_documents,).
-
-    Attributes:
-        logits: NaN where there is none.
-        n_tokens: Of each pair, as the model read it; 0 without a logit.
-        truncated: Whether text of a document was left out.
-        query_truncated: Whether text of the query was.
-        cached: Whether it has a logit for which nothing was computed.
-        failures: Why a document has no logit, by position.
-    """
-
-    logits: Logits
-    n_tokens: NDArray[np.int64]
-    truncated: NDArray[np.bool_]
-    query_truncated: NDArray[np.bool_]
-    cached: NDArray[np.bool_]
-    failures: Mapping[int, TamisError]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +69,8 @@ class ModelStage:
         *,
         namespace: str,
         indices: Sequence[int] | None = None,
-    ) -> StageScores:
-        """Score a request's documents, or some of them.
+    ) -> dict[int, PairScore]:
+        """What became of a request's documents, or of some of them, by index.
 
         Args:
             request: The request.
@@ -106,39 +81,40 @@ class ModelStage:
         Raises:
             TamisError: as `RerankService.rerank`.
         """
-        texts = request.texts()
-        chosen = range(len(texts)) if indices is None else indices
-        texts = [texts[index] for index in chosen]
-
-        cut = np.array([request.is_beyond_characters(index) for index in chosen], dtype=np.bool_)
-
-        async def compute(positions: list[int]) -> list[Outcome]:
-            most = request.max_document_characters or 0
-            refused: dict[int, Outcome] = {
-                p: too_many_characters(f"document {chosen[p]}", len(texts[p]), most)
-                for p in positions
-                if cut[p] and not request.truncate
-            }
-            wanted = [p for p in positions if p not in refused]
-            computed = await self._outcomes(
-                request, terms, [texts[p] for p in wanted], [chosen[p] for p in wanted]
-            )
-            outcomes = refused | dict(zip(wanted, computed, strict=True))
-            return [outcomes[p] for p in positions]
-
+        texts = dict(enumerate(request.texts()))
+        if indices is not None:
+            texts = {index: texts[index] for index in indices}
         keys = self.keys.of(
-            namespace, request.query, texts, truncation_side=request.truncation_side
+            namespace, request.query, list(texts.values()), truncation_side=request.truncation_side
         )
-        answered = await self.read_through.scores(
-            keys,
-            compute,
+        with self.read_through.look_up(
+            dict(zip(texts, keys, strict=True)),
             deadline=terms.deadline,
             priority=terms.priority,
             use=request.cache if self._is_itself() else "off",
-            keeps=self._is_itself,  # it may have been lost meanwhile
-            usable=lambda score: request.truncate or not (score.truncated or score.query_truncated),
-        )
-        return _collected(answered, cut, partial=terms.partial)
+            uncut=not request.truncate,
+        ) as looked_up:
+            while missing := await looked_up.missing():
+                wanted = {index: texts[index] for index in missing}
+                scores = await self._compute(request, terms, wanted)
+                may_keep = self._is_itself()  # asked again: the device may be lost meanwhile
+                await looked_up.settle(scores, keep=may_keep)
+        scores = looked_up.scores
+        if not terms.partial:
+            require_scored(scores.values())
+        return {
+            index: score
+            if score.failure
+            else PairScore(
+                score.logit,
+                score.n_tokens,
+                score.truncated or request.is_beyond_characters(index),
+                score.query_truncated,
+                cached=index not in looked_up.computed,
+                model=self.model_name,
+            )
+            for index, score in scores.items()
+        }
 
     def statistics(self) -> SchedulerStatistics:
         """Where the scheduler stands now."""
@@ -148,45 +124,47 @@ class ModelStage:
         """What another device than the model's own computes, or another model, is not kept."""
         return self.scheduler.statistics().degraded != "stand_in" and self.is_as_keyed()
 
-    async def _outcomes(
-        self, request: RerankRequest, terms: Terms, texts: list[str], indices: list[int]
-    ) -> list[Outcome]:
-        """What became of each text; a part of an answer leaves out those that are too long."""
+    async def _compute(
+        self, request: RerankRequest, terms: Terms, texts: Mapping[int, str]
+    ) -> dict[int, PairScore]:
+        """Encode and submit documents; a part of an answer leaves out those that are too long."""
+        refused = {} if request.truncate else _beyond_characters(request, texts)
+        wanted = {index: text for index, text in texts.items() if index not in refused}
         try:
-            pairs = await self._encode(request, texts, terms, indices) if texts else []
+            pairs = await self._encode(request, terms, wanted) if wanted else {}
         except DeadlineExceededError as late:
             if not terms.partial:
                 raise
-            return [late] * len(texts)
-        outcomes = {} if request.truncate else self._too_long(pairs, indices)
-        fitting = [number for number in range(len(pairs)) if number not in outcomes]
-        if fitting:
-            scores = await self.scheduler.submit(
-                [pairs[n] for n in fitting], terms, [indices[n] for n in fitting]
-            )
-            for place, (number, logit) in enumerate(zip(fitting, scores.logits, strict=True)):
-                outcomes[number] = scores.failures.get(place) or _score(pairs[number], float(logit))
-        return [outcomes[number] for number in range(len(pairs))]
+            return refused | dict.fromkeys(wanted, PairScore.failed(late))
+        if not request.truncate:
+            refused |= self._too_long(pairs)
+        fitting = {index: pair for index, pair in pairs.items() if index not in refused}
+        if not fitting:
+            return refused
+        scores = await self.scheduler.submit(list(fitting.values()), terms, list(fitting))
+        return refused | dict(zip(fitting, scores, strict=True))
 
-    def _too_long(self, pairs: list[EncodedPair], indices: list[int]) -> dict[int, Outcome]:
-        """Why pairs are refused one by one, by position.
+    def _too_long(self, pairs: Mapping[int, EncodedPair]) -> dict[int, PairScore]:
+        """Pairs that are refused one by one.
 
         Raises:
             TextTooLongError: the query is too long, and every pair has it.
         """
-        found: dict[int, Outcome] = {}
-        for number, (pair, index) in enumerate(zip(pairs, indices, strict=True)):
-            error = beyond_length(pair, self.max_length, index)
-            if error is not None and pair.query_truncated:
-                raise error
-            if error is not None:
-                found[number] = error
-        return found
+        refused: dict[int, PairScore] = {}
+        for index, pair in pairs.items():
+            try:
+                require_uncut(pair, self.max_length, index)
+            except TextTooLongError as error:
+                if pair.query_truncated:
+                    raise
+                refused[index] = PairScore.failed(error)
+        return refused
 
     async def _encode(
-        self, request: RerankRequest, texts: list[str], terms: Terms, indices: list[int]
-    ) -> list[EncodedPair]:
-        self.scheduler.require_room(least_tokens(map(len, texts), self.max_length), terms)
+        self, request: RerankRequest, terms: Terms, texts: Mapping[int, str]
+    ) -> dict[int, EncodedPair]:
+        least = least_tokens(map(len, texts.values()), self.max_length)
+        self.scheduler.require_room(least, terms)
         try:
             async with asyncio.timeout(_seconds_until(terms.deadline)):
                 with self.timing.phase("encode"):
@@ -194,13 +172,12 @@ class ModelStage:
                         self.tokenizer,
                         request,
                         texts,
-                        indices,
                         caller=terms.caller,
                         truncate=request.truncate or terms.partial,
                     )
         except TimeoutError:
             raise DeadlineExceededError("the time for this request was over") from None
-        n_tokens, at_most = sum(pair.n_tokens for pair in pairs), self.max_request_tokens
+        n_tokens, at_most = sum(pair.n_tokens for pair in pairs.values()), self.max_request_tokens
         if at_most is not None and n_tokens > at_most:
             raise RequestTooLargeError(
                 f"the request has {n_tokens:,} tokens, at most {at_most:,} allowed; "
@@ -217,36 +194,14 @@ def too_many_characters(what: str, n_characters: int, at_most: int) -> TooManyCh
     )
 
 
-def _score(pair: EncodedPair, logit: float) -> PairScore:
-    return PairScore(logit, pair.n_tokens, pair.truncated, pair.query_truncated)
+def _beyond_characters(request: RerankRequest, texts: Mapping[int, str]) -> dict[int, PairScore]:
+    most = request.max_document_characters
+    return {
+        index: PairScore.failed(too_many_characters(f"document {index}", len(text), most))
+        for index, text in texts.items()
+        if most is not None and len(text) > most
+    }
 
 
 def _seconds_until(deadline: float) -> float | None:
     return None if deadline == math.inf else max(0.0, deadline - time.monotonic())
-
-
-def _collected(
-    answered: Sequence[Answered], cut: NDArray[np.bool_], *, partial: bool
-) -> StageScores:
-    """Arrays of what became of each pair; `cut` says which were cut before they were tokenized.
-
-    Raises:
-        TamisError: why the first pair without a logit has none, unless a part is enough.
-    """
-    outcomes = [one.outcome for one in answered]
-    failures = {i: one for i, one in enumerate(outcomes) if isinstance(one, TamisError)}
-    if failures and not partial:
-        raise failures[min(failures)]
-    nothing = PairScore(np.nan, 0, truncated=False)
-    scores = [nothing if isinstance(one, TamisError) else one for one in outcomes]
-    return StageScores(
-        logits=np.array([score.logit for score in scores], dtype=np.float32),
-        n_tokens=np.array([score.n_tokens for score in scores], dtype=np.int64),
-        truncated=np.array([score.truncated for score in scores], dtype=np.bool_)
-        | (cut & ~np.isin(np.arange(len(scores)), list(failures))),
-        query_truncated=np.array([score.query_truncated for score in scores], dtype=np.bool_),
-        cached=np.array(
-            [one.is_cached and isinstance(one.outcome, PairScore) for one in answered], np.bool_
-        ),
-        failures=failures,
-    )

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tamis.engine.pairs import EncodedPair, Logits, TokenIds, TokenSequence, beyond_length
+from tamis.engine.pairs import EncodedPair, Logits, TokenIds, TokenSequence, require_uncut
 from tamis.errors import InferenceError
 from tamis.types import TruncationSide
 
@@ -86,9 +86,8 @@ class WordTokenizer:
                 truncated=len(ids) > room,
                 query_truncated=len(query_ids) > len(kept),
             )
-            error = beyond_length(pair, self._max_length, index)
-            if error is not None and not truncate:
-                raise error
+            if not truncate:
+                require_uncut(pair, self._max_length, index)
             pairs.append(pair)
         return pairs
 

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass
 from numbers import Integral, Real
 from sys import getsizeof
-from typing import Literal, cast
+from typing import Literal, Self, cast
 
-from tamis.errors import InvalidFieldError, MissingFieldError
+from tamis.errors import InvalidFieldError, MissingFieldError, TamisError
 
 Document = str | Mapping[str, object]
 """A text, or a mapping with a `text` and whatever else the caller wants back."""
@@ -102,6 +102,39 @@ class RerankRequest:
         """Whether a document has more characters than `max_document_characters`."""
         most = self.max_document_characters
         return most is not None and len(document_text(self.documents[index], index)) > most
+
+
+@dataclass(frozen=True, slots=True)
+class PairScore:
+    """What became of a pair, from the scheduler or the cache to the answer.
+
+    Attributes:
+        logit: Float32; NaN without one.
+        n_tokens: Of the pair, as the model read it; 0 without a logit.
+        truncated: Whether text of the document was left out.
+        query_truncated: Whether text of the query was.
+        cached: Whether it has a logit for which nothing was computed.
+        model: Whose logit it is.
+        failure: Why there is no logit; in a cascade, why there is only the first model's.
+    """
+
+    logit: float
+    n_tokens: int
+    truncated: bool
+    query_truncated: bool = False
+    cached: bool = False
+    model: str | None = None
+    failure: TamisError | None = None
+
+    @classmethod
+    def failed(cls, failure: TamisError) -> Self:
+        """A pair without a logit."""
+        return cls(math.nan, 0, truncated=False, failure=failure)
+
+    @property
+    def has_logit(self) -> bool:
+        """Whether there is one."""
+        return math.isfinite(self.logit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +234,17 @@ class RerankResult:
     logits: tuple[float, ...] = ()
     unscored: tuple[UnscoredDocument, ...] = ()
     degraded: bool = False
+
+
+def require_scored(scores: Iterable[PairScore]) -> None:
+    """Refuse pairs of which one has failed.
+
+    Raises:
+        TamisError: why the first of those has.
+    """
+    for score in scores:
+        if score.failure is not None:
+            raise score.failure
 
 
 def document_list(documents: Iterable[Document]) -> tuple[Document, ...]:

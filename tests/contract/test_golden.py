@@ -60,8 +60,8 @@ def scored(request: RerankRequest) -> RerankResult:
     logits = np.array(LOGITS[:n_pairs], dtype=np.float32)
     places = rank(logits, top_n=request.top_n, threshold=request.threshold)
     results = tuple(
-        RankedDocument(place.index, request.documents[place.index], place.logit, place.score)
-        for place in places
+        RankedDocument(index, request.documents[index], float(logits[index]), score)
+        for index, score in places
     )
     return RerankResult("tamis-mini", results, Usage(n_pairs, n_tokens=10 * n_pairs, n_truncated=1))
 

@@ -14,7 +14,7 @@ from tamis.cache.redis import KEY_PREFIX, RedisStore
 from tamis.cache.redis_url import parse_redis_url
 from tamis.cache.scores import ScoreCache
 from tamis.cache.store import KEY_BYTES, CacheObserver
-from tamis.cache.values import PairScore
+from tamis.types import PairScore
 from tests.faults.doubles import alone, logits_of
 from tests.faults.redis_proxy import Fault, FaultProxy, proxy_to
 from tests.integration.serving import Served, serving_fake, until

@@ -4,7 +4,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tamis.cascade import Cascade, merge, one_stage
+from tamis.cascade import Cascade, merge
 from tamis.errors import SettingsError
 
 LOGITS = st.floats(-20, 20, width=32)
@@ -39,17 +39,16 @@ def test_numbers_out_of_range_are_refused(keep: int, margin: float) -> None:
 
 
 def test_the_rest_lie_on_the_line_with_the_kept_ones_mean_and_deviation() -> None:
-    staged = merge(array(3, 2, 1), np.array([0, 1]), array(8, 6))
+    logits, _ = merge(array(3, 2, 1), np.array([0, 1]), array(8, 6))
 
-    assert staged.logits.tolist() == [8, 6, 4]
-    assert staged.is_second.tolist() == [True, True, False]
+    assert logits.tolist() == [8, 6, 4]
 
 
 def test_stages_that_disagree_never_let_the_rest_pass_a_kept_one() -> None:
-    staged = merge(array(3, 2, 2, 1.9, 1), np.array([0, 1, 2]), array(5, 0, 5))
+    logits, order = merge(array(3, 2, 2, 1.9, 1), np.array([0, 1, 2]), array(5, 0, 5))
 
-    assert staged.order.tolist() == [0, 2, 1, 3, 4]
-    assert staged.logits[3] == staged.logits[1] > staged.logits[4]
+    assert order.tolist() == [0, 2, 1, 3, 4]
+    assert logits[3] == logits[1] > logits[4]
 
 
 @given(st.lists(st.tuples(LOGITS, LOGITS), min_size=1, max_size=30), st.integers(1, 30))
@@ -61,20 +60,16 @@ def test_scores_fall_along_the_order_and_the_second_stage_stands_before_the_firs
     second = array(*(pair[1] for pair in pairs))
     kept = Cascade(keep).select(first)
 
-    staged = merge(first, kept, second[kept])
+    logits, order = merge(first, kept, second[kept])
 
-    ordered = staged.logits[staged.order]
+    ordered = logits[order]
     assert np.isfinite(ordered).all()
     assert (np.diff(ordered) <= 0).all()
-    assert sorted(staged.order) == list(range(len(pairs)))
-    assert set(staged.order[: len(kept)]) == set(kept)
-    assert (staged.logits[kept] == second[kept]).all()
-    rest = staged.order[len(kept) :]
+    assert sorted(order) == list(range(len(pairs)))
+    assert set(order[: len(kept)]) == set(kept)
+    assert (logits[kept] == second[kept]).all()
+    rest = order[len(kept) :]
     assert (np.diff(first[rest]) <= 0).all()
-
-
-def test_one_stage_is_the_stable_order_of_its_logits() -> None:
-    assert one_stage(array(1, 2, 1)).order.tolist() == [1, 0, 2]
 
 
 @pytest.mark.parametrize(("keep", "margin"), [("3", 0.0), (2.5, 0.0), (True, 0.0), (3, None)])

@@ -13,14 +13,16 @@ FLOATS = st.floats(-50, 50, width=32)
 def test_the_best_document_comes_first() -> None:
     places = rank(np.array([-1.5, 3.0, 0.25], dtype=np.float32))
 
-    assert [place.index for place in places] == [1, 2, 0]
-    assert [place.logit for place in places] == [3.0, 0.25, -1.5]
+    assert [index for index, _ in places] == [1, 2, 0]
+    assert [score for _, score in places] == sigmoid(
+        np.array([3.0, 0.25, -1.5], np.float32)
+    ).tolist()
 
 
 def test_equal_logits_keep_the_order_they_were_given_in() -> None:
     places = rank(np.array([1, 2, 1, 2, 1], dtype=np.float32))
 
-    assert [place.index for place in places] == [1, 3, 0, 2, 4]
+    assert [index for index, _ in places] == [1, 3, 0, 2, 4]
 
 
 @pytest.mark.parametrize(("top_n", "expected"), [(None, 3), (0, 0), (2, 2), (3, 3), (99, 3)])
@@ -31,14 +33,14 @@ def test_top_n_bounds_how_many_come_back(top_n: int | None, expected: int) -> No
 def test_the_threshold_bounds_the_score_and_not_the_logit() -> None:
     logits = np.array([-1.0, 0.0, 1.0], dtype=np.float32)
 
-    assert [place.index for place in rank(logits, threshold=0.5)] == [2, 1]
+    assert [index for index, _ in rank(logits, threshold=0.5)] == [2, 1]
     assert rank(logits, threshold=0.8) == []
 
 
 def test_top_n_counts_what_the_threshold_leaves() -> None:
     places = rank(np.array([3, 2, -5], dtype=np.float32), top_n=3, threshold=0.5)
 
-    assert [place.index for place in places] == [0, 1]
+    assert [index for index, _ in places] == [0, 1]
 
 
 def test_no_documents_give_no_places() -> None:
@@ -68,7 +70,7 @@ def test_what_comes_back_is_the_head_of_the_sorted_and_filtered_list(
     order = sorted(range(len(values)), key=lambda i: (-logits[i], i))
     kept = [i for i in order if threshold is None or scores[i] >= threshold]
 
-    assert [place.index for place in rank(logits, top_n=top_n, threshold=threshold)] == kept[:top_n]
+    assert [index for index, _ in rank(logits, top_n=top_n, threshold=threshold)] == kept[:top_n]
 
 
 @pytest.mark.parametrize("text", ["a", "7", "，是", "٣", "½", "я.", "ไ", "_x_", "e\u0301"])
@@ -85,5 +87,9 @@ def test_a_text_without_letters_and_digits_has_no_words(text: str) -> None:
 
 def test_a_blank_document_is_below_a_threshold_of_zero() -> None:
     logits = np.array([BLANK_LOGIT, -30.0], dtype=np.float32)
-    assert [place.index for place in rank(logits, threshold=0.0)] == [1]
-    assert [place.index for place in rank(logits)] == [1, 0]
+    assert [index for index, _ in rank(logits, threshold=0.0)] == [1]
+    assert [index for index, _ in rank(logits)] == [1, 0]
+
+
+def test_a_document_without_a_logit_has_no_place() -> None:
+    assert [index for index, _ in rank(np.array([1, np.nan, 2], dtype=np.float32))] == [2, 0]

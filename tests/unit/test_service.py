@@ -63,7 +63,7 @@ async def test_documents_come_back_in_order_with_index_logit_and_score(
     logits = np.array(logits_alone("hi", "a bear", "The giant panda", "far"), dtype=np.float32)
     assert result.model == "word-model"
     assert [(r.index, r.logit, r.score) for r in result.results] == [
-        (place.index, place.logit, place.score) for place in rank(logits)
+        (index, logits[index], score) for index, score in rank(logits)
     ]
 
 

@@ -9,19 +9,14 @@ than it has itself: its turn comes earlier.
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from tamis.cache.scores import ScoreCache
-from tamis.cache.values import PairScore
-from tamis.engine.pairs import first_places
-from tamis.errors import DeadlineExceededError, TamisError
+from tamis.errors import DeadlineExceededError
 from tamis.timing import PhaseObserver
-from tamis.types import CacheUse
-
-Outcome = PairScore | TamisError
-Compute = Callable[[list[int]], Awaitable[list[Outcome]]]
-"""Scores the pairs at some positions, in their order."""
+from tamis.types import CacheUse, PairScore
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,29 +37,6 @@ class _Flight:
 Flights = dict[bytes, _Flight]
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """What a request wants of the cache; see `ReadThrough.scores`."""
-
-    deadline: float
-    priority: int
-    use: CacheUse
-    usable: Callable[[PairScore], bool]
-    keeps: Callable[[], bool]
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """What became of a pair.
-
-    Attributes:
-        is_cached: Nothing was computed for it.
-    """
-
-    outcome: Outcome
-    is_cached: bool
-
-
 class ReadThrough:
     """The cache in front of what computes. Belongs to one event loop.
 
@@ -74,110 +46,153 @@ class ReadThrough:
     """
 
     def __init__(self, cache: ScoreCache, timing: PhaseObserver | None = None) -> None:
-        self._cache = cache
-        self._timing = timing or PhaseObserver()
-        self._flights: Flights = {}
+        self.cache = cache
+        self.timing = timing or PhaseObserver()
+        self.flights: Flights = {}
 
-    async def scores(
+    @contextmanager
+    def look_up(
         self,
-        keys: Sequence[bytes],
-        compute: Compute,
+        keys: Mapping[int, bytes],
         *,
         deadline: float,
         priority: int = 0,
         use: CacheUse = "normal",
-        usable: Callable[[PairScore], bool] = lambda _: True,
-        keeps: Callable[[], bool] = lambda: True,
-    ) -> list[Answered]:
-        """What became of each pair, in the order of the keys.
+        uncut: bool = False,
+    ) -> Generator["LookUp"]:
+        """Look up a request's pairs; at the end those who wait for one that has no score go on.
 
         Args:
-            keys: Of the pairs; equal pairs have equal ones.
-            compute: Is asked for what nobody has; what it raises is raised.
+            keys: Of the pairs, by index; equal pairs have equal ones.
             deadline: When waiting for others ends, in seconds of `time.monotonic()`.
             priority: Nobody waits for who has a higher number.
             use: Whether to look, and whether to keep.
-            usable: Whether what is kept is an answer to this request.
-            keeps: Asked once all is computed: whether that may be kept.
+            uncut: Whether the score of a pair that was cut is no answer.
         """
-        asked = _Asked(deadline, priority, use, usable, keeps)
-        first = first_places(keys)
-        found: dict[bytes, Outcome] = {}
-        computed: set[int] = set()
-        while missing := {key: place for key, place in first.items() if key not in found}:
-            others = self._ahead(missing, priority, len(first)) if use == "normal" else {}
-            if own := {key: place for key, place in missing.items() if key not in others}:
-                outcomes, places = await self._own(own, compute, asked)
-                found |= outcomes
-                computed |= places
-            if others:
-                found |= await self._others(others, asked)
-        return [Answered(found[key], position not in computed) for position, key in enumerate(keys)]
+        found = LookUp(self, keys, deadline, priority, use, uncut)
+        try:
+            yield found
+        finally:
+            found.leave()
 
-    def _ahead(self, keys: Iterable[bytes], priority: int, n_pairs: int) -> Flights:
-        """Pairs that somebody is at who goes no later than this priority, and has no more pairs."""
-        flights = {key: self._flights[key] for key in keys if key in self._flights}
+
+@dataclass(slots=True, eq=False)
+class LookUp:
+    """A request's pairs, while their scores are found; `ReadThrough.look_up` makes it.
+
+    `missing` says what to compute, `settle` takes it, until nothing is missing.
+
+    Attributes:
+        computed: The pairs that were computed for this request, by index.
+    """
+
+    through: ReadThrough
+    keys: Mapping[int, bytes]
+    deadline: float
+    priority: int
+    use: CacheUse
+    uncut: bool
+    computed: set[int] = field(init=False, default_factory=set[int])
+    _first: dict[bytes, int] = field(init=False, default_factory=dict[bytes, int])
+    _found: dict[bytes, PairScore] = field(init=False, default_factory=dict[bytes, PairScore])
+    _own: Flights = field(init=False, default_factory=Flights)
+    _others: Flights = field(init=False, default_factory=Flights)
+
+    def __post_init__(self) -> None:
+        for index, key in self.keys.items():
+            self._first.setdefault(key, index)
+
+    @property
+    def scores(self) -> dict[int, PairScore]:
+        """What became of each pair, by index, once nothing is missing."""
+        return {index: self._found[key] for index, key in self.keys.items()}
+
+    async def missing(self) -> list[int]:
+        """Pairs that nobody has, or is at: to be computed now, of equal ones the first.
+
+        Waits for what others are at once all else is done; where they fail, it is missing here.
+        """
+        while True:
+            await self._wait_for_others()
+            wanted = [key for key in self._first if key not in self._found]
+            self._others = self._ahead(wanted)
+            own = await self._not_kept([key for key in wanted if key not in self._others])
+            if own or not self._others:
+                return [self._first[key] for key in own]
+
+    async def settle(self, scores: Mapping[int, PairScore], *, keep: bool) -> None:
+        """Take what became of the pairs that were missing; who waits for one gets its score, too.
+
+        Args:
+            scores: By index.
+            keep: Whether they may be kept.
+        """
+        self.computed |= scores.keys()
+        by_key = {self.keys[index]: score for index, score in scores.items()}
+        self._found |= by_key
+        computed = {key: score for key, score in by_key.items() if score.failure is None}
+        if keep and self.use != "off":
+            await self.through.cache.put_many(computed)
+        self._land(computed)
+        self.leave()
+
+    def leave(self) -> None:
+        """Be at nothing any more: who waits for a pair of this request computes it."""
+        self._land(dict.fromkeys(list(self._own)))
+
+    def _ahead(self, keys: Iterable[bytes]) -> Flights:
+        """Pairs that somebody is at who goes no later than this request, and has no more pairs."""
+        if self.use != "normal":
+            return {}
+        flights = self.through.flights
         return {
-            key: one
-            for key, one in flights.items()
-            if one.priority <= priority and one.n_pairs <= n_pairs
+            key: flights[key]
+            for key in keys
+            if key in flights
+            and flights[key].priority <= self.priority
+            and flights[key].n_pairs <= len(self._first)
         }
 
-    async def _own(
-        self, wanted: dict[bytes, int], compute: Compute, asked: _Asked
-    ) -> tuple[dict[bytes, Outcome], set[int]]:
-        """Look for pairs that nobody else is at, or only who goes later; have the rest computed.
+    async def _not_kept(self, keys: list[bytes]) -> list[bytes]:
+        """Be at some pairs, and look for them; returns those that must be computed."""
+        if self.use != "normal" or not keys:
+            return keys
+        loop = asyncio.get_running_loop()
+        self._own = {key: _Flight(loop.create_future(), self.priority, len(keys)) for key in keys}
+        self.through.flights |= self._own
+        with self.through.timing.phase("cache"):
+            kept = await self.through.cache.get_many(keys)
+        scores = {key: score for key, score in zip(keys, kept, strict=True) if score is not None}
+        self._land(scores)
+        self._found |= {key: score for key, score in scores.items() if self._is_answer(score)}
+        return [key for key in keys if key not in self._found]
 
-        Who waits for one gets its score as soon as there is one, or None.
+    def _is_answer(self, score: PairScore) -> bool:
+        return not (self.uncut and (score.truncated or score.query_truncated))
 
-        Returns:
-            What became of each, and the positions that were computed.
-        """
-        flights: Flights = {}
-        if asked.use == "normal":
-            loop = asyncio.get_running_loop()
-            flights = {
-                key: _Flight(loop.create_future(), asked.priority, len(wanted)) for key in wanted
-            }
-            self._flights |= flights
-        try:
-            kept = await self._kept(list(wanted)) if asked.use == "normal" else {}
-            self._land(flights, kept)
-            known: dict[bytes, Outcome] = {k: one for k, one in kept.items() if asked.usable(one)}
-            unknown = {key: place for key, place in wanted.items() if key not in known}
-            outcomes = await compute(list(unknown.values())) if unknown else []
-            computed = dict(zip(unknown, outcomes, strict=True))
-            scores = {key: one for key, one in computed.items() if isinstance(one, PairScore)}
-            if asked.use != "off" and asked.keeps():
-                await self._cache.put_many(scores)
-            self._land(flights, scores)
-        finally:
-            self._land(flights, dict.fromkeys(list(flights)))
-        return known | computed, set(unknown.values())
-
-    async def _kept(self, keys: list[bytes]) -> dict[bytes, PairScore]:
-        with self._timing.phase("cache"):
-            scores = await self._cache.get_many(keys)
-        return {key: score for key, score in zip(keys, scores, strict=True) if score is not None}
-
-    def _land(self, flights: Flights, scores: Mapping[bytes, PairScore | None]) -> None:
-        for key in scores.keys() & flights.keys():
-            flight = flights.pop(key)
-            if self._flights.get(key) is flight:  # else one that goes earlier is at it, too
-                del self._flights[key]
+    def _land(self, scores: Mapping[bytes, PairScore | None]) -> None:
+        flights = self.through.flights
+        for key in scores.keys() & self._own.keys():
+            flight = self._own.pop(key)
+            if flights.get(key) is flight:  # else one that goes earlier is at it, too
+                del flights[key]
             flight.landing.set_result(scores[key])
 
-    async def _others(self, others: Flights, asked: _Asked) -> dict[bytes, Outcome]:
-        """What others have found, or that it came too late; nothing where they have failed."""
-        left = max(0.0, asked.deadline - time.monotonic())
+    async def _wait_for_others(self) -> None:
+        """Take what others have found, or that it came too late; nothing where they have failed."""
+        others, self._others = self._others, {}
+        if not others:
+            return
+        left = max(0.0, self.deadline - time.monotonic())
         landings = {key: one.landing for key, one in others.items()}
         await asyncio.wait(landings.values(), timeout=None if left == math.inf else left)
-        late = DeadlineExceededError("the time for this request was over")
-        outcomes = {key: one.result() if one.done() else late for key, one in landings.items()}
-        found: dict[bytes, Outcome] = {
-            key: one
-            for key, one in outcomes.items()
-            if isinstance(one, TamisError) or (one is not None and asked.usable(one))
+        late = PairScore.failed(DeadlineExceededError("the time for this request was over"))
+        scores = {key: one.result() if one.done() else late for key, one in landings.items()}
+        found = {
+            key: score
+            for key, score in scores.items()
+            if score is not None and self._is_answer(score)
         }
-        self._cache.observer.waited(sum(isinstance(one, PairScore) for one in found.values()))
-        return found
+        self._found |= found
+        n_waited = sum(score.failure is None for score in found.values())
+        self.through.cache.observer.waited(n_waited)

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from tamis.cache.store import ByteStore, CacheObserver, StoreStatistics
-from tamis.cache.values import PairScore, ScoreCodec, decode_many
+from tamis.cache.values import ScoreCodec, decode_many
+from tamis.types import PairScore
 
 
 class ScoreCache:

@@ -4,29 +4,13 @@ import hashlib
 import math
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from tamis.types import PairScore
 
 _CONTENT = struct.Struct("<fI")
 _TRUNCATED, _QUERY_TRUNCATED = 1 << 31, 1 << 30
 _DIGEST_BYTES = 8
 _MOST_TOKENS = _QUERY_TRUNCATED - 1
-
-
-@dataclass(frozen=True, slots=True)
-class PairScore:
-    """A pair that has been scored.
-
-    Attributes:
-        logit: Float32, finite.
-        n_tokens: Of the pair, as the model read it.
-        truncated: Whether text of the document was left out.
-        query_truncated: Whether text of the query was.
-    """
-
-    logit: float
-    n_tokens: int
-    truncated: bool
-    query_truncated: bool = False
 
 
 class ScoreCodec:

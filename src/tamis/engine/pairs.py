@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tamis.errors import TextTooLongError
-from tamis.types import TruncationSide
+from tamis.types import PairScore, TruncationSide
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -51,25 +51,32 @@ class EncodedPair:
         return sum(len(sequence.token_ids) for sequence in self.sequences)
 
 
-def beyond_length(pair: EncodedPair, max_length: int, index: int) -> TextTooLongError | None:
-    """Why a pair is refused where nothing may be cut; None where nothing was.
+def logits_of(scores: Iterable[PairScore]) -> Logits:
+    """The logit of each pair; NaN where there is none."""
+    return np.array([score.logit for score in scores], dtype=np.float32)
+
+
+def require_uncut(pair: EncodedPair, max_length: int, index: int) -> None:
+    """Refuse a pair that was cut.
 
     Args:
         pair: As it was cut.
         max_length: Tokens that a pair may have.
         index: What the caller calls the document.
+
+    Raises:
+        TextTooLongError: the query was cut, or the document.
     """
     if pair.query_truncated:
-        return TextTooLongError(
+        raise TextTooLongError(
             f"the query has more tokens than it may have, about half of {max_length}, and "
             "truncation is off; shorten the query or allow truncation"
         )
     if pair.truncated:
-        return TextTooLongError(
+        raise TextTooLongError(
             f"query and document {index} have more than {max_length} tokens together, "
             "and truncation is off; shorten the text or allow truncation"
         )
-    return None
 
 
 def distinct_sequences(

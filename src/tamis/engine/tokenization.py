@@ -10,7 +10,7 @@ from tokenizers import Encoding, Tokenizer
 
 from tamis.engine.checkpoint import TOKENIZER_FILE
 from tamis.engine.files import read_json
-from tamis.engine.pairs import EncodedPair, TokenIds, beyond_length
+from tamis.engine.pairs import EncodedPair, TokenIds, require_uncut
 from tamis.engine.templates import PairTemplate
 from tamis.errors import InvalidTextError, UnsupportedModelError
 from tamis.types import TruncationSide
@@ -241,9 +241,7 @@ def _encode_enough(
 
 def _refuse_truncated(pairs: list[EncodedPair], max_length: int, indices: Sequence[int]) -> None:
     for index, pair in zip(indices, pairs, strict=True):
-        error = beyond_length(pair, max_length, index)
-        if error is not None:
-            raise error
+        require_uncut(pair, max_length, index)
 
 
 def _require_unicode(texts: Sequence[str], names: Sequence[str]) -> None:

@@ -330,7 +330,7 @@ class BatchRunner:
         error.__cause__ = cause
         self._observer.pairs_failed(len(entries))
         for job, position in entries:
-            job.give(position, error)
+            job.fail(position, error)
 
 
 def _shorter(known: EncodedPair | None, pair: EncodedPair) -> EncodedPair:

@@ -2,14 +2,16 @@
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from tamis.engine.pairs import EncodedPair, Logits
+from tamis.engine.pairs import EncodedPair
 from tamis.errors import TamisError
 from tamis.timing import BatchRun
+from tamis.types import PairScore
+
+OPEN = PairScore(math.nan, 0, truncated=False)
+"""Of a pair that has neither a logit nor a failure yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +41,10 @@ class Job:
         indices: What the caller calls each pair; its position where None.
         waiting: Positions of pairs no batch has taken, longest first: pairs of like length
             share a batch, and what attention pads inside it stays small.
-        logits: One for each pair; NaN where there is none (yet).
-        failures: Why a pair has no logit and will get none, by position.
+        scores: What became of each pair; `OPEN` until it is settled.
         n_waiting_tokens: Tokens of the pairs no batch has taken.
-        n_unsettled: Pairs with neither.
+        n_unsettled: Pairs that are open.
+        has_failed: Whether a pair has failed.
         began: When its first batch began, in seconds of `time.monotonic()`.
         runs: The batches it had pairs in, as they were done.
         is_wanted: False once nobody waits for it any more.
@@ -55,9 +57,9 @@ class Job:
     n_tokens: int = field(init=False)
     waiting: deque[int] = field(init=False)
     n_waiting_tokens: int = field(init=False)
-    logits: Logits = field(init=False)
-    failures: dict[int, TamisError] = field(init=False, default_factory=dict)
+    scores: list[PairScore] = field(init=False)
     n_unsettled: int = field(init=False)
+    has_failed: bool = field(init=False, default=False)
     is_wanted: bool = field(init=False, default=True)
     turn_tokens: int = field(init=False, default=0)
     began: float | None = field(init=False, default=None)
@@ -67,7 +69,7 @@ class Job:
         lengths = [pair.n_tokens for pair in self.pairs]
         self.n_tokens = self.n_waiting_tokens = sum(lengths)
         self.waiting = deque(sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)))
-        self.logits = np.full(len(lengths), np.nan, dtype=np.float32)
+        self.scores = [OPEN] * len(lengths)
         self.n_unsettled = len(lengths)
 
     @property
@@ -95,12 +97,20 @@ class Job:
         """What the caller calls a pair."""
         return position if self.indices is None else int(self.indices[position])
 
-    def give(self, position: int, outcome: float | TamisError) -> None:
-        """Settle one pair: with its logit, or with why it has none."""
-        if isinstance(outcome, TamisError):
-            self.failures[position] = outcome
-        else:
-            self.logits[position] = outcome
+    def give(self, position: int, logit: float) -> None:
+        """Settle one pair with its logit."""
+        pair = self.pairs[position]
+        self._settle(
+            position, PairScore(logit, pair.n_tokens, pair.truncated, pair.query_truncated)
+        )
+
+    def fail(self, position: int, failure: TamisError) -> None:
+        """Settle one pair with the reason why it has no logit."""
+        self._settle(position, PairScore.failed(failure))
+        self.has_failed = True
+
+    def _settle(self, position: int, score: PairScore) -> None:
+        self.scores[position] = score
         self.n_unsettled -= 1
 
 
@@ -128,16 +138,3 @@ class Batch:
     def jobs(self) -> list[Job]:
         """The jobs it serves, each once."""
         return list(dict.fromkeys(job for job, _ in self.entries))
-
-
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """What became of a request's pairs.
-
-    Attributes:
-        logits: One for each pair, (n_pairs,); NaN where there is none.
-        failures: Why, by position; empty unless the caller takes a part.
-    """
-
-    logits: Logits
-    failures: Mapping[int, TamisError] = field(default_factory=dict)

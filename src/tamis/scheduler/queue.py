@@ -180,8 +180,7 @@ class PairQueue:
             raise _queue_full(n_of_caller, n_tokens, limit, n_missing, " of this key")
 
     def add(self, job: Job) -> None:
-        """Admit all of a job or none of it; raises as `require_room` does."""
-        self.require_room(job.n_tokens, job.terms)
+        """Admit a job; whether there is room is `require_room`'s to say."""
         self._room.add(job.terms.caller, job.n_tokens)
         if job.waiting:
             flow = self._waiting.get(job.terms.caller)

@@ -8,10 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-import numpy as np
-
 from tamis.engine.backend import Backend
-from tamis.engine.pairs import EncodedPair, Logits
+from tamis.engine.pairs import EncodedPair, Logits, logits_of
 from tamis.errors import (
     DeadlineExceededError,
     InferenceError,
@@ -22,11 +20,12 @@ from tamis.errors import (
     UnavailableError,
 )
 from tamis.scheduler.execution import BatchRunner
-from tamis.scheduler.jobs import Batch, Job, Scores, Terms
+from tamis.scheduler.jobs import OPEN, Batch, Job, Terms
 from tamis.scheduler.observer import BatchCallback, BatchReport
 from tamis.scheduler.queue import PairQueue
 from tamis.scheduler.rate import DrainRate, SuspensionClock
 from tamis.timing import BatchRun, PhaseObserver
+from tamis.types import PairScore, require_scored
 
 logger = logging.getLogger(__name__)
 
@@ -73,9 +72,8 @@ def score_now(
     runner = BatchRunner(backend, max_batch_tokens=max_batch_tokens, observer=observer)
     while batch := queue.take(runner.max_batch_tokens):
         runner.run(batch.entries)
-        if job.failures:
-            raise job.failures[min(job.failures)]
-    return job.logits
+        require_scored(job.scores)
+    return logits_of(job.scores)
 
 
 class Scheduler:
@@ -164,8 +162,8 @@ class Scheduler:
         pairs: Sequence[EncodedPair],
         terms: Terms = NO_TERMS,
         indices: Sequence[int] | None = None,
-    ) -> Scores:
-        """Score pairs, all or, where the terms allow it, what can be.
+    ) -> list[PairScore]:
+        """What became of each pair: all are scored or, where the terms allow it, what can be.
 
         A caller that is cancelled takes its waiting pairs with it.
 
@@ -235,23 +233,19 @@ class Scheduler:
     def _is_idle(self) -> bool:
         return not self._running_tokens and not self._queue.n_jobs
 
-    def _scores(self, job: Job) -> Scores:
+    def _scores(self, job: Job) -> list[PairScore]:
         """What has become of a job now: at its deadline, or when every pair is settled.
 
         Raises:
             TamisError: why the first pair without a logit has none, unless a part is enough.
         """
-        failures = dict(job.failures)
-        logits = job.logits.copy()
-        if failures and not job.terms.partial:
-            raise failures[min(failures)]
-        if not job.settled:
-            late = DeadlineExceededError("the time for this request was over")
-            if not job.terms.partial:
-                raise late
-            missing = set(np.flatnonzero(np.isnan(logits)).tolist()) - set(failures)
-            failures |= dict.fromkeys(missing, late)
-        return Scores(logits, failures)
+        late = PairScore.failed(DeadlineExceededError("the time for this request was over"))
+        so_far = list(job.scores)
+        scores = [late if score is OPEN else score for score in so_far]
+        if not job.terms.partial:
+            require_scored(so_far)
+            require_scored(scores)
+        return scores
 
     @property
     def _running(self) -> bool:
@@ -326,7 +320,7 @@ class Scheduler:
 
     def _resolve(self, job: Job) -> None:
         future = self._futures.get(job)
-        if future is not None and (job.settled or (job.failures and not job.terms.partial)):
+        if future is not None and (job.settled or (job.has_failed and not job.terms.partial)):
             self._queue.drop(job)  # of one that has failed no more is wanted
             _resolve(future)
 
@@ -358,5 +352,5 @@ def _resolve(future: asyncio.Future[None]) -> None:
 def _give_up(batch: Batch, error: TamisError) -> None:
     """Settle what a batch has left open."""
     for job, position in batch.entries:
-        if np.isnan(job.logits[position]) and position not in job.failures:
-            job.give(position, error)
+        if job.scores[position] is OPEN:
+            job.fail(position, error)

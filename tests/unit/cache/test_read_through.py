@@ -1,14 +1,14 @@
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
-from tamis.cache.read_through import Answered, Outcome, ReadThrough
+from tamis.cache.read_through import ReadThrough
 from tamis.cache.scores import ScoreCache
-from tamis.cache.values import PairScore
 from tamis.errors import DeadlineExceededError, InferenceError, UnscorableDocumentError
-from tamis.types import CacheUse
+from tamis.types import CacheUse, PairScore
 from tests.unit.cache.doubles import DictStore, Tally
 
 A, B, C = (letter * 48 for letter in (b"a", b"b", b"c"))
@@ -16,8 +16,8 @@ KEYS = [A, B, C]
 NEVER = float("inf")
 
 
-def score(position: int) -> PairScore:
-    return PairScore(float(position), position + 1, truncated=False)
+def score(position: int, *, truncated: bool) -> PairScore:
+    return PairScore(float(position), position + 1, truncated)
 
 
 class Model:
@@ -29,19 +29,44 @@ class Model:
         self.gate.set()
         self.error: Exception | None = None
         self.bad: dict[int, UnscorableDocumentError] = {}
+        self.cuts = False
 
-    async def compute(self, positions: list[int]) -> list[Outcome]:
+    async def compute(self, positions: list[int]) -> dict[int, PairScore]:
         self.asked.append(positions)
         await self.gate.wait()
         if self.error is not None:
             raise self.error
-        return [self.bad.get(position) or score(position) for position in positions]
+        scores = {position: score(position, truncated=self.cuts) for position in positions}
+        bad = self.bad.keys() & positions
+        return scores | {position: PairScore.failed(self.bad[position]) for position in bad}
 
 
-def logits(answers: list[Answered]) -> list[float]:
-    outcomes = [one.outcome for one in answers]
-    assert all(isinstance(one, PairScore) for one in outcomes)
-    return [one.logit for one in outcomes if isinstance(one, PairScore)]
+async def scores_of(
+    through: ReadThrough,
+    keys: Sequence[bytes],
+    model: Model,
+    *,
+    deadline: float = NEVER,
+    priority: int = 0,
+    use: CacheUse = "normal",
+    uncut: bool = False,
+    keep: Callable[[], bool] = lambda: True,
+) -> list[PairScore]:
+    """What became of each pair, those at missing positions scored by a model."""
+    with through.look_up(
+        dict(enumerate(keys)), deadline=deadline, priority=priority, use=use, uncut=uncut
+    ) as looked_up:
+        while missing := await looked_up.missing():
+            await looked_up.settle(await model.compute(missing), keep=keep())
+    return [
+        replace(one, cached=position not in looked_up.computed)
+        for position, one in looked_up.scores.items()
+    ]
+
+
+def logits(answers: list[PairScore]) -> list[float]:
+    assert all(one.has_logit for one in answers)
+    return [one.logit for one in answers]
 
 
 @pytest.fixture
@@ -56,23 +81,23 @@ def through(store: DictStore) -> ReadThrough:
 
 async def test_only_what_is_not_kept_is_computed(through: ReadThrough) -> None:
     model = Model()
-    await through.scores([A, C], model.compute, deadline=NEVER)
+    await scores_of(through, [A, C], model)
 
-    answers = await through.scores(KEYS, model.compute, deadline=NEVER)
+    answers = await scores_of(through, KEYS, model)
 
     assert model.asked == [[0, 1], [1]]
     assert logits(answers) == [0.0, 1.0, 1.0]  # C was at position 1 when it was computed
-    assert [one.is_cached for one in answers] == [True, False, True]
+    assert [one.cached for one in answers] == [True, False, True]
 
 
 async def test_equal_pairs_of_a_request_are_computed_once(through: ReadThrough) -> None:
     model = Model()
 
-    answers = await through.scores([A, B, A, A], model.compute, deadline=NEVER)
+    answers = await scores_of(through, [A, B, A, A], model)
 
     assert model.asked == [[0, 1]]
     assert logits(answers) == [0.0, 1.0, 0.0, 0.0]
-    assert [one.is_cached for one in answers] == [False, False, True, True]
+    assert [one.cached for one in answers] == [False, False, True, True]
 
 
 async def test_equal_pairs_of_many_requests_at_once_are_computed_once(
@@ -80,9 +105,7 @@ async def test_equal_pairs_of_many_requests_at_once_are_computed_once(
 ) -> None:
     model = Model()
     model.gate.clear()
-    requests = [
-        asyncio.create_task(through.scores([A], model.compute, deadline=NEVER)) for _ in range(100)
-    ]
+    requests = [asyncio.create_task(scores_of(through, [A], model)) for _ in range(100)]
     await until(lambda: bool(model.asked))
 
     model.gate.set()
@@ -90,7 +113,7 @@ async def test_equal_pairs_of_many_requests_at_once_are_computed_once(
 
     assert model.asked == [[0]]
     assert [logits(one) for one in answers] == [[0.0]] * 100
-    assert sum(one[0].is_cached for one in answers) == 99
+    assert sum(one[0].cached for one in answers) == 99
 
 
 async def test_two_requests_that_share_some_pairs_wait_for_each_other_only_there(
@@ -99,9 +122,9 @@ async def test_two_requests_that_share_some_pairs_wait_for_each_other_only_there
     model, tally = Model(), Tally()
     through = ReadThrough(ScoreCache([], secret=b"s", observer=tally))
     model.gate.clear()
-    first = asyncio.create_task(through.scores([A, B], model.compute, deadline=NEVER))
+    first = asyncio.create_task(scores_of(through, [A, B], model))
     await until(lambda: len(model.asked) == 1)
-    second = asyncio.create_task(through.scores([C, B], model.compute, deadline=NEVER))
+    second = asyncio.create_task(scores_of(through, [C, B], model))
     await until(lambda: len(model.asked) == 2)
 
     model.gate.set()
@@ -118,11 +141,9 @@ async def test_who_waits_for_one_that_fails_or_leaves_computes_itself(
 ) -> None:
     model = Model()
     model.gate.clear()
-    owner = asyncio.create_task(through.scores([A], model.compute, deadline=NEVER))
+    owner = asyncio.create_task(scores_of(through, [A], model))
     await until(lambda: len(model.asked) == 1)
-    waiting = [
-        asyncio.create_task(through.scores([A], model.compute, deadline=NEVER)) for _ in range(5)
-    ]
+    waiting = [asyncio.create_task(scores_of(through, [A], model)) for _ in range(5)]
     await asyncio.sleep(0)
 
     if leaves:
@@ -147,19 +168,19 @@ async def test_a_pair_that_cannot_be_scored_is_not_kept_and_fails_each_by_itself
     model = Model()
     model.bad[1] = UnscorableDocumentError("document 1 cannot be scored")
 
-    answers = await through.scores([A, B], model.compute, deadline=NEVER)
+    answers = await scores_of(through, [A, B], model)
 
-    assert answers[1].outcome is model.bad[1]
+    assert answers[1].failure is model.bad[1]
     assert set(store.entries) == {A}
 
 
 async def test_a_small_request_does_not_wait_for_all_of_a_larger_one(through: ReadThrough) -> None:
     large, small = Model(), Model()
     large.gate.clear()
-    waiting = asyncio.create_task(through.scores(KEYS, large.compute, deadline=NEVER))
+    waiting = asyncio.create_task(scores_of(through, KEYS, large))
     await until(lambda: len(large.asked) == 1)
 
-    answers = await asyncio.wait_for(through.scores([A], small.compute, deadline=NEVER), 5)
+    answers = await asyncio.wait_for(scores_of(through, [A], small), 5)
 
     assert logits(answers) == [0.0]
     assert small.asked == [[0]]
@@ -171,12 +192,12 @@ async def test_waiting_for_another_ends_at_the_deadline_and_counts_for_nothing()
     model, tally = Model(), Tally()
     through = ReadThrough(ScoreCache([], secret=b"s", observer=tally))
     model.gate.clear()
-    owner = asyncio.create_task(through.scores([A], model.compute, deadline=NEVER))
+    owner = asyncio.create_task(scores_of(through, [A], model))
     await until(lambda: len(model.asked) == 1)
 
-    (answer,) = await through.scores([A], model.compute, deadline=time.monotonic() + 0.02)
+    (answer,) = await scores_of(through, [A], model, deadline=time.monotonic() + 0.02)
 
-    assert isinstance(answer.outcome, DeadlineExceededError)
+    assert isinstance(answer.failure, DeadlineExceededError)
     assert tally.n_waited == 0
     model.gate.set()
     assert logits(await owner) == [0.0]
@@ -189,10 +210,8 @@ async def test_nobody_waits_for_one_that_goes_later_and_whoever_comes_then_waits
     slow.gate.clear()
     fast.gate.clear()
 
-    def start(model: Model, priority: int) -> asyncio.Task[list[Answered]]:
-        return asyncio.create_task(
-            through.scores([A], model.compute, deadline=NEVER, priority=priority)
-        )
+    def start(model: Model, priority: int) -> asyncio.Task[list[PairScore]]:
+        return asyncio.create_task(scores_of(through, [A], model, priority=priority))
 
     late = start(slow, 900)
     await until(lambda: bool(slow.asked))
@@ -206,7 +225,7 @@ async def test_nobody_waits_for_one_that_goes_later_and_whoever_comes_then_waits
 
     assert [logits(await one) for one in (early, third)] == [[0.0]] * 2
     assert (slow.asked, fast.asked) == ([[0]], [[0]])
-    assert through._flights == {}
+    assert through.flights == {}
 
 
 async def test_what_must_not_be_kept_by_the_time_it_is_computed_is_not(
@@ -215,9 +234,7 @@ async def test_what_must_not_be_kept_by_the_time_it_is_computed_is_not(
     model = Model()
     model.gate.clear()
     may_keep = True
-    asked = asyncio.create_task(
-        through.scores([A], model.compute, deadline=NEVER, keeps=lambda: may_keep)
-    )
+    asked = asyncio.create_task(scores_of(through, [A], model, keep=lambda: may_keep))
     await until(lambda: bool(model.asked))
     may_keep = False
     model.gate.set()
@@ -231,15 +248,15 @@ async def test_who_wants_no_kept_score_gets_none(
     through: ReadThrough, store: DictStore, use: CacheUse, is_kept: bool
 ) -> None:
     model = Model()
-    await through.scores([A], model.compute, deadline=NEVER)
+    await scores_of(through, [A], model)
 
-    answers = await through.scores([B, A], model.compute, deadline=NEVER, use=use)
+    answers = await scores_of(through, [B, A], model, use=use)
 
     assert model.asked == [[0], [0, 1]]
-    assert [one.is_cached for one in answers] == [False, False]
+    assert [one.cached for one in answers] == [False, False]
     assert logits(answers) == [0.0, 1.0]
     assert (B in store.entries) == is_kept
-    (later,) = await through.scores([A], model.compute, deadline=NEVER)
+    (later,) = await scores_of(through, [A], model)
     assert logits([later]) == [1.0 if is_kept else 0.0]
 
 
@@ -247,9 +264,10 @@ async def test_a_kept_score_that_is_no_answer_to_this_request_is_computed(
     through: ReadThrough,
 ) -> None:
     model = Model()
-    await through.scores([A], model.compute, deadline=NEVER)
+    model.cuts = True
+    await scores_of(through, [A], model)
 
-    await through.scores([A], model.compute, deadline=NEVER, usable=lambda _: False)
+    await scores_of(through, [A], model, uncut=True)
 
     assert model.asked == [[0], [0]]
 

@@ -1,6 +1,6 @@
 from tamis.cache.memory_store import MemoryStore
 from tamis.cache.scores import ScoreCache
-from tamis.cache.values import PairScore
+from tamis.types import PairScore
 from tests.unit.cache.doubles import DictStore, Tally
 
 A, B, C = (letter * 48 for letter in (b"a", b"b", b"c"))

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tamis.cache.values import PairScore, ScoreCodec, decode_many
+from tamis.cache.values import ScoreCodec, decode_many
+from tamis.types import PairScore
 
 CODEC = ScoreCodec(b"secret")
 KEY, OTHER = b"k" * 48, b"o" * 48

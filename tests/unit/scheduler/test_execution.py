@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tamis.engine.backend import Fault
 from tamis.engine.padding import Padding
-from tamis.engine.pairs import EncodedPair, Logits
+from tamis.engine.pairs import EncodedPair, Logits, logits_of
 from tamis.errors import (
     DeviceLostError,
     InferenceError,
@@ -21,6 +21,7 @@ from tamis.scheduler.execution import FAILURES_UNTIL_STAND_IN, BatchRunner
 from tamis.scheduler.jobs import Entry, Job
 from tamis.scheduler.observer import BatchCallback, BatchObserver, BatchReport
 from tamis.testing import FakeBackend, WordTokenizer, fake_logit
+from tests.pair_scores import failures_of
 
 BUDGET = 1024
 CUDA_MESSAGE = "CUDA out of memory. Tried to allocate 2.00 GiB"
@@ -105,11 +106,11 @@ def test_one_bad_pair_among_many_is_found_in_few_passes_and_hits_nobody_else(
     n_extra = len(backend.batches) - before - 1
     assert n_extra <= 1 + 2 * math.ceil(math.log2(n_pairs))  # 1 to see that the model still works
     assert job.settled
-    assert list(job.failures) == [bad]
-    assert isinstance(job.failures[bad], UnscorableDocumentError)
-    assert f"document {bad} cannot be scored" in str(job.failures[bad])
+    assert list(failures_of(job.scores)) == [bad]
+    assert isinstance(failures_of(job.scores)[bad], UnscorableDocumentError)
+    assert f"document {bad} cannot be scored" in str(failures_of(job.scores)[bad])
     good = [n for n in range(n_pairs) if n != bad]
-    assert job.logits[good].tolist() == [expected(job)[n] for n in good]
+    assert logits_of(job.scores)[good].tolist() == [expected(job)[n] for n in good]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -127,7 +128,7 @@ def test_a_logit_that_is_not_finite_is_tried_alone_and_never_leaves(value: float
     backend = Faulty()
     BatchRunner(backend, max_batch_tokens=BUDGET).run(entries_of(job))
 
-    assert job.logits.tolist() == expected(job)
+    assert logits_of(job.scores).tolist() == expected(job)
     assert list(map(len, backend.batches)) == [3, 1]
 
 
@@ -143,9 +144,9 @@ def test_a_pair_whose_logit_stays_without_a_number_fails_alone() -> None:
 
     BatchRunner(Faulty(), max_batch_tokens=BUDGET).run(entries_of(job))
 
-    assert list(job.failures) == [1]
-    assert "not a finite number" in str(job.failures[1])
-    assert np.isfinite(job.logits[[0, 2]]).all()
+    assert list(failures_of(job.scores)) == [1]
+    assert "not a finite number" in str(failures_of(job.scores)[1])
+    assert np.isfinite(logits_of(job.scores)[[0, 2]]).all()
 
 
 class Imprecise(FakeBackend):
@@ -172,8 +173,8 @@ def test_a_pair_for_which_less_precision_has_no_number_is_computed_in_float32() 
     runner = BatchRunner(backend, max_batch_tokens=BUDGET, in_float32=in_float32, observer=counting)
     runner.run(entries_of(job))
 
-    assert job.logits.tolist() == expected(job)
-    assert not job.failures
+    assert logits_of(job.scores).tolist() == expected(job)
+    assert not failures_of(job.scores)
     assert list(map(len, backend.batches)) == [4, 1, 1, 1]  # one to see that the model works
     assert [list(map(len, one.batches)) for one in made] == [[1, 1]]
     assert counting.events == ["not finite"] * 4
@@ -187,8 +188,8 @@ def test_a_pair_without_a_number_in_float32_either_fails_alone(
 ) -> None:
     job = job_of("a", "b " * 40)
     BatchRunner(Imprecise(20), max_batch_tokens=BUDGET, in_float32=in_float32).run(entries_of(job))
-    assert list(job.failures) == [1]
-    assert "not a finite number" in str(job.failures[1])
+    assert list(failures_of(job.scores)) == [1]
+    assert "not a finite number" in str(failures_of(job.scores)[1])
 
 
 def test_a_device_that_gives_no_numbers_at_all_is_a_broken_one() -> None:
@@ -202,11 +203,11 @@ def test_a_device_that_gives_no_numbers_at_all_is_a_broken_one() -> None:
     jobs = [job_of(*"abcd") for _ in range(FAILURES_UNTIL_STAND_IN)]
     for job in jobs:
         runner.run(entries_of(job))
-    assert {type(error) for job in jobs[:-1] for error in job.failures.values()} == {
+    assert {type(error) for job in jobs[:-1] for error in failures_of(job.scores).values()} == {
         DeviceLostError
     }
     assert list(map(len, backend.batches)) == [4, 1] * FAILURES_UNTIL_STAND_IN
-    assert jobs[-1].logits.tolist() == expected(jobs[-1])
+    assert logits_of(jobs[-1].scores).tolist() == expected(jobs[-1])
     assert runner.degraded == "stand_in"
 
 
@@ -217,7 +218,7 @@ def test_memory_that_lacks_is_an_event_and_no_failure() -> None:
 
     runner.run(entries_of(job))
 
-    assert job.logits.tolist() == expected(job)
+    assert logits_of(job.scores).tolist() == expected(job)
     assert set(counting.events) == {"out of memory"}
     assert runner.max_batch_tokens <= 100
     assert runner.degraded == "less_memory"
@@ -249,7 +250,7 @@ def test_a_pair_too_large_for_the_device_goes_to_another_that_has_room() -> None
 
     runner.run(entries_of(job))
 
-    assert job.logits.tolist() == expected(job)
+    assert logits_of(job.scores).tolist() == expected(job)
     assert list(map(len, elsewhere.batches)) == [1]
 
 
@@ -264,8 +265,8 @@ def test_a_pair_that_another_device_had_room_for_does_not_tell_whether_this_one_
     runner = BatchRunner(FakeBackend(check), max_batch_tokens=BUDGET, stand_in=FakeBackend)
     runner.run(entries_of(job_of("large " * 50)))
     runner.run(entries_of(job))
-    assert list(job.failures) == [1]
-    assert isinstance(job.failures[1], UnscorableDocumentError)
+    assert list(failures_of(job.scores)) == [1]
+    assert isinstance(failures_of(job.scores)[1], UnscorableDocumentError)
 
 
 def test_pairs_that_are_too_large_do_not_make_a_device_a_bad_one() -> None:
@@ -274,7 +275,7 @@ def test_pairs_that_are_too_large_do_not_make_a_device_a_bad_one() -> None:
     for _ in range(2 * FAILURES_UNTIL_STAND_IN):
         job = job_of("large " * 50)
         runner.run(entries_of(job))
-        assert job.logits.tolist() == expected(job)
+        assert logits_of(job.scores).tolist() == expected(job)
     assert runner.degraded == "less_memory"
     assert len(elsewhere.batches) == 2 * FAILURES_UNTIL_STAND_IN
 
@@ -287,7 +288,7 @@ def test_a_device_without_memory_for_any_pair_is_left_for_its_stand_in() -> None
         assert runner.degraded != "stand_in"
         job = job_of("a", "b")
         runner.run(entries_of(job))
-        assert job.logits.tolist() == expected(job)
+        assert logits_of(job.scores).tolist() == expected(job)
     assert runner.degraded == "stand_in"
     assert backend.closed
 
@@ -301,10 +302,10 @@ def test_a_pair_too_large_for_every_device_is_told_so_alone(
 
     BatchRunner(backend, max_batch_tokens=BUDGET, stand_in=stand_in).run(entries_of(job))
 
-    assert list(job.failures) == [1]
-    assert isinstance(job.failures[1], OutOfMemoryError)
-    assert "document 1 has 58 tokens" in str(job.failures[1])
-    assert job.logits[0] == np.float32(expected(job)[0])
+    assert list(failures_of(job.scores)) == [1]
+    assert isinstance(failures_of(job.scores)[1], OutOfMemoryError)
+    assert "document 1 has 58 tokens" in str(failures_of(job.scores)[1])
+    assert logits_of(job.scores)[0] == np.float32(expected(job)[0])
 
 
 def broken_after(n_batches: int) -> FakeBackend:
@@ -325,7 +326,7 @@ def test_a_lost_device_is_nobodys_fault_and_is_not_searched_for_bad_pairs() -> N
 
     runner.run(entries_of(job))
 
-    assert {type(error) for error in job.failures.values()} == {InferenceError}
+    assert {type(error) for error in failures_of(job.scores).values()} == {InferenceError}
     assert len(backend.batches) == 3  # the first, the one that failed, one to see whose fault it is
     assert counting.events == ["batch failed", *["pair failed"] * 8]
 
@@ -340,10 +341,12 @@ def test_a_device_that_keeps_failing_is_left_for_its_stand_in() -> None:
     for job in jobs:
         runner.run(entries_of(job))
 
-    assert {type(error) for job in jobs for error in job.failures.values()} == {DeviceLostError}
-    answered = [not job.failures for job in jobs]
+    assert {type(error) for job in jobs for error in failures_of(job.scores).values()} == {
+        DeviceLostError
+    }
+    answered = [not failures_of(job.scores) for job in jobs]
     assert answered == [False] * (FAILURES_UNTIL_STAND_IN - 1) + [True, True]
-    assert jobs[-1].logits.tolist() == expected(jobs[-1])
+    assert logits_of(jobs[-1].scores).tolist() == expected(jobs[-1])
     assert counting.events.count("stand-in") == 1
     assert backend.closed
     assert runner.degraded == "stand_in"
@@ -362,7 +365,7 @@ def test_a_device_that_does_not_even_close_is_left_all_the_same() -> None:
     for _ in range(FAILURES_UNTIL_STAND_IN):
         job = job_of("a")
         runner.run(entries_of(job))
-    assert job.logits.tolist() == expected(job)
+    assert logits_of(job.scores).tolist() == expected(job)
     assert runner.degraded == "stand_in"
 
 
@@ -380,7 +383,7 @@ def test_a_stand_in_that_cannot_be_had_leaves_things_as_they_are(error: Exceptio
     for _ in range(FAILURES_UNTIL_STAND_IN + 2):
         job = job_of("a")
         runner.run(entries_of(job))
-        kinds.append(type(job.failures[0]))
+        kinds.append(type(failures_of(job.scores)[0]))
     hoping = FAILURES_UNTIL_STAND_IN - 1
     assert kinds == [DeviceLostError] * hoping + [InferenceError] * 3
     assert runner.degraded == "failing"
@@ -412,7 +415,7 @@ def test_a_backend_that_can_be_restarted_is_and_the_batch_is_asked_again() -> No
     runner = fed(BatchRunner(backend, max_batch_tokens=BUDGET))
     job = job_of("a", "b")
     runner.run(entries_of(job))
-    assert job.logits.tolist() == expected(job)
+    assert logits_of(job.scores).tolist() == expected(job)
     assert backend.n_restarts == 1
 
 
@@ -421,9 +424,9 @@ def test_a_backend_is_restarted_once_a_batch() -> None:
     runner = fed(BatchRunner(backend, max_batch_tokens=BUDGET))
     first, second = job_of("a", "b"), job_of("c")
     runner.run(entries_of(first))
-    assert {type(error) for error in first.failures.values()} == {DeviceLostError}
+    assert {type(error) for error in failures_of(first.scores).values()} == {DeviceLostError}
     runner.run(entries_of(second))
-    assert second.logits.tolist() == expected(second)
+    assert logits_of(second.scores).tolist() == expected(second)
 
 
 def test_a_backend_that_is_closed_in_the_middle_of_it_is_no_failure_of_the_model() -> None:
@@ -434,7 +437,7 @@ def test_a_backend_that_is_closed_in_the_middle_of_it_is_no_failure_of_the_model
     known, job = job_of("warm up").pairs[0], job_of("a", "b")
     runner = BatchRunner(FakeBackend(check), max_batch_tokens=BUDGET, known_good=known)
     runner.run(entries_of(job))
-    assert {type(error) for error in job.failures.values()} == {ShuttingDownError}
+    assert {type(error) for error in failures_of(job.scores).values()} == {ShuttingDownError}
 
 
 def test_pairs_nobody_waits_for_any_more_are_left_out() -> None:

@@ -28,11 +28,17 @@ def job_of(
     return Job(pairs, Terms(caller, priority, deadline, max_caller_tokens=at_most))
 
 
+def admit(queue: PairQueue, job: Job) -> None:
+    """Add a job, if there is room for it."""
+    queue.require_room(job.n_tokens, job.terms)
+    queue.add(job)
+
+
 def queue_of(*jobs: Job) -> PairQueue:
     """A roomy queue with some jobs waiting in it."""
     queue = PairQueue(max_tokens=PLENTY)
     for job in jobs:
-        queue.add(job)
+        admit(queue, job)
     return queue
 
 
@@ -108,19 +114,19 @@ def test_a_job_whose_pairs_do_not_fit_beside_others_keeps_its_turn() -> None:
 
 def test_a_job_is_admitted_as_a_whole_or_not_at_all() -> None:
     queue = PairQueue(max_tokens=100)
-    queue.add(job_of(40, 20))
+    admit(queue, job_of(40, 20))
 
     with pytest.raises(QueueFullError, match=r"60 tokens are waiting or running and 41 more came"):
-        queue.add(job_of(20, 21))
+        admit(queue, job_of(20, 21))
 
     assert (queue.n_tokens, queue.n_jobs) == (60, 1)
-    queue.add(job_of(40))
+    admit(queue, job_of(40))
     assert queue.n_tokens == 100
 
 
 def test_a_job_that_never_fits_is_told_so() -> None:
     with pytest.raises(RequestTooLargeError, match=r"101 tokens, at most 100 .* split the request"):
-        PairQueue(max_tokens=100).add(job_of(50, 51))
+        admit(PairQueue(max_tokens=100), job_of(50, 51))
 
 
 def test_tokens_are_released_when_the_job_is_removed_and_not_when_it_is_taken() -> None:
@@ -148,12 +154,12 @@ def test_a_job_is_settled_when_each_pair_has_a_logit_or_a_reason() -> None:
 
     job.give(1, 0.5)
     assert not job.settled
-    job.give(0, InferenceError("the model fell over"))
+    job.fail(0, InferenceError("the model fell over"))
 
     assert job.settled
-    assert job.logits[1] == 0.5
-    assert np.isnan(job.logits[0])
-    assert list(job.failures) == [0]
+    assert [one.has_logit for one in job.scores] == [False, True]
+    assert job.scores[1].logit == 0.5
+    assert [bool(one.failure) for one in job.scores] == [True, False]
 
 
 def test_a_flow_with_little_waits_for_no_more_than_a_batch_of_one_with_much() -> None:
@@ -175,7 +181,7 @@ def test_a_small_job_waits_for_one_batch_of_a_large_one_whatever_their_pairs_lea
     for _ in range(n_batches_before):
         queue.take(60)
     small = job_of(*[small_tokens] * 5, caller=caller)
-    queue.add(small)
+    admit(queue, small)
     n_batches = 2 if caller == "" else 2 + 5 * small_tokens // 30  # a flow has half of each batch
 
     for _ in range(n_batches):
@@ -203,7 +209,7 @@ def test_a_flow_gets_no_more_later_for_having_asked_for_nothing_before() -> None
     queue = queue_of(job_of(*[10] * 100, caller="a"))
     for _ in range(5):
         queue.take(100)
-    queue.add(job_of(*[10] * 100, caller="late"))
+    admit(queue, job_of(*[10] * 100, caller="late"))
 
     batch = queue.take(100)
 
@@ -238,15 +244,15 @@ def test_a_pair_larger_than_its_flows_share_is_not_passed_over_for_ever() -> Non
 
 def test_a_flow_has_a_bound_of_its_own() -> None:
     queue = PairQueue(max_tokens=100)
-    queue.add(job_of(20, caller="a", at_most=30))
+    admit(queue, job_of(20, caller="a", at_most=30))
 
     with pytest.raises(QueueFullError, match="20 tokens of this key are waiting") as refused:
-        queue.add(job_of(15, caller="a", at_most=30))
+        admit(queue, job_of(15, caller="a", at_most=30))
     with pytest.raises(RequestTooLargeError, match="31 tokens, at most 30"):
-        queue.add(job_of(31, caller="a", at_most=30))
+        admit(queue, job_of(31, caller="a", at_most=30))
 
     assert refused.value.n_tokens_over == 5
-    queue.add(job_of(15, caller="b", at_most=30))
+    admit(queue, job_of(15, caller="b", at_most=30))
     assert queue.n_tokens == 35
 
 
@@ -282,12 +288,12 @@ def test_a_long_queue_makes_nothing_slower() -> None:
         queue = PairQueue(max_tokens=10_000_000)
         jobs = [job_of(5, caller=str(number % 7), priority=number % 3) for number in range(n_jobs)]
         for job in jobs:
-            queue.add(job)
+            admit(queue, job)
         started = time.perf_counter()
         for job in jobs[:200]:
             queue.tokens_before(job)
             queue.remove(job)
-            queue.add(job)
+            admit(queue, job)
             queue.take(20)
         return time.perf_counter() - started
 

@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 import pytest
 
-from tamis.engine.pairs import EncodedPair, Logits
+from tamis.engine.pairs import EncodedPair, Logits, logits_of
 from tamis.errors import (
     DeadlineExceededError,
     InferenceError,
@@ -23,6 +23,7 @@ from tamis.scheduler.jobs import Terms
 from tamis.scheduler.observer import BatchCallback, BatchReport
 from tamis.scheduler.scheduler import Scheduler, score_now
 from tamis.testing import FakeBackend, WordTokenizer, fake_logit
+from tests.pair_scores import failures_of
 
 POISON = "poison"
 
@@ -86,7 +87,7 @@ async def running(
 
 async def submit(scheduler: Scheduler, pairs: Sequence[EncodedPair]) -> Logits:
     """All logits of some pairs, or an error."""
-    return (await scheduler.submit(pairs)).logits
+    return logits_of(await scheduler.submit(pairs))
 
 
 def expected(pairs: Sequence[EncodedPair]) -> list[float]:
@@ -484,7 +485,7 @@ async def test_an_idle_scheduler_tries_whatever_the_rate_says() -> None:
         scheduler.require_room(sum(pair.n_tokens for pair in pairs), due_in(0.5))
         scores = await scheduler.submit(pairs, due_in(0.5))
 
-    assert scores.logits.tolist() == expected(pairs)
+    assert logits_of(scores).tolist() == expected(pairs)
 
 
 async def test_a_part_is_answered_at_the_deadline_where_it_is_enough() -> None:
@@ -496,11 +497,11 @@ async def test_a_part_is_answered_at_the_deadline_where_it_is_enough() -> None:
         seconds = time.monotonic() - started
 
     assert 0.3 < seconds < 0.8  # on a busy machine; all of it takes more than a second
-    scored = np.flatnonzero(np.isfinite(scores.logits))
+    scored = np.flatnonzero(np.isfinite(logits_of(scores)))
     assert 1 <= len(scored) < len(pairs)
-    assert scores.logits[scored].tolist() == [expected(pairs)[n] for n in scored]
-    assert set(scores.failures) == set(range(len(pairs))) - set(scored.tolist())
-    assert {error.code for error in scores.failures.values()} == {"deadline_exceeded"}
+    assert logits_of(scores)[scored].tolist() == [expected(pairs)[n] for n in scored]
+    assert set(failures_of(scores)) == set(range(len(pairs))) - set(scored.tolist())
+    assert {error.code for error in failures_of(scores).values()} == {"deadline_exceeded"}
 
 
 async def test_a_part_is_answered_where_a_document_cannot_be_scored() -> None:
@@ -510,8 +511,8 @@ async def test_a_part_is_answered_where_a_document_cannot_be_scored() -> None:
         await submit(scheduler, pairs_of("first"))
         scores = await scheduler.submit(pairs, due_in(30, partial=True))
 
-    assert {n: error.code for n, error in scores.failures.items()} == {1: "unscorable_document"}
-    assert scores.logits[[0, 2]].tolist() == [expected(pairs)[n] for n in (0, 2)]
+    assert {n: error.code for n, error in failures_of(scores).items()} == {1: "unscorable_document"}
+    assert logits_of(scores)[[0, 2]].tolist() == [expected(pairs)[n] for n in (0, 2)]
 
 
 async def test_a_full_queue_says_when_there_is_room_by_the_measured_rate() -> None:

@@ -8,7 +8,7 @@ from threading import Event
 import pytest
 
 from tamis.engine.backend import Fault
-from tamis.engine.pairs import EncodedPair, Logits
+from tamis.engine.pairs import EncodedPair, Logits, logits_of
 from tamis.errors import NotReadyError
 from tamis.scheduler.execution import BatchRunner
 from tamis.scheduler.scheduler import Scheduler
@@ -56,7 +56,7 @@ async def test_a_runner_that_is_away_leaves_the_queue_to_the_others() -> None:
     away, here = Moody(AWAY), FakeBackend()
     async with scheduling(away, here) as scheduler:
         for _ in range(5):
-            assert (await scheduler.submit(PAIRS)).logits.tolist() == LOGITS
+            assert logits_of(await scheduler.submit(PAIRS)).tolist() == LOGITS
         assert scheduler.statistics().degraded == "worker_down"
     assert away.batches == []
     assert len(here.batches) == 5
@@ -69,7 +69,7 @@ async def test_what_waits_is_run_when_the_runner_is_back() -> None:
         assert await asyncio.to_thread(backend.asked.wait, 30)
         assert not waiting.done()
         backend.mend()
-        assert (await waiting).logits.tolist() == LOGITS
+        assert logits_of(await waiting).tolist() == LOGITS
         assert scheduler.statistics().degraded is None
 
 
@@ -78,7 +78,7 @@ async def test_nobody_is_admitted_while_every_runner_is_gone() -> None:
         with pytest.raises(NotReadyError, match="worker 0 is gone"):
             await scheduler.submit(PAIRS)
     async with scheduling(Moody(GONE), FakeBackend()) as scheduler:
-        assert (await scheduler.submit(PAIRS)).logits.tolist() == LOGITS
+        assert logits_of(await scheduler.submit(PAIRS)).tolist() == LOGITS
 
 
 async def test_who_waited_is_told_when_the_last_runner_is_gone_for_good() -> None:
@@ -90,7 +90,7 @@ async def test_who_waited_is_told_when_the_last_runner_is_gone_for_good() -> Non
         with pytest.raises(NotReadyError, match="worker 0 is gone"):
             await waiting
         backend.mend()
-        assert (await scheduler.submit(PAIRS)).logits.tolist() == LOGITS
+        assert logits_of(await scheduler.submit(PAIRS)).tolist() == LOGITS
 
 
 async def test_a_batch_that_nothing_is_there_for_is_no_fault_of_its_pairs() -> None:
@@ -106,5 +106,5 @@ async def test_a_batch_that_nothing_is_there_for_is_no_fault_of_its_pairs() -> N
         await scheduler.submit(PAIRS)
         with pytest.raises(NotReadyError, match="worker 0 is gone"):
             await scheduler.submit(PAIRS)
-        assert (await scheduler.submit(PAIRS)).logits.tolist() == LOGITS
+        assert logits_of(await scheduler.submit(PAIRS)).tolist() == LOGITS
     assert [len(batch) for batch in backend.batches] == [2, 2, 2]  # nothing was bisected
