@@ -15,7 +15,6 @@ from tamis.errors import (
     MalformedBodyError,
     QueueFullError,
     SlowBodyError,
-    TamisError,
     UnsupportedMediaTypeError,
 )
 from tamis.server.media_type import require_json
@@ -103,15 +102,18 @@ class BodyRoom:
         finally:
             self._room.add(key, -share.n_bytes)
 
-    def grow(self, key: str, n_more: int) -> QueueFullError | None:
-        """Take so many bytes more for a key, or say that there is no room for them."""
+    def grow(self, key: str, n_more: int) -> None:
+        """Take so many bytes more for a key.
+
+        Raises:
+            QueueFullError: there is no room for them.
+        """
         if n_more > 0 and self._room.shortage(key, n_more):
-            return QueueFullError(
+            raise QueueFullError(
                 f"the requests that are here have {self.n_held:,} bytes and {n_more:,} more came, "
                 f"at most {self._max_bytes:,} may; try again later"
             )
         self._room.add(key, n_more)
-        return None
 
 
 class BodyShare:
@@ -126,12 +128,14 @@ class BodyShare:
         self._key = key
         self.n_bytes = 0
 
-    def hold(self, n_bytes: int) -> QueueFullError | None:
-        """Hold so many bytes in all; an error says that there is no room for them."""
-        error = self._room.grow(self._key, n_bytes - self.n_bytes)
-        if error is None:
-            self.n_bytes = n_bytes
-        return error
+    def hold(self, n_bytes: int) -> None:
+        """Hold so many bytes in all.
+
+        Raises:
+            QueueFullError: there is no room for them.
+        """
+        self._room.grow(self._key, n_bytes - self.n_bytes)
+        self.n_bytes = n_bytes
 
 
 async def read_body(request: Request, limits: LimitsSettings, share: BodyShare) -> bytearray:
@@ -176,14 +180,10 @@ async def parse_body(
 
 async def _collect(request: Request, unpacking: "Unpacking", share: BodyShare) -> None:
     """Read what comes; of a body that is not taken the protocol reads the rest over."""
-    error: TamisError | None = unpacking.promised_too_much()
-    if error is None:
-        async for chunk in request.stream():
-            error = unpacking.feed(chunk) or share.hold(unpacking.n_bytes)
-            if error is not None:
-                break
-    if error is not None:
-        raise error
+    unpacking.require_promise()
+    async for chunk in request.stream():
+        unpacking.feed(chunk)
+        share.hold(unpacking.n_bytes)
 
 
 class Unpacking:
@@ -216,23 +216,29 @@ class Unpacking:
         """What it holds by now."""
         return len(self._body)
 
-    def promised_too_much(self) -> BodyTooLargeError | None:
-        """Whether more will come than may."""
-        return self._too_large() if (self._n_promised or 0) > self._max_bytes else None
-
-    def feed(self, data: bytes) -> BodyTooLargeError | None:
-        """Take what has come; an error says that it is too much, now or unpacked.
+    def require_promise(self) -> None:
+        """Refuse a body of which more will come than may.
 
         Raises:
+            BodyTooLargeError: it is one.
+        """
+        if (self._n_promised or 0) > self._max_bytes:
+            raise self._too_large()
+
+    def feed(self, data: bytes) -> None:
+        """Take what has come.
+
+        Raises:
+            BodyTooLargeError: it is too much, now or unpacked.
             MalformedBodyError: it cannot be unpacked.
         """
         self._n_received += len(data)
-        error = self._too_large() if self._n_received > self._max_bytes else None
-        if error is None and self._decompressor is None:
+        if self._n_received > self._max_bytes:
+            raise self._too_large()
+        if self._decompressor is None:
             self._body += data
-        elif error is None and self._decompressor is not None and data:
-            error = self._unpack(self._decompressor, data)
-        return error
+        elif data:
+            self._unpack(self._decompressor, data)
 
     def finish(self) -> bytearray:
         """All of it.
@@ -247,7 +253,7 @@ class Unpacking:
             raise self._too_large()
         return self._body
 
-    def _unpack(self, decompressor: Decompressor, data: bytes) -> BodyTooLargeError | None:
+    def _unpack(self, decompressor: Decompressor, data: bytes) -> None:
         promised = self._n_promised
         most = self._max_bytes if promised is None else self._most_unpacked(promised)
         room = most - len(self._body)
@@ -256,11 +262,10 @@ class Unpacking:
         except (zlib.error, zstd.ZstdError, EOFError):
             raise MalformedBodyError("the body cannot be unpacked as it is said to be") from None
         if len(unpacked) > room:
-            return self._too_large()
+            raise self._too_large()
         if decompressor.unused_data:
             raise MalformedBodyError("there is more behind the packed body")
         self._body += unpacked
-        return None
 
     def _most_unpacked(self, n_packed: int) -> int:
         """Bytes that a body of so many may have: by all of them, however they are cut."""

@@ -2,6 +2,7 @@ import threading
 
 import pytest
 
+from tamis.errors import QueueFullError
 from tamis.server.body import PARSED_AT_ONCE_BYTES, BodyRoom, parse_body
 from tamis.sharing import FairThread
 
@@ -27,17 +28,20 @@ async def test_a_large_body_is_parsed_beside_the_event_loop(n_more: int) -> None
 def test_a_body_that_shrinks_when_it_is_decoded_gives_room_back() -> None:
     room = BodyRoom(100)
     with room.share("a") as first, room.share("a") as second:
-        assert first.hold(100) is None
-        assert second.hold(1) is not None
-        assert first.hold(10) is None
-        assert second.hold(90) is None
+        first.hold(100)
+        with pytest.raises(QueueFullError):
+            second.hold(1)
+        first.hold(10)
+        second.hold(90)
     assert room.n_held == 0
 
 
 def test_one_keys_bodies_leave_the_other_its_half() -> None:
     room = BodyRoom(100)
     with room.share("loud") as loud, room.share("quiet") as quiet:
-        assert loud.hold(100) is None
-        assert quiet.hold(50) is None
-        assert quiet.hold(51) is not None
-        assert loud.hold(101) is not None
+        loud.hold(100)
+        quiet.hold(50)
+        with pytest.raises(QueueFullError):
+            quiet.hold(51)
+        with pytest.raises(QueueFullError):
+            loud.hold(101)

@@ -18,7 +18,6 @@ from tamis.server.endpoints.rerank import Reranking
 from tamis.server.errors import headers_of, status_of
 from tamis.server.keys import Caller
 from tamis.wire.dialect import (
-    Dialect,
     EncodeError,
     Endpoint,
     Failure,
@@ -73,7 +72,7 @@ async def _answer(
     """Answer a request; errors are in its dialect or, before that is known, in all of its path."""
     context, path = ServerContext.of(request), request.scope["path"]
     caller: Caller = request.state.caller
-    encode_error: EncodeError = partial(dialects.encode_error, path)
+    request.state.encode_error = partial(dialects.encode_error, path)
     request.state.dialect = dialects.speakers(path)[0].name
     try:
         with context.bodies.share(caller.name) as share, ended_by_draining():
@@ -82,14 +81,9 @@ async def _answer(
                 content = await read_body(request, context.settings.limits, share)
             read = partial(_read, dialects, operations, method, request)
             with context.assembly.timing.phase("decode"):
-                dialect, operation = await parse_body(content, read, context.parsing, caller.name)
+                operation = await parse_body(content, read, context.parsing, caller.name)
             del content, read  # what it says is held instead
-            encode_error, request.state.dialect = dialect.encode_error, dialect.name
-            if isinstance(operation, TamisError):
-                raise operation
-            error = share.hold(operation.n_held_bytes)
-            if error is not None:
-                raise error
+            share.hold(operation.n_held_bytes)
             return await operation.answer()
     except ClientDisconnect:
         context.metrics.observe_cancelled()
@@ -97,6 +91,7 @@ async def _answer(
     except TamisError as error:
         context.metrics.observe_error(error.code)
         request.state.error_code = error.code
+        encode_error: EncodeError = request.state.encode_error
         status, answer = encode_error(Failure(error, status_of(error), request.state.request_id))
         return json_answer(answer, status, headers_of(error))
 
@@ -107,18 +102,17 @@ def _read(
     method: Method,
     request: Request,
     content: bytearray,
-) -> tuple[Dialect, Operation | TamisError]:
-    """What a body asks for, in which dialect; an error once that is known, to be told in it.
+) -> Operation:
+    """What a body asks for; from where its dialect is known, errors are told in it.
 
     Raises:
         MalformedBodyError: the body is not a JSON object.
+        RequestError: it cannot be answered as it stands.
     """
     body = parse_object(content) if method == "POST" else {}
     dialect, endpoint = dialects.choose(request.scope["path"], method, body)
-    try:
-        return dialect, operations[type(endpoint)](request, endpoint, body)
-    except TamisError as error:
-        return dialect, error
+    request.state.encode_error, request.state.dialect = dialect.encode_error, dialect.name
+    return operations[type(endpoint)](request, endpoint, body)
 
 
 @contextmanager
