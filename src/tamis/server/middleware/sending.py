@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -55,9 +55,9 @@ class UnsentRoom:
         newest = _Unsent(key, n_bytes, time)
         self._unsent[newest] = None
         self._room.add(key, n_bytes)
-        while self._room.n_held > self._max_bytes and len(self._unsent) > 1:
-            self._give_up(self._oldest_of_most(newest))
         try:
+            while self._room.n_held > self._max_bytes and len(self._unsent) > 1:
+                self._give_up(self._oldest_of_most(newest))
             yield
         finally:
             self._forget(newest)
@@ -67,8 +67,9 @@ class UnsentRoom:
         return max(others, key=lambda one: self._room.held_by(one.key))  # of equals the first
 
     def _give_up(self, one: _Unsent) -> None:
-        one.time.reschedule(asyncio.get_running_loop().time())
         self._forget(one)
+        with suppress(RuntimeError):  # its time is over already
+            one.time.reschedule(asyncio.get_running_loop().time())
 
     def _forget(self, one: _Unsent) -> None:
         if one in self._unsent:
