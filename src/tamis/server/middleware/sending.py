@@ -95,19 +95,23 @@ class SendingMiddleware:
             await self._app(scope, receive, send)
             return
 
-        async def send_in_pieces(message: Message) -> None:
-            if len(message.get("body", b"")) <= PIECE_BYTES:
-                await send(message)
-                return
-            caller: Caller = scope["state"].get("caller", ANYONE)
+        async def send_or_drop(message: Message) -> None:
             try:
-                async with asyncio.timeout(self._seconds) as time:
-                    with self._room.hold(caller.name, len(message["body"]), time):
-                        await _send_in_pieces(message, send)
-            except TimeoutError:
+                await self._send(scope, message, send)
+            except (TimeoutError, asyncio.CancelledError):  # cancelled: the time to drain is over
                 await _drop(scope, receive)
 
-        await self._app(scope, receive, send_in_pieces)
+        await self._app(scope, receive, send_or_drop)
+
+    async def _send(self, scope: Scope, message: Message, send: Send) -> None:
+        n_bytes = len(message.get("body", b""))
+        if n_bytes <= PIECE_BYTES:
+            await send(message)
+            return
+        caller: Caller = scope["state"].get("caller", ANYONE)
+        async with asyncio.timeout(self._seconds) as time:
+            with self._room.hold(caller.name, n_bytes, time):
+                await _send_in_pieces(message, send)
 
 
 async def _send_in_pieces(message: Message, send: Send) -> None:
