@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tamis.errors import BodyTooLargeError, MalformedBodyError
 from tamis.server import body as bodies
 from tamis.server.body import ENCODINGS, Unpacking, zstd
-from tamis.server.framing import MAX_CHUNKS
+from tamis.server.framing import FREE_CHUNKS, LEAST_CHUNK_BYTES, MAX_CHUNKS
 from tests.faults.raw import ASKED, connected, exchange, head, next_answer, whole
 from tests.integration.serving import Gate, Served, serving_fake, until
 
@@ -85,12 +85,25 @@ def test_row_17_seventy_thousand_chunks_of_one_byte_are_413(bounded: Served) -> 
     assert bounded.rerank("q", ["a"]).status_code == 200
 
 
-def test_chunks_at_the_limit_are_read(bounded: Served) -> None:
-    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in ASKED.ljust(MAX_CHUNKS))
-    asked = head("Transfer-Encoding: chunked", "Connection: close")
-    assert exchange(bounded, asked + chunks + b"0\r\n\r\n").status == 200
-    again = asked + b"1\r\n \r\n" + chunks + b"0\r\n\r\n"
-    assert exchange(bounded, again).status == 413
+CHUNKED = head("Transfer-Encoding: chunked", "Connection: close")
+
+
+@pytest.mark.parametrize(
+    ("n_chunks", "n_bytes"), [(FREE_CHUNKS, 1), (MAX_CHUNKS, LEAST_CHUNK_BYTES)]
+)
+def test_chunks_at_the_limit_are_read(bounded: Served, n_chunks: int, n_bytes: int) -> None:
+    """And five more are not: the free ones have as many bytes as earn four."""
+    body = ASKED.ljust(n_chunks * n_bytes)
+    pieces = [body[at : at + n_bytes] for at in range(0, len(body), n_bytes)]
+    chunks = b"".join(b"%x\r\n%s\r\n" % (n_bytes, piece) for piece in pieces)
+    assert exchange(bounded, CHUNKED + chunks + b"0\r\n\r\n").status == 200
+    again = CHUNKED + b"1\r\n \r\n" * 5 + chunks + b"0\r\n\r\n"
+    assert exchange(bounded, again).json()["code"] == "too_many_chunks"
+
+
+def test_row_17_tiny_chunks_are_refused_after_a_few_hundred(bounded: Served) -> None:
+    answer = exchange(bounded, CHUNKED + b"1\r\n \r\n" * 300)
+    assert (answer.status, answer.json()["code"]) == (413, "too_many_chunks")
 
 
 def bytes_held(server: Served) -> int:
