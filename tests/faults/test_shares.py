@@ -133,6 +133,7 @@ def test_row_61_a_bomb_of_unknown_length_holds_little_until_its_end(how: str) ->
         until(lambda: bytes_held(server) >= body.UNSUSPICIOUS_BYTES)
         server.client.get("/livez")
         assert bytes_held(server) < 300_000
+        assert server.metric("tamis_body_bytes") == bytes_held(server)
         caller.sendall(b"4\r\n%s\r\n0\r\n\r\n" % bomb[-4:])
         assert next_answer(caller).status == 413
         until(lambda: bytes_held(server) == 0)
@@ -341,7 +342,9 @@ def test_row_62_the_oldest_answer_of_the_key_that_has_most_is_dropped(keys: Keys
         answered = {"dialect": "native", "status": "200"}
         names = ["quiet", "loud", "loud", "loud", "loud"]
         callers = [ask(number, name) for number, name in enumerate(names)]
+        until(lambda: 18_000_000 < server.metric("tamis_unsent_bytes") < 20_000_000)
         lengths = [len(everything(caller)) for caller in callers]
+        until(lambda: server.metric("tamis_unsent_bytes") == 0)
     assert [length > 6_000_000 for length in lengths] == [True, False, False, True, True]
 
 

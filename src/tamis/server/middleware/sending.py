@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tamis.server.keys import ANYONE, Caller
-from tamis.settings import LimitsSettings
 from tamis.sharing import SharedRoom
 
 PIECE_BYTES = 64 * 2**10
@@ -81,13 +80,14 @@ class SendingMiddleware:
     """Hands long answers over piece by piece, and ends a connection that is too slow. Plain ASGI.
 
     Args:
-        limits: How many bytes may wait to be taken, and for how long.
+        room: Where answers wait to be taken.
+        seconds: How long each may take.
     """
 
-    def __init__(self, app: ASGIApp, *, limits: LimitsSettings) -> None:
+    def __init__(self, app: ASGIApp, *, room: UnsentRoom, seconds: float) -> None:
         self._app = app
-        self._seconds = limits.max_answer_seconds
-        self._room = UnsentRoom(limits.max_unsent_bytes)
+        self._room = room
+        self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
