@@ -1,11 +1,11 @@
 """Too much, packed too well, or of a shape that two servers would read in two ways."""
 
 import gzip
+import itertools
 import json
 import os
 import re
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tamis.errors import BodyTooLargeError, MalformedBodyError
 from tamis.server import body as bodies
 from tamis.server.body import ENCODINGS, Unpacking, zstd
-from tamis.server.framing import MAX_CHUNKS
+from tamis.server.framing import FREE_CHUNKS, LEAST_CHUNK_BYTES, MAX_CHUNKS
 from tests.faults.raw import ASKED, connected, exchange, head, next_answer, whole
 from tests.integration.serving import Gate, Served, serving_fake, until
 
@@ -85,12 +85,25 @@ def test_row_17_seventy_thousand_chunks_of_one_byte_are_413(bounded: Served) -> 
     assert bounded.rerank("q", ["a"]).status_code == 200
 
 
-def test_chunks_at_the_limit_are_read(bounded: Served) -> None:
-    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in ASKED.ljust(MAX_CHUNKS))
-    asked = head("Transfer-Encoding: chunked", "Connection: close")
-    assert exchange(bounded, asked + chunks + b"0\r\n\r\n").status == 200
-    again = asked + b"1\r\n \r\n" + chunks + b"0\r\n\r\n"
-    assert exchange(bounded, again).status == 413
+CHUNKED = head("Transfer-Encoding: chunked", "Connection: close")
+
+
+@pytest.mark.parametrize(
+    ("n_chunks", "n_bytes"), [(FREE_CHUNKS, 1), (MAX_CHUNKS, LEAST_CHUNK_BYTES)]
+)
+def test_chunks_at_the_limit_are_read(bounded: Served, n_chunks: int, n_bytes: int) -> None:
+    """And five more are not: the free ones have as many bytes as earn four."""
+    body = ASKED.ljust(n_chunks * n_bytes)
+    pieces = [body[at : at + n_bytes] for at in range(0, len(body), n_bytes)]
+    chunks = b"".join(b"%x\r\n%s\r\n" % (n_bytes, piece) for piece in pieces)
+    assert exchange(bounded, CHUNKED + chunks + b"0\r\n\r\n").status == 200
+    again = CHUNKED + b"1\r\n \r\n" * 5 + chunks + b"0\r\n\r\n"
+    assert exchange(bounded, again).json()["code"] == "too_many_chunks"
+
+
+def test_row_17_tiny_chunks_are_refused_after_a_few_hundred(bounded: Served) -> None:
+    answer = exchange(bounded, CHUNKED + b"1\r\n \r\n" * 300)
+    assert (answer.status, answer.json()["code"]) == (413, "too_many_chunks")
 
 
 def bytes_held(server: Served) -> int:
@@ -198,6 +211,20 @@ def test_row_18_an_unknown_encoding_is_415(bounded: Served, encoding: str) -> No
     assert (answer.status, answer.json()["code"]) == (415, "unsupported_media_type")
 
 
+GZIP = ENCODINGS["gzip"]
+assert GZIP is not None
+
+
+def unpacked(unpacking: Unpacking, pieces: Iterable[bytes]) -> bytes:
+    """A body that comes in pieces."""
+    for piece in pieces:
+        unpacking.feed(piece)
+        list(unpacking.steps())
+    unpacking.end()
+    list(unpacking.steps())
+    return bytes(unpacking.finish())
+
+
 def test_a_zstd_window_over_8_mib_is_refused() -> None:
     options = {zstd.CompressionParameter.window_log: 27, zstd.CompressionParameter.checksum_flag: 1}
     compressor = zstd.ZstdCompressor(options=options)
@@ -206,7 +233,7 @@ def test_a_zstd_window_over_8_mib_is_refused() -> None:
     assert make is not None
     unpacking = Unpacking(make(), MIB, max_ratio=20)
     with pytest.raises(MalformedBodyError):
-        unpacking.feed(data)
+        unpacked(unpacking, [data])
 
 
 @given(st.binary(max_size=2_000), st.integers(1, 300), st.sampled_from(["gzip", "zstd"]))
@@ -215,20 +242,57 @@ def test_what_was_packed_comes_out_however_it_was_cut(data: bytes, size: int, ho
     assert make is not None
     unpacking = Unpacking(make(), MIB, max_ratio=20)
     sent = packed(data, how)
-    for at in range(0, len(sent), size):
-        unpacking.feed(sent[at : at + size])
-    assert unpacking.finish() == data
+    assert unpacked(unpacking, [sent[at : at + size] for at in range(0, len(sent), size)]) == data
 
 
 @pytest.mark.parametrize("n_bytes", [bodies.UNSUSPICIOUS_BYTES, bodies.UNSUSPICIOUS_BYTES + 1])
 def test_what_grows_too_much_is_refused_however_small(n_bytes: int) -> None:
-    unpacking = Unpacking(zlib.decompressobj(31), 8 * MIB, max_ratio=20)
-    unpacking.feed(gzip.compress(bytes(n_bytes)))
+    unpacking = Unpacking(GZIP(), 8 * MIB, max_ratio=20)
+    sent = gzip.compress(bytes(n_bytes))
     if n_bytes > bodies.UNSUSPICIOUS_BYTES:
         with pytest.raises(BodyTooLargeError):
-            unpacking.finish()
+            unpacked(unpacking, [sent])
     else:
-        assert len(unpacking.finish()) == n_bytes
+        assert len(unpacked(unpacking, [sent])) == n_bytes
+
+
+def test_row_18_what_grows_too_much_is_unpacked_no_further_until_more_comes() -> None:
+    unpacking = Unpacking(GZIP(), 8 * MIB, max_ratio=20)
+    sent = gzip.compress(bytes(4 * MIB) + os.urandom(MIB))
+    unpacking.feed(sent[:5_000])
+    assert list(unpacking.steps()) != []
+    assert unpacking.n_bytes < 20 * 5_000 + 5_000
+    assert list(unpacking.steps()) == []
+    assert len(unpacked(unpacking, [sent[5_000:]])) == 5 * MIB
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+@pytest.mark.parametrize("is_promised", [False, True])
+def test_row_18_a_body_is_unpacked_in_steps(encoding: str, is_promised: bool) -> None:
+    make = ENCODINGS[encoding]
+    assert make is not None
+    sent = packed(bytes(8 * MIB), encoding)
+    n_promised = len(sent) if is_promised else None
+    unpacking = Unpacking(make(), 8 * MIB, max_ratio=100_000, n_promised=n_promised)
+    unpacking.feed(sent)
+    sizes = [unpacking.n_bytes, *(unpacking.n_bytes for _ in unpacking.steps())]
+    assert max(after - before for before, after in itertools.pairwise(sizes)) <= 64 * 1024
+    unpacking.end()
+    list(unpacking.steps())
+    assert len(unpacking.finish()) == 8 * MIB
+
+
+def test_row_61_the_window_of_an_unfinished_body_is_counted() -> None:
+    make = ENCODINGS["zstd"]
+    assert make is not None
+    unpacking = Unpacking(make(), 8 * MIB, max_ratio=20, max_window_bytes=MIB)
+    sent = packed(bytes(MIB) + os.urandom(MIB), "zstd")
+    unpacking.feed(sent[:-1])
+    list(unpacking.steps())
+    assert unpacking.n_bytes > 2.9 * MIB
+    unpacking.feed(sent[-1:])
+    list(unpacking.steps())
+    assert unpacking.n_bytes == 2 * MIB
 
 
 SMUGGLING = {

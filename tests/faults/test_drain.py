@@ -1,9 +1,12 @@
 """Row 15: SIGTERM under load."""
 
+import json
 import signal
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx2
@@ -11,6 +14,7 @@ import pytest
 import uvicorn
 
 from tamis.server.draining import STUCK_EXIT_CODE, DrainingServer
+from tests.faults.raw import head, whole
 from tests.integration.serving import Gate, Process, Shell, serving_fake, until
 
 N_CALLERS = 6
@@ -161,3 +165,22 @@ def test_row_15_a_model_that_never_comes_back_does_not_hold_the_process(
     server.handle_exit(signal.SIGTERM, None)
     assert server.should_exit
     assert len(waited) == 1
+
+
+def test_row_15_answers_that_nobody_takes_end_with_the_server_and_in_no_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    long = json.dumps({"query": "q", "documents": [{"text": "a", "x": "x" * 7_000_000}]}).encode()
+    short = head(start="GET /openapi.json HTTP/1.1")
+    with serving_fake(server={"drain_seconds": 1}) as server, ExitStack() as stack:
+        state = server.server.server_state
+        for data in (whole(long), whole(long), short * 400):
+            caller = stack.enter_context(socket.socket())
+            caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            caller.connect(("127.0.0.1", server.port))
+            caller.sendall(data)
+        until(lambda: sum(one.flow.write_paused for one in list(state.connections)) == 3)
+        server.stop()
+        until(lambda: not state.tasks)
+    assert "Cancel 3 running task(s)" in caplog.text
+    assert "Exception in ASGI application" not in caplog.text

@@ -1,5 +1,6 @@
 """Rows 5 and 60 to 63: what callers share, and what one of them can take of it."""
 
+import gzip
 import json
 import re
 import socket
@@ -116,6 +117,22 @@ def test_row_61_unfinished_bodies_of_one_key_leave_another_its_room(keys: Keys) 
         for _ in range(5):
             assert keys.rerank(server, "quiet", ["x" * 90_000] * 4).status_code == 200
         assert bytes_held(server) == 1_000_000
+
+
+@pytest.mark.parametrize("how", ["gzip", "zstd"])
+def test_row_61_a_bomb_of_unknown_length_holds_little_until_its_end(how: str) -> None:
+    text = b'{"query": "q", "documents": ["a"], "x": "%s"}' % (b"x" * 7 * MIB)
+    bomb = gzip.compress(text) if how == "gzip" else body.zstd.compress(text)
+    lines = ("Transfer-Encoding: chunked", f"Content-Encoding: {how}")
+    with serving_fake() as server, connected(server) as caller:
+        caller.sendall(head(*lines) + b"%x\r\n%s\r\n" % (len(bomb) - 4, bomb[:-4]))
+        until(lambda: bytes_held(server) >= body.UNSUSPICIOUS_BYTES)
+        server.client.get("/livez")
+        assert bytes_held(server) < 300_000
+        assert server.metric("tamis_body_bytes") == bytes_held(server)
+        caller.sendall(b"4\r\n%s\r\n0\r\n\r\n" % bomb[-4:])
+        assert next_answer(caller).status == 413
+        until(lambda: bytes_held(server) == 0)
 
 
 def test_row_61_a_slow_upload_of_one_key_is_no_429_for_another(keys: Keys) -> None:
@@ -321,7 +338,9 @@ def test_row_62_the_oldest_answer_of_the_key_that_has_most_is_dropped(keys: Keys
         answered = {"dialect": "native", "status": "200"}
         names = ["quiet", "loud", "loud", "loud", "loud"]
         callers = [ask(number, name) for number, name in enumerate(names)]
+        until(lambda: 18_000_000 < server.metric("tamis_unsent_bytes") < 20_000_000)
         lengths = [len(everything(caller)) for caller in callers]
+        until(lambda: server.metric("tamis_unsent_bytes") == 0)
     assert [length > 6_000_000 for length in lengths] == [True, False, False, True, True]
 
 

@@ -22,6 +22,15 @@ class Connections(Protocol):
         ...
 
 
+class Room(Protocol):
+    """One that callers share."""
+
+    @property
+    def n_held(self) -> int:
+        """Bytes that they hold of it."""
+        ...
+
+
 class StateMetrics:
     """Metrics of the server's current state and of its version."""
 
@@ -53,6 +62,12 @@ class StateMetrics:
         )
         self._connections_limit = Gauge(
             "tamis_connections_limit", "Connections that may be open", registry=registry
+        )
+        self._body_bytes = Gauge(
+            "tamis_body_bytes", "Bytes that callers' bodies hold", registry=registry
+        )
+        self._unsent_bytes = Gauge(
+            "tamis_unsent_bytes", "Bytes of long answers that are being sent", registry=registry
         )
         self._model = Info("tamis_model", "The model that is served", registry=registry)
         build = Info("tamis_build", "The version that runs", registry=registry)
@@ -87,6 +102,11 @@ class StateMetrics:
 
         self._connections.set_function(lambda: read(lambda one: one.n_open))
         self._connections_limit.set_function(lambda: read(lambda one: one.limit))
+
+    def watch_rooms(self, *, bodies: Room, unsent: Room) -> None:
+        """Count what callers hold of the rooms that they share."""
+        self._body_bytes.set_function(lambda: bodies.n_held)
+        self._unsent_bytes.set_function(lambda: unsent.n_held)
 
     def watch_workers(self, n_ready: Callable[[], int]) -> None:
         """Count the workers."""

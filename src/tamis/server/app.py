@@ -33,7 +33,7 @@ from tamis.server.middleware.keys import KeyMiddleware
 from tamis.server.middleware.paths import PathMiddleware, nearest_path
 from tamis.server.middleware.ports import PortMiddleware
 from tamis.server.middleware.requests import REQUEST_ID_HEADER, RequestMiddleware
-from tamis.server.middleware.sending import SendingMiddleware
+from tamis.server.middleware.sending import SendingMiddleware, UnsentRoom
 from tamis.settings import ServerSettings, Settings
 from tamis.sharing import FairThread
 from tamis.wire.registry import DIALECTS
@@ -61,6 +61,9 @@ def create_app(
     keys_file = settings.server.keys_file
     keys = None if keys_file is None else KeyFile(keys_file)
     parsing = FairThread("tamis-parser")
+    bodies = BodyRoom(settings.limits.max_total_body_bytes)
+    unsent = UnsentRoom(settings.limits.max_unsent_bytes)
+    metrics.state.watch_rooms(bodies=bodies, unsent=unsent)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncGenerator[None]:
@@ -89,7 +92,7 @@ def create_app(
             *documentation.asset_routes(),
         ],
         middleware=[
-            Middleware(SendingMiddleware, limits=settings.limits),
+            Middleware(SendingMiddleware, room=unsent, seconds=settings.limits.max_answer_seconds),
             Middleware(PathMiddleware),
             Middleware(ClosingMiddleware, life=life),
             *_traced(tracing),
@@ -99,7 +102,6 @@ def create_app(
         exception_handlers={HTTPException: _http_error, Exception: _unexpected_error},
         lifespan=lifespan,
     )
-    bodies = BodyRoom(settings.limits.max_total_body_bytes)
     watch = life.assembly.watch
     app.state.context = ServerContext(settings, metrics, life, bodies, parsing, watch, keys)
     return app

@@ -32,6 +32,10 @@ PARSED_AT_ONCE_BYTES = 256 * 2**10
 """Larger bodies are parsed in a thread, not on the event loop."""
 UNSUSPICIOUS_BYTES = 64 * 2**10
 """Up to here a ratio says nothing: one long run of blanks is no attack."""
+STEP_BYTES = 64 * 2**10
+"""Are unpacked at a time; the loop turns in between."""
+PACKED_STEP_BYTES = 16 * 2**10
+"""Of what has come, are unpacked at a time: some bytes take long and unpack to nothing."""
 ZSTD_WINDOW_LOG = 23
 """8 MiB, all that RFC 9659 asks of a decoder."""
 GZIP_WINDOW_BITS = 31
@@ -56,8 +60,25 @@ class Decompressor(Protocol):
         ...
 
 
-def _gzip() -> Decompressor:
-    return zlib.decompressobj(GZIP_WINDOW_BITS)
+class _Gzip:
+    """zlib's decompressor; it keeps what it could not unpack yet, as zstd's does."""
+
+    def __init__(self) -> None:
+        self._zlib = zlib.decompressobj(GZIP_WINDOW_BITS)
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes:
+        """See `Decompressor`."""
+        return self._zlib.decompress(self._zlib.unconsumed_tail + data, max_length)
+
+    @property
+    def eof(self) -> bool:
+        """See `Decompressor`."""
+        return self._zlib.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        """See `Decompressor`."""
+        return self._zlib.unused_data
 
 
 def _zstd() -> Decompressor:
@@ -68,8 +89,8 @@ def _zstd() -> Decompressor:
 ENCODINGS: dict[str, Callable[[], Decompressor] | None] = {
     "": None,
     "identity": None,
-    "gzip": _gzip,
-    "x-gzip": _gzip,
+    "gzip": _Gzip,
+    "x-gzip": _Gzip,
     "zstd": _zstd,
 }
 """How each `Content-Encoding` is unpacked; None where there is nothing to do."""
@@ -181,16 +202,30 @@ async def _collect(request: Request, unpacking: "Unpacking", share: BodyShare) -
     unpacking.require_promise()
     async for chunk in request.stream():
         unpacking.feed(chunk)
+        await _unpack(unpacking, share)
+    unpacking.end()
+    await _unpack(unpacking, share)
+
+
+async def _unpack(unpacking: "Unpacking", share: BodyShare) -> None:
+    share.hold(unpacking.n_bytes)
+    for _ in unpacking.steps():
         share.hold(unpacking.n_bytes)
+        await asyncio.sleep(0)
+    share.hold(unpacking.n_bytes)
 
 
 class Unpacking:
     """Puts a body together, byte for byte or by a decompressor.
 
+    How far a packed body may be unpacked depends on its length. While nobody knows that, it is
+    unpacked as far as what has come allows, and the rest waits.
+
     Args:
         decompressor: None for bytes that are not packed.
         max_bytes: Bytes that may come in, and go out.
         max_ratio: Bytes that may go out for one that came in, all together.
+        max_window_bytes: Of what it has unpacked, the decompressor keeps so many.
         n_promised: Bytes that will come in; None if nobody knows.
     """
 
@@ -200,19 +235,26 @@ class Unpacking:
         max_bytes: int,
         *,
         max_ratio: int,
+        max_window_bytes: int = 0,
         n_promised: int | None = None,
     ) -> None:
         self._decompressor = decompressor
+        self._is_packed = decompressor is not None
         self._max_bytes = max_bytes
         self._max_ratio = max_ratio
+        self._max_window_bytes = max_window_bytes
         self._n_promised = n_promised
         self._n_received = 0
+        self._packed = bytearray()
+        self._has_more = False
         self._body = bytearray()
 
     @property
     def n_bytes(self) -> int:
-        """What it holds by now."""
-        return len(self._body)
+        """What it holds by now: bytes of both kinds, and the decompressor's window."""
+        n_unpacked = len(self._body)
+        n_window = min(n_unpacked, self._max_window_bytes) if self._decompressor else 0
+        return len(self._packed) + n_unpacked + n_window
 
     def require_promise(self) -> None:
         """Refuse a body of which more will come than may.
@@ -224,49 +266,72 @@ class Unpacking:
             raise self._too_large()
 
     def feed(self, data: bytes) -> None:
-        """Take what has come.
+        """Take what has come; `steps` unpacks it.
 
         Raises:
-            BodyTooLargeError: it is too much, now or unpacked.
-            MalformedBodyError: it cannot be unpacked.
+            BodyTooLargeError: it is too much.
         """
         self._n_received += len(data)
         if self._n_received > self._max_bytes:
             raise self._too_large()
-        if self._decompressor is None:
+        if self._is_packed:
+            self._packed += data
+        else:
             self._body += data
-        elif data:
-            self._unpack(self._decompressor, data)
+
+    def end(self) -> None:
+        """All has come; `steps` unpacks what is left."""
+        self._n_promised = self._n_received
+
+    def steps(self) -> Generator[None]:
+        """Unpack as far as may be by now, a step for each item.
+
+        Raises:
+            BodyTooLargeError: it is too much, unpacked.
+            MalformedBodyError: it cannot be unpacked.
+        """
+        while self._decompressor and (self._has_more or self._packed) and self._n_wanted():
+            self._unpack(self._decompressor, self._n_wanted())
+            yield
+        if self._packed and not self._decompressor:
+            raise MalformedBodyError("there are bytes after the compressed body")
 
     def finish(self) -> bytearray:
-        """All of it.
+        """All of it, once nothing is left to unpack.
 
         Raises:
             MalformedBodyError: it was cut short.
-            BodyTooLargeError: it was packed better than a body may be.
         """
-        if self._decompressor and self._n_received and not self._decompressor.eof:
+        if self._decompressor and self._n_received:
             raise MalformedBodyError("the compressed body is cut short")
-        if self._decompressor and len(self._body) > self._most_unpacked(self._n_received):
-            raise self._too_large()
         return self._body
 
-    def _unpack(self, decompressor: Decompressor, data: bytes) -> None:
-        promised = self._n_promised
-        most = self._max_bytes if promised is None else self._most_unpacked(promised)
-        room = most - len(self._body)
+    def _n_wanted(self) -> int:
+        """Bytes to unpack next: one too many where that decides."""
+        most = self._most_unpacked()
+        decides = self._n_promised is not None or most == self._max_bytes
+        return min(STEP_BYTES, most + decides - len(self._body))
+
+    def _unpack(self, decompressor: Decompressor, n_wanted: int) -> None:
+        n_packed = 0 if self._has_more else PACKED_STEP_BYTES
+        data = bytes(self._packed[:n_packed])
+        del self._packed[:n_packed]
         try:
-            unpacked = decompressor.decompress(data, room + 1)
-        except (zlib.error, zstd.ZstdError, EOFError):
+            unpacked = decompressor.decompress(data, n_wanted)
+        except (zlib.error, zstd.ZstdError):
             raise MalformedBodyError("the body does not match its `Content-Encoding`") from None
-        if len(unpacked) > room:
+        self._body += unpacked
+        self._has_more = len(unpacked) == n_wanted
+        if len(self._body) > self._most_unpacked():
             raise self._too_large()
         if decompressor.unused_data:
             raise MalformedBodyError("there are bytes after the compressed body")
-        self._body += unpacked
+        if decompressor.eof:
+            self._decompressor = None  # its window goes with it
 
-    def _most_unpacked(self, n_packed: int) -> int:
-        """Bytes that a body of this size may have: by all of them, however they are cut."""
+    def _most_unpacked(self) -> int:
+        """Bytes that the body may have: by all of it, however it is cut, or by what is known."""
+        n_packed = self._n_received if self._n_promised is None else self._n_promised
         return min(self._max_bytes, max(UNSUSPICIOUS_BYTES, self._max_ratio * n_packed))
 
     def _too_large(self) -> BodyTooLargeError:
@@ -289,5 +354,6 @@ def _unpacking(headers: Headers, limits: LimitsSettings) -> Unpacking:
         make() if make else None,
         limits.max_body_bytes,
         max_ratio=limits.max_unpacked_ratio,
+        max_window_bytes=2**ZSTD_WINDOW_LOG if make is _zstd else 0,
         n_promised=None if length is None else int(length),
     )

@@ -24,6 +24,12 @@ MAX_HEADERS = 64
 """Of a request."""
 MAX_CHUNKS = 8192
 """That a body may come in."""
+FREE_CHUNKS = 256
+"""Of a body, may have any size; beyond them they need `LEAST_CHUNK_BYTES` on average."""
+LEAST_CHUNK_BYTES = 64
+"""Smaller ones cost more time to read than to send."""
+JOINED_BYTES = 64 * 2**10
+"""Chunks up to here are handed on as one."""
 START_OF_AN_ANSWER = b"HTTP/1.1 "
 LONGEST_FIRST_LINE_BYTES = 8000
 """All that RFC 9112 asks of a server."""
@@ -145,6 +151,7 @@ class ChunkedReader:
     def __init__(self, limits: LimitsSettings) -> None:
         self._limits = limits
         self._n_chunks = 0
+        self._n_data_bytes = 0
         self._n_left = 0
         self._line_end = b""
         self._is_last = False
@@ -153,19 +160,25 @@ class ChunkedReader:
 
     def __call__(self, received: Received) -> h11.Data | h11.EndOfMessage | None:
         """The next event in what has come; None if there is none."""
+        data = bytearray()  # of many small chunks: each event costs more time than its bytes
+        while len(data) < JOINED_BYTES and (more := self._next_data(received)):
+            data += more
+        if data:
+            return h11.Data(data=bytes(data))
+        return self._read_trailers(received) if self._is_last else None
+
+    def _next_data(self, received: Received) -> bytearray | None:
+        """What there is of a chunk; None if there is nothing, or the last one has begun."""
         if not self._has_ended_chunk(received):
             return None
         if not self._n_left and not self._is_last:
             self._begin_chunk(received)
-        if self._is_last:
-            return self._read_trailers(received)
         data = received.maybe_extract_at_most(self._n_left) if self._n_left else None
-        if data is None:
-            return None
-        self._n_left -= len(data)
-        if not self._n_left:
-            self._line_end = b"\r\n"
-        return h11.Data(data=bytes(data))
+        if data:
+            self._n_left -= len(data)
+            self._n_data_bytes += len(data)
+            self._line_end = b"" if self._n_left else b"\r\n"
+        return data
 
     def _has_ended_chunk(self, received: Received) -> bool:
         """Whether the CRLF behind a chunk is read, if one is due."""
@@ -187,10 +200,12 @@ class ChunkedReader:
         self._is_last = not self._n_left
         self._n_chunks += not self._is_last
         self._count_extra(found["extension"] or b"")
-        if self._n_chunks > MAX_CHUNKS:
+        n_allowed = min(MAX_CHUNKS, FREE_CHUNKS + self._n_data_bytes // LEAST_CHUNK_BYTES)
+        if self._n_chunks > n_allowed:
             raise RefusedRequest(
                 "too_many_chunks",
-                f"the body has more than {MAX_CHUNKS:,} chunks; send larger ones",
+                f"the body has more than {n_allowed:,} chunks in {self._n_data_bytes:,} bytes; "
+                "send larger ones",
             )
 
     def _read_trailers(self, received: Received) -> h11.EndOfMessage | None:

@@ -168,3 +168,20 @@ def test_what_was_sent_early_is_left_out_of_the_answer() -> None:
     sent = connection.send(h11.Response(status_code=200, headers=[("content-length", "0")]))
     assert sent.startswith(b"/1.1 200")
     assert connection.n_sent_early == 0
+
+
+def test_many_small_chunks_are_one_event() -> None:
+    events = read(CHUNKED + b"1\r\nx\r\n" * 200 + b"0\r\n\r\n")
+    assert [type(event) for event in events] == [h11.Request, h11.Data, h11.EndOfMessage]
+    assert body_of(events) == b"x" * 200
+
+
+@pytest.mark.parametrize("n_bytes", [1, 64])
+def test_chunks_have_64_bytes_on_average_beyond_the_first_256(n_bytes: int) -> None:
+    chunks = b"%x\r\n%s\r\n" % (n_bytes, b"x" * n_bytes) * 1_000
+    if n_bytes == 64:
+        assert len(body_of(read(CHUNKED + chunks))) == 64_000
+        return
+    with pytest.raises(RefusedRequest) as refused:
+        read(CHUNKED + chunks)
+    assert refused.value.reason == "too_many_chunks"

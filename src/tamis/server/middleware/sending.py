@@ -2,13 +2,12 @@
 
 import asyncio
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tamis.server.keys import ANYONE, Caller
-from tamis.settings import LimitsSettings
 from tamis.sharing import SharedRoom
 
 PIECE_BYTES = 64 * 2**10
@@ -55,9 +54,9 @@ class UnsentRoom:
         newest = _Unsent(key, n_bytes, time)
         self._unsent[newest] = None
         self._room.add(key, n_bytes)
-        while self._room.n_held > self._max_bytes and len(self._unsent) > 1:
-            self._give_up(self._oldest_of_most(newest))
         try:
+            while self._room.n_held > self._max_bytes and len(self._unsent) > 1:
+                self._give_up(self._oldest_of_most(newest))
             yield
         finally:
             self._forget(newest)
@@ -67,8 +66,9 @@ class UnsentRoom:
         return max(others, key=lambda one: self._room.held_by(one.key))  # of equals the first
 
     def _give_up(self, one: _Unsent) -> None:
-        one.time.reschedule(asyncio.get_running_loop().time())
         self._forget(one)
+        with suppress(RuntimeError):  # its time is over already
+            one.time.reschedule(asyncio.get_running_loop().time())
 
     def _forget(self, one: _Unsent) -> None:
         if one in self._unsent:
@@ -80,13 +80,14 @@ class SendingMiddleware:
     """Hands long answers over piece by piece, and ends a connection that is too slow. Plain ASGI.
 
     Args:
-        limits: How many bytes may wait to be taken, and for how long.
+        room: Where answers wait to be taken.
+        seconds: How long each may take.
     """
 
-    def __init__(self, app: ASGIApp, *, limits: LimitsSettings) -> None:
+    def __init__(self, app: ASGIApp, *, room: UnsentRoom, seconds: float) -> None:
         self._app = app
-        self._seconds = limits.max_answer_seconds
-        self._room = UnsentRoom(limits.max_unsent_bytes)
+        self._room = room
+        self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
@@ -94,19 +95,23 @@ class SendingMiddleware:
             await self._app(scope, receive, send)
             return
 
-        async def send_in_pieces(message: Message) -> None:
-            if len(message.get("body", b"")) <= PIECE_BYTES:
-                await send(message)
-                return
-            caller: Caller = scope["state"].get("caller", ANYONE)
+        async def send_or_drop(message: Message) -> None:
             try:
-                async with asyncio.timeout(self._seconds) as time:
-                    with self._room.hold(caller.name, len(message["body"]), time):
-                        await _send_in_pieces(message, send)
-            except TimeoutError:
+                await self._send(scope, message, send)
+            except (TimeoutError, asyncio.CancelledError):  # cancelled: the time to drain is over
                 await _drop(scope, receive)
 
-        await self._app(scope, receive, send_in_pieces)
+        await self._app(scope, receive, send_or_drop)
+
+    async def _send(self, scope: Scope, message: Message, send: Send) -> None:
+        n_bytes = len(message.get("body", b""))
+        if n_bytes <= PIECE_BYTES:
+            await send(message)
+            return
+        caller: Caller = scope["state"].get("caller", ANYONE)
+        async with asyncio.timeout(self._seconds) as time:
+            with self._room.hold(caller.name, n_bytes, time):
+                await _send_in_pieces(message, send)
 
 
 async def _send_in_pieces(message: Message, send: Send) -> None:
