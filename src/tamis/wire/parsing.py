@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import msgspec
 
 from tamis.errors import MalformedBodyError
-from tamis.wire.dialect import RawBody
+from tamis.wire.dialect import OUT_OF_RANGE, RawBody
 from tamis.wire.fields import names_documents
 
 MAX_DEPTH = 16
@@ -99,10 +99,13 @@ def _require_value(value: msgspec.Raw) -> None:
     """Refuse a number that is out of every range: those alone are not read where they are skipped.
 
     Raises:
-        DecodeError: it is one.
+        MalformedBodyError: it is one.
     """
     if bytes(memoryview(value)[:1]) in _STARTS_OF_NUMBERS:
-        msgspec.json.decode(value)
+        try:
+            msgspec.json.decode(value)
+        except msgspec.DecodeError:
+            raise MalformedBodyError(OUT_OF_RANGE) from None
 
 
 def _has_more_keys(data: bytes | bytearray, most: int) -> bool:

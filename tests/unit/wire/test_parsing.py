@@ -65,3 +65,9 @@ def test_brackets_count_outside_of_strings_alone(
         parse_object(data, max_containers=n_containers - 1, max_depth=4)
     with pytest.raises(MalformedBodyError, match="levels"):
         parse_object(data, max_containers=n_containers, max_depth=3)
+
+
+@pytest.mark.parametrize("number", [b"1e999", b"-1e999"])
+def test_a_number_out_of_range_is_called_one(number: bytes) -> None:
+    with pytest.raises(MalformedBodyError, match="a number that is too large"):
+        parse_object(b'{"query": ' + number + b"}")
