@@ -355,6 +355,33 @@ def test_row_67_what_is_no_regular_file_is_not_waited_for(
         KeyFile(key_file)
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("no more threads")])
+@pytest.mark.parametrize("place", ["_stamp_of", "open_regular", "_parsed"])
+def test_row_67_a_withdrawn_key_is_out_though_a_reading_failed(
+    key_file: Path,
+    place: str,
+    error: Exception,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(keys, "SECONDS_BETWEEN_LOOKS", 0.01)
+    known, right, failures = KeyFile(key_file), getattr(keys, place), [error] * 2
+
+    def failing(*arguments: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return right(*arguments)
+
+    monkeypatch.setattr(keys, place, failing)
+    known.follow()
+    try:
+        key_file.write_text(line(NEW, "web"))
+        until(lambda: names_of(known, KEY, NEW) == [None, "web"])
+    finally:
+        known.close()
+    assert caplog.text.count(type(error).__name__) == 1
+
+
 def test_row_67_fifty_thousand_keys_cost_a_request_nothing(tmp_path: Path) -> None:
     path = tmp_path / "keys.txt"
     path.write_text("".join(line(f"key-{number}", f"n{number}") for number in range(50_000)))

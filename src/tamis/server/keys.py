@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -109,15 +110,19 @@ class KeyFile:
         """Take the file's keys; one that cannot be read or has none changes nothing."""
         try:
             stamp, text = self._read()
-            if stamp != self._seen:  # somebody is writing it
-                return
-            self._read_as = stamp  # what is wrong with it stays so until it changes
+        except SettingsError as error:
+            self._complain(str(error))
+            return
+        if stamp != self._seen:  # somebody is writing it
+            return
+        try:
             self._keys = _parsed(text, self._path)
         except SettingsError as error:
             self._complain(str(error))
         else:
             self._complaint = None
             logger.info("%d keys read anew", len(self._keys))
+        self._read_as = stamp  # what is wrong with it stays so until it changes
 
     def _follow(self) -> None:
         while True:
@@ -125,10 +130,23 @@ class KeyFile:
                 if not self._asked.get(timeout=SECONDS_BETWEEN_LOOKS):
                     return
             except Empty:
-                self.look()
+                is_asked = False
             else:
-                self.look()
+                is_asked = True
+            self._look_whatever_happens(is_asked=is_asked)
+
+    def _look_whatever_happens(self, *, is_asked: bool) -> None:
+        """One look, and a reading if one is asked for; what goes wrong is tried again in the next.
+
+        Without this thread a withdrawn key would be let in for ever.
+        """
+        try:
+            self.look()
+            if is_asked:
                 self.read()
+        except Exception as error:  # noqa: BLE001 - of any kind: memory may be short for a while
+            with suppress(Exception):  # for a line of the log, too
+                self._complain(f"cannot read {self._path}: {type(error).__name__}")
 
     def _complain(self, sentence: str) -> None:
         """Say what is wrong, once."""
