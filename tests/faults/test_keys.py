@@ -382,6 +382,58 @@ def test_row_67_a_withdrawn_key_is_out_though_a_reading_failed(
     assert caplog.text.count(type(error).__name__) == 1
 
 
+@pytest.mark.parametrize("n_missing", [1, 7])
+def test_row_67_a_last_line_that_is_cut_is_not_taken(
+    key_file: Path, n_missing: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    known, text = KeyFile(key_file), line(KEY, "web", "1000000")
+    key_file.write_text(text[:-n_missing])
+    for _ in range(4):
+        known.look()
+        known.read()
+        assert known.find(KEY.encode()) == keys.Caller("web")
+    assert caplog.text.count("does not end") == 1
+    key_file.write_text(text)
+    known.look()
+    known.look()
+    assert known.find(KEY.encode()) == keys.Caller("web", 1_000_000)
+
+
+def test_row_67_an_editor_that_ends_no_last_line_keeps_nobody_from_starting(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "keys.txt"
+    path.write_text(line(KEY, "web").rstrip())
+    known = KeyFile(path)
+    known.look()
+    assert names_of(known, KEY) == ["web"]
+    assert not caplog.text
+
+
+def test_row_67_many_signals_are_one_reading_and_the_end_goes_before_them(
+    key_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = KeyFile(key_file)
+    n_readings, read = 0, known.read
+
+    def counted() -> None:
+        nonlocal n_readings
+        n_readings += 1
+        read()
+        if n_readings == 1:
+            for _ in range(300):
+                known.reload()
+        else:
+            known.reload()
+            known.close()
+            known.reload()
+
+    monkeypatch.setattr(known, "read", counted)
+    known.reload()
+    known._follow()
+    assert n_readings == 2
+
+
 def test_row_67_fifty_thousand_keys_cost_a_request_nothing(tmp_path: Path) -> None:
     path = tmp_path / "keys.txt"
     path.write_text("".join(line(f"key-{number}", f"n{number}") for number in range(50_000)))

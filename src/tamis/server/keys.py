@@ -3,7 +3,8 @@
 One key a line: the SHA-256 of the key in hex, the name of who has it and, if wanted, how many
 tokens that name may have waiting or running. `#` starts a comment. Several keys may share a name,
 so that an old one goes on while a new one is handed out. The file is read again when it changes,
-once it is whole: a thread looks at it, and takes what was the same at two looks and can be read.
+once it is whole: a thread looks at it, and takes what was the same at two looks, can be read and
+ends with a line break.
 """
 
 import hmac
@@ -115,6 +116,12 @@ class KeyFile:
             return
         if stamp != self._seen:  # somebody is writing it
             return
+        if text and not text.endswith("\n"):  # a name or a number may be cut
+            self._complain(
+                f"the last line of {self._path} does not end, as if somebody were writing it; "
+                "end it with a line break"
+            )
+            return
         try:
             self._keys = _parsed(text, self._path)
         except SettingsError as error:
@@ -125,15 +132,17 @@ class KeyFile:
         self._read_as = stamp  # what is wrong with it stays so until it changes
 
     def _follow(self) -> None:
-        while True:
-            try:
-                if not self._asked.get(timeout=SECONDS_BETWEEN_LOOKS):
-                    return
-            except Empty:
-                is_asked = False
-            else:
-                is_asked = True
-            self._look_whatever_happens(is_asked=is_asked)
+        while all(asked := self._asked_since()):
+            self._look_whatever_happens(is_asked=bool(asked))
+
+    def _asked_since(self) -> list[bool]:
+        """All that was asked since the last look, answered by one; nothing when the next is due."""
+        asked: list[bool] = []
+        with suppress(Empty):
+            asked.append(self._asked.get(timeout=SECONDS_BETWEEN_LOOKS))
+            while True:
+                asked.append(self._asked.get_nowait())
+        return asked
 
     def _look_whatever_happens(self, *, is_asked: bool) -> None:
         """One look, and a reading if one is asked for; what goes wrong is tried again in the next.
