@@ -98,13 +98,14 @@ class LogWriter(logging.Handler):
 
     def _queue(self, line: str) -> None:
         data = f"{line}\n".encode("utf-8", "backslashreplace")
+        n_bytes = len(data)
         with self._changed:
-            is_full = self._n_waiting and self._n_waiting + len(data) > MOST_WAITING_BYTES
+            is_full = self._n_waiting and self._n_waiting + n_bytes > MOST_WAITING_BYTES
             if is_full or self._is_closed:
                 self.n_unread += 1
                 return
             self._lines.append(data)
-            self._n_waiting += len(data)
+            self._n_waiting += n_bytes  # no call in it, where a signal's handler could run
             self._changed.notify_all()
 
     def _tell_counts(self, *, is_end: bool = False) -> None:
