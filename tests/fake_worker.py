@@ -4,6 +4,7 @@ The plan is a file in the model's folder: a line for each life of a worker, the 
 follow. Each life adds its process id to `lives` there.
 """
 
+import logging
 import os
 import sys
 import threading
@@ -59,6 +60,10 @@ def load(_: ModelSettings, folder: Path) -> LoadedModel:
         raise ModelNotFoundError("there is no such model")
     if behaviour == "fails loading":
         raise RuntimeError("a device is lost")
+    if behaviour == "loses a connection":
+        raise ConnectionResetError("the hub hung up")
+    if behaviour == "logs the worst":
+        logging.getLogger("a.library").critical("all is lost")
     if behaviour == "hangs loading":
         wait_for_ever()
     while behaviour == "waits" and not (folder / GO).exists():

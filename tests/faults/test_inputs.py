@@ -121,6 +121,26 @@ def test_row_19_a_huge_number_is_all_or_no_json(plain: Served, number: str, stat
     assert post(plain, data.encode()).status_code == status
 
 
+OUT_OF_RANGE_INSIDE = [
+    ("/rerank", '{"query": "a", "documents": ["b"], "x": [1e999]}'),
+    ("/rerank", '{"query": "a", "documents": ["b"], "x": {"y": -1e999}}'),
+    ("/rerank", '{"query": "a", "documents": ["b"], "truncate": [1e999]}'),
+    ("/rerank", '{"query": "a", "documents": ["b"], "model": [1e999]}'),
+    ("/rerank", '{"query": "a", "documents": [{"text": "a", "m": 1e999}]}'),
+    ("/rerank", '{"query": "a", "texts": [1e999]}'),
+    ("/v1/feedback", '{"request_id": [1e999], "index": 0, "event": "used"}'),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), OUT_OF_RANGE_INSIDE)
+def test_row_19_a_number_out_of_range_inside_of_a_field_is_400(
+    plain: Served, path: str, body: str
+) -> None:
+    answer = plain.client.post(path, content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 400, answer.text
+    assert "too large to read" in answer.text
+
+
 @pytest.mark.parametrize(
     "kind",
     [

@@ -355,6 +355,98 @@ def test_row_67_what_is_no_regular_file_is_not_waited_for(
         KeyFile(key_file)
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("no more threads")])
+@pytest.mark.parametrize("place", ["_stamp_of", "open_regular", "_parsed"])
+def test_row_67_a_withdrawn_key_is_out_though_a_reading_failed(
+    key_file: Path,
+    place: str,
+    error: Exception,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(keys, "SECONDS_BETWEEN_LOOKS", 0.01)
+    known, right, failures = KeyFile(key_file), getattr(keys, place), [error] * 2
+
+    def failing(*arguments: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return right(*arguments)
+
+    monkeypatch.setattr(keys, place, failing)
+    known.follow()
+    try:
+        key_file.write_text(line(NEW, "web"))
+        until(lambda: names_of(known, KEY, NEW) == [None, "web"])
+    finally:
+        known.close()
+    assert caplog.text.count(type(error).__name__) == 1
+
+
+@pytest.mark.parametrize("n_missing", [1, 7])
+def test_row_67_a_last_line_that_is_cut_is_not_taken(
+    key_file: Path, n_missing: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    known, text = KeyFile(key_file), line(KEY, "web", "1000000")
+    key_file.write_text(text[:-n_missing])
+    for _ in range(4):
+        known.look()
+        known.read()
+        assert known.find(KEY.encode()) == keys.Caller("web")
+    assert caplog.text.count("has no line break") == 1
+    key_file.write_text(text)
+    known.look()
+    known.look()
+    assert known.find(KEY.encode()) == keys.Caller("web", 1_000_000)
+
+
+def test_row_67_a_last_line_without_a_break_is_taken_once_it_has_not_changed_for_a_while(
+    key_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = KeyFile(key_file)
+    key_file.write_text(line(NEW, "web").rstrip())
+    for _ in range(3):
+        known.look()
+    assert names_of(known, KEY, NEW) == ["web", None]
+    monkeypatch.setattr(keys, "SECONDS_UNTIL_WHOLE", 0.0)
+    known.look()
+    assert names_of(known, KEY, NEW) == [None, "web"]
+
+
+def test_row_67_an_editor_that_ends_no_last_line_keeps_nobody_from_starting(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "keys.txt"
+    path.write_text(line(KEY, "web").rstrip())
+    known = KeyFile(path)
+    known.look()
+    assert names_of(known, KEY) == ["web"]
+    assert not caplog.text
+
+
+def test_row_67_many_signals_are_one_reading_and_the_end_goes_before_them(
+    key_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = KeyFile(key_file)
+    n_readings, read = 0, known.read
+
+    def counted() -> None:
+        nonlocal n_readings
+        n_readings += 1
+        read()
+        if n_readings == 1:
+            for _ in range(300):
+                known.reload()
+        else:
+            known.reload()
+            known.close()
+            known.reload()
+
+    monkeypatch.setattr(known, "read", counted)
+    known.reload()
+    known._follow()
+    assert n_readings == 2
+
+
 def test_row_67_fifty_thousand_keys_cost_a_request_nothing(tmp_path: Path) -> None:
     path = tmp_path / "keys.txt"
     path.write_text("".join(line(f"key-{number}", f"n{number}") for number in range(50_000)))

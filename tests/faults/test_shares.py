@@ -17,6 +17,7 @@ import httpx2
 import pytest
 
 from tamis.engine.pairs import EncodedPair
+from tamis.server import body
 from tamis.server.keys import make_key
 from tamis.settings import Settings
 from tamis.testing import WordTokenizer

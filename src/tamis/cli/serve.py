@@ -182,6 +182,7 @@ def _fail(error: TamisError, settings: LogSettings, log: "LogWriter") -> NoRetur
 
     code = exit_code(error)
     if is_json(settings):
+        log.expect_end()
         structlog.stdlib.get_logger(__name__).critical(str(error), code=error.code, exit_code=code)
     else:
         log.end(f"tamis: {error}")

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -99,19 +99,20 @@ class LogRate:
             self.n_left_out += not is_admitted
         return is_admitted
 
-    def counts(self, *, is_end: bool = False) -> Iterator[logging.LogRecord]:
+    def counts(self, *, is_end: bool = False) -> list[logging.LogRecord]:
         """A line for each kind of which some were left out.
 
         Args:
             is_end: Whether all are told now, as there will be no other time.
         """
-        now = self._clock()
-        with self._turn:
-            for kind, bucket in self._buckets.items():
+        now, lines = self._clock(), list[logging.LogRecord]()
+        with self._turn:  # and not while they are written, which waits for other locks
+            for kind, bucket in tuple(self._buckets.items()):
                 is_due = is_end or now - bucket.counted_at >= SECONDS_BETWEEN_COUNTS
                 if bucket.n_left_out and is_due:
-                    yield _count_line(kind, bucket)
-                    bucket.n_left_out, bucket.counted_at = 0, now
+                    n_left_out, bucket.n_left_out, bucket.counted_at = bucket.n_left_out, 0, now
+                    lines.append(_count_line(kind, bucket.name, n_left_out))
+        return lines
 
     def _bucket(self, kind: Kind, record: logging.LogRecord, now: float) -> _Bucket:
         if isinstance(kind.status, int) and kind.status < 400:
@@ -141,12 +142,12 @@ def _name_of(record: logging.LogRecord) -> str:
     return " ".join(str(one) for one in said if one is not None)[:_LONGEST_NAME]
 
 
-def _count_line(kind: Kind, bucket: _Bucket) -> logging.LogRecord:
+def _count_line(kind: Kind, name: str, n_left_out: int) -> logging.LogRecord:
     fields = {
         "name": "tamis.log",
         "levelno": kind.level,
         "levelname": logging.getLevelName(kind.level),
         "msg": "%d more lines were left out: %s",
-        "args": (bucket.n_left_out, bucket.name),
+        "args": (n_left_out, name),
     }
     return logging.makeLogRecord(fields)

@@ -38,6 +38,7 @@ class LogWriter(logging.Handler):
         self._lines: deque[bytes] = deque()
         self._n_waiting = 0
         self._n_told = 0
+        self._is_ending = False
         self._has_last = False
         self._is_closed = False
         self._changed = threading.Condition()  # reentrant: a signal's handler may log, too
@@ -54,15 +55,19 @@ class LogWriter(logging.Handler):
         """Queue a line and return at once."""
         if self._has_last or not self._rate.admits(record):
             return
-        if record.levelno < logging.CRITICAL:
-            self._queue_record(record)
-        else:
-            self.end(self.format(record))
+        if self._is_ending and record.levelno >= logging.CRITICAL:
+            self._tell_counts(is_end=True)
+            self._has_last = True  # other threads may still be at work
+        self._queue_record(record)
+
+    def expect_end(self) -> None:
+        """Take the next CRITICAL line for the last: it says what ends the server."""
+        self._is_ending = True
 
     def end(self, line: str) -> None:
-        """Write a line as it is, and none after it: it says what ends the server."""
+        """Write a line as it is, and none after it."""
         self._tell_counts(is_end=True)
-        self._has_last = True  # other threads may still be at work
+        self._has_last = True
         self._queue(line)
 
     def flush(self) -> None:
@@ -93,13 +98,14 @@ class LogWriter(logging.Handler):
 
     def _queue(self, line: str) -> None:
         data = f"{line}\n".encode("utf-8", "backslashreplace")
+        n_bytes = len(data)
         with self._changed:
-            is_full = self._n_waiting and self._n_waiting + len(data) > MOST_WAITING_BYTES
+            is_full = self._n_waiting and self._n_waiting + n_bytes > MOST_WAITING_BYTES
             if is_full or self._is_closed:
                 self.n_unread += 1
                 return
             self._lines.append(data)
-            self._n_waiting += len(data)
+            self._n_waiting += n_bytes  # no call in it, where a signal's handler could run
             self._changed.notify_all()
 
     def _tell_counts(self, *, is_end: bool = False) -> None:

@@ -195,19 +195,26 @@ class RequestLog:
 
     def _write_all(self) -> None:
         while (entry := self._entries.get()) is not None:
-            self._write(entry)
-            with self._turn:
-                self._n_waiting -= entry.n_characters
+            try:
+                self._write(entry)
+            finally:
+                with self._turn:
+                    self._n_waiting -= entry.n_characters
         with suppress(OSError):
             self._file.close()
 
     def _write(self, entry: _Entry) -> None:
-        """A disk that is full is said once, and again once it has been well in between."""
+        """A disk that is full is said once, and again once it has been well in between.
+
+        Nothing ends the thread: entries would wait for ever.
+        """
         try:
             written = self._file.write(msgspec.json.encode(self._line(entry)) + b"\n")
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - of any kind, as where memory is short
             if not self._is_failing:
-                logger.error("the request log cannot be written: %s", error)  # noqa: TRY400 - no news in the trace
+                # any other error's message may hold a text
+                reason = error if isinstance(error, OSError) else type(error).__name__
+                logger.error("the request log cannot be written: %s", reason)  # noqa: TRY400 - no news in the trace
             self._is_failing, written = True, False
         else:
             self._is_failing = False

@@ -1,6 +1,6 @@
 """Jobs waiting for the model, shared out fairly: plain data, no await, no clock."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -9,6 +9,11 @@ from math import inf
 from tamis.errors import QueueFullError, RequestTooLargeError
 from tamis.scheduler.jobs import Batch, Entry, Job, Terms
 from tamis.sharing import SharedRoom
+
+_MOST_TURNS_A_BATCH = 16
+"""Flows among which a batch is divided; of more each gets as much, and some wait for the next."""
+_MOST_PASSED_OVER = 64
+"""Flows whose next pair is too long for the room that a batch has left, until no more are asked."""
 
 
 @dataclass(slots=True, eq=False)
@@ -36,38 +41,40 @@ class _Flow:
     """The jobs of one caller, by priority and then in turn.
 
     Attributes:
+        name: The caller's.
         levels: Those with waiting pairs, by priority; none is empty.
+        n_jobs: In all levels together.
+        n_tokens: Of all their waiting pairs.
         deficit: Tokens it may still take in this turn, and carries over to the next.
         in_turn: Whether its turn has begun and is not over.
     """
 
+    name: str
     levels: dict[int, _Level] = field(default_factory=dict[int, _Level])
+    n_jobs: int = 0
+    n_tokens: int = 0
     deficit: int = 0
     in_turn: bool = False
 
-    @property
-    def n_tokens(self) -> int:
-        return sum(level.n_tokens for level in self.levels.values())
-
-    @property
-    def n_jobs(self) -> int:
-        return sum(len(level.jobs) for level in self.levels.values())
-
     def add(self, job: Job) -> None:
         self.levels.setdefault(job.terms.priority, _Level()).add(job)
+        self.n_jobs += 1
+        self.n_tokens += job.n_waiting_tokens
 
     def remove(self, job: Job) -> None:
         """Take out a job, if it is here."""
         level = self.levels.get(job.terms.priority)
         if level is not None and job in level.jobs:
             level.remove(job)
+            self.n_jobs -= 1
+            self.n_tokens -= job.n_waiting_tokens
             if not level.jobs:
                 del self.levels[job.terms.priority]
 
-    def fill(self, entries: list[Entry], room: int, quantum: int, now: float) -> int:
+    def fill(self, entries: list[Entry], room: int, share: int, now: float) -> int:
         """Move pairs into a batch while deficit and room allow; returns the room that is left.
 
-        A job that got a quantum goes behind its equals; one that room or deficit stopped before
+        A job that got its share goes behind its equals; one that room or deficit stopped before
         keeps its place, and smaller ones pass. One whose next pair exceeds the deficit ends the
         flow's turn, so that the deficit can grow to it. One whose deadline has come is dropped.
         """
@@ -77,7 +84,7 @@ class _Flow:
                 job.take_nothing_more()
                 job.is_wanted = False
                 continue
-            room = self._take(job, entries, room, quantum)
+            room = self._take(job, entries, room, share)
             if job.waiting and job.next_tokens > self.deficit:
                 self.in_turn = False
                 break
@@ -85,7 +92,7 @@ class _Flow:
                 break
         return room
 
-    def _take(self, job: Job, entries: list[Entry], room: int, quantum: int) -> int:
+    def _take(self, job: Job, entries: list[Entry], room: int, share: int) -> int:
         """Move pairs of one job into a batch; returns the room that is left."""
         level = self.levels[job.terms.priority]
         n_before, n_waiting = len(entries), job.n_waiting_tokens
@@ -95,9 +102,10 @@ class _Flow:
             job.turn_tokens += job.next_tokens
             entries.append((job, job.take_next()))
         level.n_tokens -= n_waiting - job.n_waiting_tokens
+        self.n_tokens -= n_waiting - job.n_waiting_tokens
         if not job.waiting:
             self.remove(job)
-        elif len(entries) > n_before and job.turn_tokens + job.next_tokens > quantum:
+        elif len(entries) > n_before and job.turn_tokens + job.next_tokens > share:
             job.turn_tokens = 0
             del level.jobs[job]
             level.jobs[job] = None
@@ -112,6 +120,44 @@ class _Flow:
         return n_tokens <= self.deficit and (n_tokens <= room or not entries)
 
 
+class _Totals:
+    """What all flows have waiting, kept as it changes: nobody has to ask every flow.
+
+    Attributes:
+        n_jobs: Of all flows.
+    """
+
+    def __init__(self) -> None:
+        self.n_jobs = 0
+        self._counted: dict[_Flow, tuple[int, int]] = {}
+        self._n_flows: Counter[int] = Counter()
+        self._n_tokens: Counter[int] = Counter()
+
+    def count(self, flow: _Flow) -> None:
+        """Take in how a flow is now; called after each change of it."""
+        now, before = (flow.n_jobs, flow.n_tokens), self._counted.get(flow, (0, 0))
+        if now == before:
+            return
+        for (n_jobs, n_tokens), sign in ((before, -1), (now, 1)):
+            self.n_jobs += sign * n_jobs
+            self._n_tokens[n_tokens.bit_length()] += sign * n_tokens
+            self._n_flows[n_tokens.bit_length()] += sign * bool(n_jobs)
+        if flow.n_jobs:
+            self._counted[flow] = now
+        else:
+            del self._counted[flow]
+
+    def tokens_up_to(self, n_each: int) -> int:
+        """Tokens of all flows, of none more than so many; at most twice as many are said.
+
+        Flows are counted by the binary digits of their tokens.
+        """
+        return sum(
+            min(self._n_tokens[n_digits], n_each * n_flows)
+            for n_digits, n_flows in self._n_flows.items()
+        )
+
+
 class PairQueue:
     """Jobs of many callers, bounded in tokens, served by deficit round robin.
 
@@ -119,6 +165,9 @@ class PairQueue:
     what it could not use (Shreedhar and Varghese, SIGCOMM 1995). Within a flow the jobs of the
     lowest priority number take turns: a small job waits for one batch of a large one, not for all
     of it.
+
+    A flow gets no less in a turn than a sixteenth of a batch, or than the longest pair needs: with
+    thousands of flows a turn that is too small for any pair would be all that a round gives.
 
     Args:
         max_tokens: Tokens of all jobs, waiting or running; callers share them as a `SharedRoom`.
@@ -129,6 +178,8 @@ class PairQueue:
         self._turns: deque[_Flow] = deque()
         self._waiting: dict[str, _Flow] = {}
         self._room = SharedRoom(max_tokens)
+        self._totals = _Totals()
+        self._longest = 0  # pair of any job since nothing was waiting
 
     @property
     def n_tokens(self) -> int:
@@ -138,23 +189,23 @@ class PairQueue:
     @property
     def n_jobs(self) -> int:
         """Jobs with pairs that no batch has taken."""
-        return sum(flow.n_jobs for flow in self._turns)
+        return self._totals.n_jobs
 
     def tokens_before(self, job: Job) -> int:
         """Waiting tokens computed before a job that came now would be done, as turns go; at most.
 
         Meanwhile every other flow, and every equal of its own, gets as much as it does.
         """
-        own, n_before = job.n_tokens, 0
-        for name, flow in self._waiting.items():
-            if name != job.terms.caller:
-                n_before += min(own, flow.n_tokens)
-                continue
-            for priority, level in flow.levels.items():
-                if priority < job.terms.priority:
-                    n_before += level.n_tokens
-                elif priority == job.terms.priority:
-                    n_before += min(own * len(level.jobs), level.n_tokens)
+        own, n_before = job.n_tokens, self._totals.tokens_up_to(job.n_tokens)
+        flow = self._waiting.get(job.terms.caller)
+        if flow is None:
+            return n_before
+        n_before -= min(own, flow.n_tokens)
+        for priority, level in flow.levels.items():
+            if priority < job.terms.priority:
+                n_before += level.n_tokens
+            elif priority == job.terms.priority:
+                n_before += min(own * len(level.jobs), level.n_tokens)
         return n_before
 
     def require_room(self, n_tokens: int, terms: Terms) -> None:
@@ -185,9 +236,11 @@ class PairQueue:
         if job.waiting:
             flow = self._waiting.get(job.terms.caller)
             if flow is None:
-                flow = self._waiting[job.terms.caller] = _Flow()
+                flow = self._waiting[job.terms.caller] = _Flow(job.terms.caller)
                 self._turns.append(flow)
+            self._longest = max(self._longest, job.next_tokens)
             flow.add(job)
+            self._totals.count(flow)
 
     def remove(self, job: Job) -> None:
         """Take out a job's waiting pairs and release its tokens; called once for each job."""
@@ -200,8 +253,9 @@ class PairQueue:
         flow = self._waiting.get(job.terms.caller)
         if flow is not None:
             flow.remove(job)
+            self._totals.count(flow)
             if not flow.levels:
-                self._forget(job.terms.caller)
+                self._forget(flow)
         job.take_nothing_more()
 
     def take(self, max_tokens: int, now: float = -inf) -> Batch | None:
@@ -212,25 +266,29 @@ class PairQueue:
         entries: list[Entry] = []
         room = max_tokens
         suspended: list[_Flow] = []
-        quantum = max(1, max_tokens // max(1, len(self._turns)))
-        while self._turns and room > 0:
+        share = max(1, max_tokens // max(1, len(self._turns)))
+        quantum = max(share, min(self._longest, max_tokens // _MOST_TURNS_A_BATCH))
+        while self._turns and room > 0 and len(suspended) < _MOST_PASSED_OVER:
             flow = self._turns.popleft()
             if not flow.in_turn:
                 flow.in_turn = True
                 flow.deficit += quantum
-            room = flow.fill(entries, room, quantum, now)
-            if flow.levels and flow.in_turn:
+            room = flow.fill(entries, room, share, now)
+            self._totals.count(flow)
+            if not flow.levels:
+                del self._waiting[flow.name]
+            elif flow.in_turn:
                 suspended.append(flow)  # room is all it wants: its turn goes on in the next batch
-            elif flow.levels:
+            else:
                 self._turns.append(flow)
         self._turns.extendleft(reversed(suspended))
-        for name in [name for name, flow in self._waiting.items() if not flow.levels]:
-            del self._waiting[name]
+        if not self._turns:
+            self._longest = 0
         return Batch(tuple(entries)) if entries else None
 
-    def _forget(self, name: str) -> None:
+    def _forget(self, flow: _Flow) -> None:
         """A flow without waiting pairs keeps no claim."""
-        self._turns.remove(self._waiting.pop(name))
+        self._turns.remove(self._waiting.pop(flow.name))
 
 
 def _queue_full(

@@ -3,7 +3,8 @@
 One key a line: the SHA-256 of the key in hex, the name of who has it and, if wanted, how many
 tokens that name may have waiting or running. `#` starts a comment. Several keys may share a name,
 so that an old one goes on while a new one is handed out. The file is read again when it changes,
-once it is whole: a thread looks at it, and takes what was the same at two looks and can be read.
+once it is whole: a thread looks at it, and takes what was the same at two looks, can be read and
+ends with a line break.
 """
 
 import hmac
@@ -11,7 +12,9 @@ import logging
 import os
 import re
 import secrets
+import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -27,6 +30,8 @@ KEY_PREFIX = "tamis_"
 """What scanners for leaked secrets can look for."""
 SECONDS_BETWEEN_LOOKS = 1.0
 """At the file, for changes: a withdrawn key works no longer than two of them, and the reading."""
+SECONDS_UNTIL_WHOLE = 10.0
+"""A file without a line break at its end is taken after this time without a change."""
 MOST_FILE_BYTES = 16 * 2**20
 """Some 200,000 keys."""
 
@@ -74,6 +79,7 @@ class KeyFile:
         self._keys = _parsed(text, path)
         self._seen = self._read_as
         self._complaint: str | None = None
+        self._cut: tuple[Stamp, float] | None = None  # without a last line break, since when
         self._asked: SimpleQueue[bool] = SimpleQueue()
 
     def find(self, key: bytes) -> Caller | None:
@@ -109,26 +115,60 @@ class KeyFile:
         """Take the file's keys; one that cannot be read or has none changes nothing."""
         try:
             stamp, text = self._read()
-            if stamp != self._seen:  # somebody is writing it
-                return
-            self._read_as = stamp  # what is wrong with it stays so until it changes
+        except SettingsError as error:
+            self._complain(str(error))
+            return
+        if stamp != self._seen:  # somebody is writing it
+            return
+        if self._may_be_cut(text, stamp):
+            self._complain(
+                f"the last line of {self._path} has no line break, as if it were still being "
+                f"written; the file is read as it is once it has not changed for "
+                f"{SECONDS_UNTIL_WHOLE:.0f} s"
+            )
+            return
+        try:
             self._keys = _parsed(text, self._path)
         except SettingsError as error:
             self._complain(str(error))
         else:
             self._complaint = None
             logger.info("%d keys reloaded", len(self._keys))
+        self._read_as = stamp  # what is wrong with it stays so until it changes
+
+    def _may_be_cut(self, text: str, stamp: Stamp) -> bool:
+        """Whether the last line may lack a part of its name or number."""
+        if not text or text.endswith("\n"):
+            return False
+        if self._cut is None or self._cut[0] != stamp:
+            self._cut = (stamp, time.monotonic())
+        return time.monotonic() - self._cut[1] < SECONDS_UNTIL_WHOLE
 
     def _follow(self) -> None:
-        while True:
-            try:
-                if not self._asked.get(timeout=SECONDS_BETWEEN_LOOKS):
-                    return
-            except Empty:
-                self.look()
-            else:
-                self.look()
+        while all(asked := self._asked_since()):
+            self._look_whatever_happens(is_asked=bool(asked))
+
+    def _asked_since(self) -> list[bool]:
+        """All that was asked since the last look, answered by one; nothing when the next is due."""
+        asked: list[bool] = []
+        with suppress(Empty):
+            asked.append(self._asked.get(timeout=SECONDS_BETWEEN_LOOKS))
+            while True:
+                asked.append(self._asked.get_nowait())
+        return asked
+
+    def _look_whatever_happens(self, *, is_asked: bool) -> None:
+        """One look, and a reading if one is asked for; what goes wrong is tried again in the next.
+
+        Without this thread a withdrawn key would be let in for ever.
+        """
+        try:
+            self.look()
+            if is_asked:
                 self.read()
+        except Exception as error:  # noqa: BLE001 - of any kind: memory may be short for a while
+            with suppress(Exception):  # for a line of the log, too
+                self._complain(f"cannot read {self._path}: {type(error).__name__}")
 
     def _complain(self, sentence: str) -> None:
         """Say what is wrong, once."""

@@ -9,7 +9,6 @@ from typing import (
     Literal,
     Protocol,
     TypeVar,
-    cast,
     get_args,
     get_origin,
     get_type_hints,
@@ -37,6 +36,7 @@ RawBody = Mapping[str, Any]
 What no dialect reads is never built: a value takes many times the memory of its JSON.
 """
 
+OUT_OF_RANGE = "the body has a number that is too large to read; send a smaller one"
 _SHORT_BYTES = 64
 _KINDS_OF_NO_STRING: Mapping[bytes, object] = {
     b"[": [],
@@ -246,9 +246,17 @@ def convert(body: RawBody, model: type[T]) -> T:
 
 
 def peek(value: object) -> object:
-    """A field's value where its JSON is short; as it is where it is longer."""
-    is_short = isinstance(value, msgspec.Raw) and len(value) <= _SHORT_BYTES
-    return msgspec.json.decode(cast("msgspec.Raw", value)) if is_short else value
+    """A field's value where its JSON is short; as it is where it is longer.
+
+    Raises:
+        MalformedBodyError: a number in it is out of every range.
+    """
+    if not isinstance(value, msgspec.Raw) or len(value) > _SHORT_BYTES:
+        return value
+    try:
+        return msgspec.json.decode(value)
+    except msgspec.DecodeError:
+        raise MalformedBodyError(OUT_OF_RANGE) from None
 
 
 def sent_documents(

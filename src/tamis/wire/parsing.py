@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import msgspec
 
 from tamis.errors import MalformedBodyError
-from tamis.wire.dialect import RawBody
+from tamis.wire.dialect import OUT_OF_RANGE, RawBody
 from tamis.wire.fields import names_documents
 
 MAX_DEPTH = 16
@@ -15,13 +15,15 @@ MAX_DEPTH = 16
 MAX_CONTAINERS = 100_000
 """JSON arrays and objects that a body may have, and keys of these objects."""
 
-_LONE_SURROGATE = re.compile(
-    rb"(?<!\\)(?:\\\\)*(?P<half>\\u[dD]"
+_HALF_ESCAPED = re.compile(
+    rb"\\u(?<![^\\]\\\\u)[dD]"  # begins with its literal, which is what makes the search fast
     rb"(?:[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
-    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD])[c-fC-F][0-9a-fA-F]{2}))"
-    rb"|(?P<raw>\xed[\xa0-\xbf])"
+    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD])[c-fC-F][0-9a-fA-F]{2})"
 )
-"""Half of a pair in JSON's escapes without its other half, or encoded as if it were a character."""
+"""Half of a pair in JSON's escapes without its other half; a backslash before may yet escape it."""
+_HALF_RAW = re.compile(rb"\xed[\xa0-\xbf]")
+"""Half of a pair that is encoded as if it were a character."""
+_LONGEST_HALF = len(r"\ud800\udc")
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
 _BLOCK = 2**16  # bytes
 _INNERMOST = re.compile(rb"\[,*\]")
@@ -54,9 +56,8 @@ def parse_object(
     except msgspec.ValidationError:
         raise MalformedBodyError("the body must be a JSON object") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        lone = _LONE_SURROGATE.search(data)
-        if lone is not None:
-            at = lone.start(lone.lastgroup or 0)
+        at = _lone_surrogate(data)
+        if at is not None:
             raise MalformedBodyError(
                 f"the body has a lone surrogate, half of a character, at byte {at:,}; "
                 "send the whole character or none of it"
@@ -95,14 +96,49 @@ def _require_utf8(data: bytes | bytearray) -> None:
         decoder.decode(b"", final=True)
 
 
+def _lone_surrogate(data: bytes | bytearray) -> int | None:
+    """Where the first half of a character is; other threads run between two blocks."""
+    searched = [
+        pattern
+        for pattern, start in ((_HALF_ESCAPED, b"\\u"), (_HALF_RAW, b"\xed"))
+        if start in data
+    ]
+    for start in range(0, len(data) if searched else 0, _BLOCK):
+        end = start + _BLOCK
+        found = (
+            hit.start()
+            for pattern in searched
+            for hit in pattern.finditer(data, start, end + _LONGEST_HALF)
+            if hit.start() < end and not _is_escaped(data, hit.start())
+        )
+        at = min(found, default=None)
+        if at is not None:
+            return at
+    return None
+
+
+def _is_escaped(data: bytes | bytearray, at: int) -> bool:
+    """Whether an odd number of backslashes is before a place."""
+    n_bytes = 64
+    while True:
+        before = data[max(0, at - n_bytes) : at]
+        n_backslashes = len(before) - len(before.rstrip(b"\\"))
+        if n_backslashes < n_bytes or n_bytes >= at:
+            return n_backslashes % 2 == 1
+        n_bytes *= 2
+
+
 def _require_value(value: msgspec.Raw) -> None:
     """Refuse a number that is out of every range: those alone are not read where they are skipped.
 
     Raises:
-        DecodeError: it is one.
+        MalformedBodyError: it is one.
     """
     if bytes(memoryview(value)[:1]) in _STARTS_OF_NUMBERS:
-        msgspec.json.decode(value)
+        try:
+            msgspec.json.decode(value)
+        except msgspec.DecodeError:
+            raise MalformedBodyError(OUT_OF_RANGE) from None
 
 
 def _has_more_keys(data: bytes | bytearray, most: int) -> bool:

@@ -270,7 +270,8 @@ class Supervisor:
     def _handle(self, frame: FromWorker) -> None:
         if isinstance(frame, Log):
             message = f"worker {self.number}: {frame.message}"
-            logging.getLogger(frame.logger).log(frame.level, "%s", message)
+            level = min(frame.level, logging.ERROR)  # what ends a worker does not end the server
+            logging.getLogger(frame.logger).log(level, "%s", message)
             return
         with self._changed:
             self._last_frame, self._pinged = time.monotonic(), None

@@ -25,6 +25,7 @@ from tamis.errors import TamisError
 from tamis.settings import ModelSettings
 from tamis.workers.channel import (
     Channel,
+    FromWorker,
     Log,
     Ping,
     Pong,
@@ -49,16 +50,20 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 Loader = Callable[[ModelSettings, Path], LoadedModel]
 
 
+class _ServerGoneError(Exception):
+    """The server has closed its end; a model's own lost connections are something else."""
+
+
 def main(arguments: list[str], load: Loader = load_model) -> int:
     """Serve the socket whose descriptor is the only argument, until the server closes it."""
     channel: Channel[ToWorker] = Channel(socket.socket(fileno=int(arguments[0])), ToWorker)
     try:
-        start = channel.receive()
+        start = _received(channel)
         if isinstance(start, Start):
             _set_up_process(start, channel)
             return _serve(start, channel, load)
-    except (EOFError, ConnectionError):
-        return 0  # the server has closed its end
+    except _ServerGoneError:
+        return 0
     except Exception:  # by way of the server: a stderr that nobody reads would hold it here
         logger.exception("the worker ends")
         return FAILED
@@ -69,24 +74,37 @@ def _serve(start: Start, channel: Channel[ToWorker], load: Loader) -> int:
     try:
         model = load(ModelSettings.model_validate_json(start.settings), Path(start.folder))
     except TamisError as error:
-        channel.send(Refused(error.code, str(error)))
+        _send(channel, Refused(error.code, str(error)))
         return REFUSED
-    channel.send(
-        Ready(
-            model.facts,
-            seconds_per_token=model.seconds_per_token,
-            padding=padding_of(model.backend),
-        )
+    ready = Ready(
+        model.facts,
+        seconds_per_token=model.seconds_per_token,
+        padding=padding_of(model.backend),
     )
+    _send(channel, ready)
     backend: Backend = model.backend
     del model  # and its tokenizer, which the server has, too
     release_unused()
     while True:
-        order = channel.receive()
+        order = _received(channel)
         if isinstance(order, Work):
-            channel.send(_answer(backend, order))
+            _send(channel, _answer(backend, order))
         elif isinstance(order, Ping):
-            channel.send(Pong())
+            _send(channel, Pong())
+
+
+def _received(channel: Channel[ToWorker]) -> ToWorker | None:
+    try:
+        return channel.receive()
+    except (EOFError, ConnectionError) as error:
+        raise _ServerGoneError from error
+
+
+def _send(channel: Channel[ToWorker], frame: FromWorker) -> None:
+    try:
+        channel.send(frame)
+    except ConnectionError as error:
+        raise _ServerGoneError from error
 
 
 def _answer(backend: Backend, work: Work) -> WorkDone | WorkFailed:
@@ -128,7 +146,7 @@ def _exit_with_server(parent: int) -> None:
         return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL))
     if os.getppid() != parent:  # the server had ended already
-        raise EOFError
+        raise _ServerGoneError
 
 
 class _LogToServer(logging.Handler):

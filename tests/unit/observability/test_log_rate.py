@@ -1,4 +1,5 @@
 import logging
+import threading
 from typing import Any
 
 from tamis.observability.log_rate import (
@@ -99,3 +100,19 @@ def test_the_kinds_are_bounded() -> None:
     assert (
         one.getMessage() == f"{10 * MOST_KINDS - n_lines} more lines were left out: of many kinds"
     )
+
+
+def test_nobody_waits_for_whoever_writes_the_counts() -> None:
+    """A thread that holds the writer's lock may ask, and the writer may want that lock."""
+    rate = LogRate(20, Clock())
+    for line in (1, 2):
+        admitted(rate, record("x", line))
+    n_told = 0
+    for _ in rate.counts(is_end=True):
+        asking = threading.Thread(target=rate.admits, args=(record("y"),), daemon=True)
+        asking.start()
+        asking.join(5)
+        assert not asking.is_alive()
+        rate.admits(record("of a new kind", 100 + n_told))
+        n_told += 1
+    assert n_told == 2

@@ -139,6 +139,7 @@ def test_what_ends_the_server_is_the_last_line(*, is_logged: bool) -> None:
     for _ in range(100):
         handler.handle(logging.makeLogRecord(INFO | {"msg": "again"}))
     if is_logged:
+        handler.expect_end()
         critical = {"levelno": logging.CRITICAL, "msg": "the end"}
         handler.handle(logging.makeLogRecord(critical))
     else:
@@ -148,3 +149,13 @@ def test_what_ends_the_server_is_the_last_line(*, is_logged: bool) -> None:
     handler.close()
     lines = stream.getvalue().splitlines()
     assert lines[-2:] == ["80 more lines were left out: again", "the end"]
+
+
+def test_a_critical_line_ends_no_log() -> None:
+    stream = io.StringIO()
+    handler = LogWriter(stream, LogRate(MANY))
+    handler.handle(logging.makeLogRecord({"levelno": logging.CRITICAL, "msg": "a library's"}))
+    handler.handle(logging.makeLogRecord(INFO | {"msg": "life goes on"}))
+    handler.flush()
+    handler.close()
+    assert stream.getvalue().splitlines() == ["a library's", "life goes on"]

@@ -153,6 +153,30 @@ def test_a_disk_that_is_full_fails_nobody(caplog: pytest.LogCaptureFixture) -> N
     assert "secret" not in caplog.text
 
 
+@pytest.mark.parametrize("error", [MemoryError(), ValueError("secret"), RecursionError()])
+def test_an_error_of_any_kind_leaves_one_request_out_and_not_all_that_follow(
+    tmp_path: Path,
+    error: Exception,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    write, failures = RotatingFile.write, [error]
+
+    def failing(self: RotatingFile, line: bytes) -> bool:
+        if failures:
+            raise failures.pop()
+        return write(self, line)
+
+    monkeypatch.setattr(RotatingFile, "write", failing)
+    with log_to(tmp_path / "l", log_texts=True) as log:
+        for query in ("first", "second"):
+            log.offer(ranking(), RerankRequest(query, ()))
+    assert [line["query"] for line in lines(tmp_path / "l")] == ["second"]
+    assert (log.n_dropped, log._n_waiting) == (1, 0)
+    assert f"cannot be written: {type(error).__name__}" in caplog.text
+    assert "secret" not in caplog.text
+
+
 def test_what_a_slow_disk_cannot_take_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

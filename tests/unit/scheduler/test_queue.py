@@ -300,6 +300,62 @@ def test_a_long_queue_makes_nothing_slower() -> None:
     assert min(seconds(20_000) for _ in range(3)) < 5 * min(seconds(1_000) for _ in range(3))
 
 
+def test_many_flows_make_nothing_slower() -> None:
+    def seconds(n_flows: int, *lengths: int) -> float:
+        queue = PairQueue(max_tokens=100_000_000)
+        for number in range(n_flows):
+            queue.add(job_of(lengths[number % len(lengths)], 10, caller=str(number)))
+        newcomer = job_of(500, caller="newcomer")
+        started = time.perf_counter()
+        for _ in range(200):
+            assert queue.take(4096) is not None
+            assert queue.n_jobs
+            assert queue.tokens_before(newcomer)
+        return time.perf_counter() - started
+
+    for lengths in ((500,), (20, 500, 90, 300), (4000,)):
+        assert seconds(5000, *lengths) < 1.5  # it was 5 s and more for the first batch alone
+
+
+def test_a_small_job_among_many_flows_waits_for_a_sixteenth_of_a_batch_of_each() -> None:
+    large = [job_of(*[500] * 20, caller=str(number)) for number in range(64)]
+    small = job_of(10, caller="small")
+    queue = queue_of(*large, small)
+
+    batches = drained(queue, 4096)
+
+    assert next(n for n, batch in enumerate(batches) if small in batch.jobs) <= 64 // 16
+
+
+def test_what_flows_have_waiting_is_counted_whatever_becomes_of_it() -> None:
+    jobs = [
+        job_of(*[number % 9 + 1] * (number % 5 + 1), caller=str(number % 7), deadline=number % 11)
+        for number in range(200)
+    ]
+    queue = queue_of(*jobs)
+    there = list(jobs)
+
+    for number in range(100):
+        if number % 3:
+            queue.take(20, now=number / 20)
+        else:
+            queue.remove(there.pop(number % len(there)))
+        waiting = [job for job in there if job.waiting]
+        n_tokens = sum(job.n_waiting_tokens for job in waiting)
+        assert queue.n_jobs == len(waiting)
+        assert queue.tokens_before(job_of(10**6, caller="newcomer")) == n_tokens
+
+
+@given(st.lists(st.integers(1, 5000), max_size=40), st.integers(1, 5000))
+def test_tokens_before_a_job_are_at_most_twice_those_that_are(others: list[int], own: int) -> None:
+    queue = queue_of(*(job_of(length, caller=str(n)) for n, length in enumerate(others)))
+
+    n_before = queue.tokens_before(job_of(own, caller="own"))
+
+    exactly = sum(min(own, length) for length in others)
+    assert exactly <= n_before <= 2 * exactly
+
+
 def test_tokens_before_a_job_are_those_of_its_equals_up_to_as_many_as_it_has() -> None:
     queue = queue_of(
         job_of(100, 100, caller="other"),

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
-from tamis.errors import InvalidFieldError, MissingFieldError, RequestError
-from tamis.wire.dialect import Dialect
+from tamis.errors import InvalidFieldError, MalformedBodyError, MissingFieldError, RequestError
+from tamis.wire.dialect import Dialect, peek
 from tamis.wire.registry import DIALECTS
 from tests.unit.wire.bodies import body_of, decode
 
@@ -108,3 +109,11 @@ def test_null_is_taken_for_an_option_left_out(dialect: Dialect) -> None:
 @each_dialect
 def test_an_empty_document_is_a_document(dialect: Dialect) -> None:
     assert decode(dialect, body_of(dialect, documents=["", "b"])).request.documents == ("", "b")
+
+
+@pytest.mark.parametrize(
+    "number", [b"1e999", b"-1e999", b'{"a": 1e400}', b'[{"text": "a", "m": 1e999}]']
+)
+def test_a_number_out_of_range_inside_of_a_short_value_is_malformed(number: bytes) -> None:
+    with pytest.raises(MalformedBodyError, match="a number that is too large"):
+        peek(msgspec.Raw(b"[" + number + b"]"))

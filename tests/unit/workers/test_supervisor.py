@@ -1,3 +1,4 @@
+import logging
 import os
 import signal
 import threading
@@ -197,3 +198,22 @@ def test_a_worker_that_is_told_to_end_ends_with_its_server_alone(start_worker: S
     assert backend.supervisor.pid == pid
     backend.close()
     assert is_gone(pid)
+
+
+def test_a_worker_logs_no_more_than_errors(
+    start_worker: StartWorker, caplog: pytest.LogCaptureFixture
+) -> None:
+    start_worker("logs the worst").supervisor.wait_until_ready()
+    (record,) = [record for record in caplog.records if "all is lost" in record.getMessage()]
+    assert record.levelno == logging.ERROR
+
+
+def test_a_connection_that_is_lost_in_loading_is_told_as_a_failure(
+    start_worker: StartWorker, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = start_worker("answers", "loses a connection", "answers")
+    backend.supervisor.wait_until_ready()
+    assert backend.supervisor.pid is not None
+    os.kill(backend.supervisor.pid, signal.SIGKILL)
+    until(lambda: "the hub hung up" in caplog.text)
+    until(lambda: backend.fault is None)
