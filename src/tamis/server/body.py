@@ -225,7 +225,7 @@ class Unpacking:
         decompressor: None for bytes that are not packed.
         max_bytes: Bytes that may come in, and go out.
         max_ratio: Bytes that may go out for one that came in, all together.
-        max_window_bytes: Of what it has unpacked, the decompressor keeps so many.
+        max_window_bytes: Decompressed bytes that the decompressor itself keeps.
         n_promised: Bytes that will come in; None if nobody knows.
     """
 
