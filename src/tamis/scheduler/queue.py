@@ -148,7 +148,7 @@ class _Totals:
             del self._counted[flow]
 
     def tokens_up_to(self, n_each: int) -> int:
-        """Tokens of all flows, counting at most `n_each` per flow; an estimate, up to twice too high.
+        """Tokens of all flows, counting at most `n_each` per flow: up to twice too high.
 
         Flows are counted by the binary digits of their tokens.
         """
