@@ -64,3 +64,15 @@ def test_the_embedded_model_takes_at_most_fifty_megabytes() -> None:
             archive.write(path, path.name)
 
     assert len(packed.getvalue()) <= 50e6
+
+
+def test_phrases_rank_better_whichever_set_is_left_out() -> None:
+    path = Path(__file__).parents[2] / "training/results/ranking.json"
+    sets = json.loads(path.read_text(encoding="utf-8"))["sets"]
+    gains = {
+        name: found["shipped"]["nDCG@10"] - found["maxsim"]["nDCG@10"]
+        for name, found in sets.items()
+    }
+    means = [(sum(gains.values()) - gain) / (len(gains) - 1) for gain in gains.values()]
+    assert len(gains) == 8
+    assert min(means) > 0
