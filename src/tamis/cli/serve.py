@@ -88,13 +88,11 @@ def _serve(settings: Settings, load: "ModelLoader | None", log: "LogWriter") -> 
     from tamis.assembly.assembly import Assembly
     from tamis.cache.configured import require_cache
     from tamis.engine.loading import load_model
-    from tamis.engine.memory import return_large_blocks
     from tamis.observability.metrics import Metrics
     from tamis.server.lifespan import ModelLife
     from tamis.server.protocol import protocol_class
     from tamis.timing import PhaseObservers
 
-    return_large_blocks()
     tracing = _open_tracing(settings.telemetry)
     require_cache(settings.cache)
     listeners = _listeners(settings.server)

@@ -8,8 +8,6 @@ from typing import Any
 
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
-_M_MMAP_THRESHOLD, _LARGE_BYTES = -3, 4 * 2**20
-"""glibc's malloc.h; one that is set is no longer raised with each large block that is freed."""
 _OUT_OF_MEMORY = (
     "out of memory",
     "failed to allocate memory",
@@ -32,19 +30,6 @@ def release_unused() -> bool:
         return False
     trim(ctypes.c_size_t(0))
     return True
-
-
-def return_large_blocks() -> bool:
-    """Give blocks from 4 MiB on back as soon as they are freed; glibc keeps most of 32 MiB.
-
-    Returns:
-        Whether this C library has a way to.
-    """
-    try:
-        set_option = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # as above
-        return False
-    return bool(set_option(_M_MMAP_THRESHOLD, _LARGE_BYTES))
 
 
 def available_bytes(meminfo: Path = _MEMINFO, cgroup: Path = _CGROUP) -> int | None:
