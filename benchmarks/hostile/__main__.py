@@ -97,7 +97,7 @@ async def judged(
 
 def described(attack: Attack) -> str:
     """What an attack does, in its own words."""
-    parts = [part.__doc__ for part in (attack.crew, attack.beside) if part and part.__doc__]
+    parts = [part.__doc__ for part in (attack.crew, attack.meanwhile) if part and part.__doc__]
     return " ".join([*([attack.what] if attack.what else []), *parts])
 
 

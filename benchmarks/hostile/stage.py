@@ -72,15 +72,15 @@ class Attack:
 
     Attributes:
         crew: What comes over the network, from a process of its own.
-        beside: What is done to the server's surroundings meanwhile.
+        meanwhile: What is done to the server's surroundings meanwhile.
         table_is_full: It takes all connections that there may be.
         baseline: It has a server of its own, with an absurd baseline.
-        what: What happens, where `crew` and `beside` do not say all of it.
+        what: What happens, where `crew` and `meanwhile` do not say all of it.
     """
 
     name: str
     crew: Callable[[attacks.Target], Coroutine[Any, Any, None]] | None = None
-    beside: Callable[[Stage, AttackedServer], Coroutine[Any, Any, None]] | None = None
+    meanwhile: Callable[[Stage, AttackedServer], Coroutine[Any, Any, None]] | None = None
     table_is_full: bool = False
     baseline: bool = False
     what: str = ""
@@ -203,10 +203,10 @@ async def _beside(
     attack: Attack | None, stage: Stage, server: AttackedServer
 ) -> AsyncIterator[None]:
     """What an attack does to the surroundings, until the block is left."""
-    if attack is None or attack.beside is None:
+    if attack is None or attack.meanwhile is None:
         yield
         return
-    task = asyncio.create_task(attack.beside(stage, server))
+    task = asyncio.create_task(attack.meanwhile(stage, server))
     try:
         yield
     finally:

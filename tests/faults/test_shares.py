@@ -98,7 +98,7 @@ def test_row_5_a_full_queue_still_has_room_for_another_key(keys: Keys) -> None:
 
 
 def unfinished(n_bytes: int) -> bytes:
-    """A packed body that unpacks to so many bytes, and whose end is still to come."""
+    """The beginning of a gzip body that unpacks to `n_bytes`; its end is missing."""
     packer = zlib.compressobj(1, zlib.DEFLATED, 31)
     start = b'{"query": "q", "documents": ["a"], "x": "'
     return packer.compress(start.ljust(n_bytes, b"x")) + packer.flush(zlib.Z_SYNC_FLUSH)
@@ -300,7 +300,7 @@ def slow_reader(port: int, body: bytes, *lines: str) -> socket.socket:
 
 
 def returned(n_bytes: int) -> bytes:
-    """A request whose answer has so many bytes."""
+    """A request whose answer has about `n_bytes`."""
     body = {"query": "q", "documents": [{"text": "a", "x": "x" * n_bytes}]}
     return json.dumps(body).encode()
 

@@ -78,7 +78,6 @@ EXCEPTIONS = (
     Allowed("benchmarks/server_overhead.py", '{way} beside {base}"', "a key of a saved result"),
     Allowed("benchmarks/drift_texts.py", "Whoever pays", "a text that is scored"),
     Allowed("training/data/manuals.py", "Permission is hereby", "a licence's text"),
-    Allowed("benchmarks/hostile/", "beside", "a field's name"),
 )
 """Each has to be used; the place may be a folder."""
 

@@ -121,7 +121,7 @@ class LookUp:
                 return [self._first[key] for key in own]
 
     async def settle(self, scores: Mapping[int, PairScore], *, keep: bool) -> None:
-        """Take what became of the pairs that were missing; who waits for one gets its score, too.
+        """Take what became of the pairs that were missing; followers get the scores, too.
 
         Args:
             scores: By index.
@@ -137,7 +137,7 @@ class LookUp:
         self.leave()
 
     def leave(self) -> None:
-        """Be at nothing any more: who waits for a pair of this request computes it."""
+        """Stop computing: a follower that waits for a pair of this request computes it itself."""
         self._land(dict.fromkeys(list(self._own)))
 
     def _ahead(self, keys: Iterable[bytes]) -> Flights:

@@ -280,7 +280,7 @@ class Unpacking:
             self._body += data
 
     def end(self) -> None:
-        """All has come; `steps` unpacks what is left."""
+        """The body is complete; `steps` unpacks the rest."""
         self._n_promised = self._n_received
 
     def steps(self) -> Generator[None]:

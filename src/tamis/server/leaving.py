@@ -1,4 +1,4 @@
-"""Whether a caller who waits for an answer, and whose bytes are not read, is still there.
+"""Detects that a caller whose connection is not being read has left before its answer.
 
 Bytes of a next request are left unread until the first is answered, and the end of the connection
 stands behind them. The end itself says little: a caller who has left and one who only sends no more

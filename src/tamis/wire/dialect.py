@@ -127,6 +127,23 @@ class SharedFields(msgspec.Struct):
         msgspec.Meta(description="False recomputes all scores and keeps none (default true)."),
     ] = None
 
+    def rerank_request(
+        self, query: str, documents: tuple[Document, ...], top_n: int | None
+    ) -> RerankRequest:
+        """The request on these terms; a `top_n` of 0 or none returns all documents."""
+        return RerankRequest(
+            query=query,
+            documents=documents,
+            top_n=top_n or None,
+            threshold=self.threshold,
+            truncate=self.truncate is not False,
+            truncation_side=self.side,
+            priority=self.priority or 0,
+            timeout_seconds=self.timeout_seconds,
+            partial=self.partial is True,
+            cache=self.cache_use,
+        )
+
     @property
     def cache_use(self) -> CacheUse:
         """What the cache may do for this request."""

@@ -169,18 +169,8 @@ def decode(body: RawBody) -> JinaCall:
     body, warnings = FIELDS.read(body)
     require(body, "query", "documents")
     asked = convert(body, JinaRequest)
-    request = RerankRequest(
-        query=asked.query,
-        documents=sent_documents(asked.documents, whole=False),
-        top_n=asked.top_n or None,
-        threshold=asked.threshold,
-        truncate=asked.truncate is not False,
-        truncation_side=asked.side,
-        priority=asked.priority or 0,
-        timeout_seconds=asked.timeout_seconds,
-        partial=asked.partial is True,
-        cache=asked.cache_use,
-    )
+    documents = sent_documents(asked.documents, whole=False)
+    request = asked.rerank_request(asked.query, documents, asked.top_n)
     return JinaCall(request, return_documents=asked.return_documents is True, warnings=warnings)
 
 

@@ -174,18 +174,8 @@ def decode(body: RawBody) -> NativeCall:
     body, warnings = FIELDS.read(body)
     require(body, "query", "documents")
     asked = convert(body, NativeRequest)
-    request = RerankRequest(
-        query=asked.query,
-        documents=sent_documents(asked.documents, whole=asked.return_documents is not False),
-        top_n=asked.top_n or None,
-        threshold=asked.threshold,
-        truncate=asked.truncate is not False,
-        truncation_side=asked.side,
-        priority=asked.priority or 0,
-        timeout_seconds=asked.timeout_seconds,
-        partial=asked.partial is True,
-        cache=asked.cache_use,
-    )
+    documents = sent_documents(asked.documents, whole=asked.return_documents is not False)
+    request = asked.rerank_request(asked.query, documents, asked.top_n)
     return NativeCall(
         request, return_documents=asked.return_documents is not False, warnings=warnings
     )

@@ -45,7 +45,7 @@ def by_hiredis(data: bytes) -> Any:
 
 
 def fed(data: bytes, cuts: list[int]) -> tuple[Reply, bytes]:
-    """A reply whose bytes come in pieces, and what is left of them."""
+    """A reply whose bytes come in pieces, and the bytes not read yet."""
     reply, waiting, at = Reply(), b"", 0
     for cut in [*sorted(cuts), len(data)]:
         waiting += data[at:cut]

@@ -91,11 +91,14 @@ def test_flushing_waits_for_the_reader_but_not_for_ever(
     for number in range(100):
         pipe.log(number, 1000)
     pipe.handler.flush()  # nobody reads
+    assert pipe.handler._n_waiting > 0
     monkeypatch.setattr(log_writer, "FLUSH_SECONDS", 60.0)
     reading = threading.Thread(target=read_until, args=(pipe, lambda text: text.count("\n") == 100))
     reading.start()
     pipe.handler.flush()
-    reading.join()
+    assert pipe.handler._n_waiting == 0
+    reading.join(30)
+    assert not reading.is_alive()
 
 
 def test_a_pipe_that_does_not_block_is_waited_for(pipe: Pipe) -> None:
@@ -117,7 +120,9 @@ def test_a_pipe_that_is_closed_fails_nothing() -> None:
         handler.flush()
         until(lambda: handler.n_unread == 3)
         handler.close()
-        handler._thread.join()
+        handler._thread.join(30)
+        assert not handler._thread.is_alive()
+        assert handler.n_unread == 3
 
 
 def test_a_line_that_cannot_be_formatted_is_counted(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Connections up to a limit: who makes room, and who waits."""
+"""The limit on connections: which are closed to make room, and which wait."""
 
 import asyncio
 import errno
